@@ -1,0 +1,72 @@
+# Each target makes the environment it needs; a second call finds it made.
+#   PYTHON=python3.12 make test    another interpreter (3.11 to 3.13)
+#   make run DATASET=mnist         MNIST instead of the embedded digits (or a path to an .npz)
+#   make serve PORT=8080           another port; always on 127.0.0.1
+
+PYTHON  ?= python3
+PORT    ?= 3000
+DATASET ?= digits
+BUNDLE  ?= bundles/mnist
+NAME    ?= $(basename $(notdir $(DATASET)))
+
+VENV       := .venv
+VENV_SERVE := .venv-serve
+PY         := $(VENV)/bin/python
+PY_SERVE   := $(VENV_SERVE)/bin/python
+LOCK       := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 \
+              --generate-hashes --no-emit-index-url --no-header --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help env env-serve run test serve check format bench lock clean release-bundle
+
+help:  ## this list
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@sed -n 's/^#   /  /p' $(firstword $(MAKEFILE_LIST))
+
+run: env  ## train on real digits, export with enforced parity, serve: all of it
+	@$(PY) -m training fit --dataset $(DATASET) --out runs/$(NAME) --overwrite
+	@$(PY) -m export runs/$(NAME) --out bundles/$(NAME)-local --overwrite
+	@DENOISER_BUNDLE=bundles/$(NAME)-local $(PY) -m service serve --port $(PORT)
+
+serve: env-serve  ## serve bundles/mnist at once, in an environment without TensorFlow
+	@DENOISER_BUNDLE=$(BUNDLE) $(PY_SERVE) -m service serve --port $(PORT)
+
+test: env env-serve  ## all tests
+	@$(PY) -m pytest
+
+check: env  ## ruff, formatting, mypy: what CI asks for
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+format: env  ## let ruff mend what it can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: env  ## the README's tables, peers in the same run
+	@$(PY) -m benchmarks
+
+env: $(VENV)/.ready  ## .venv, with everything
+
+env-serve: $(VENV_SERVE)/.ready  ## .venv-serve, for serving alone
+
+$(VENV)/.ready: requirements/dev.txt
+	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV) $<
+
+$(VENV_SERVE)/.ready: requirements/serve.txt
+	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_SERVE) $<
+
+lock: env  ## resolve pyproject.toml into hashed pins under requirements/
+	@$(LOCK) pyproject.toml --extra train --extra dev -o requirements/dev.txt $(LOCK_FLAGS)
+	@$(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
+	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+
+clean:  ## remove environments, caches, runs and local bundles; keep what git tracks
+	@rm -rf $(VENV) $(VENV_SERVE) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name article -exec rm -rf {} +
+
+release-bundle: env  ## remake bundles/mnist from DATASET=path/to/mnist.npz
+	@case "$(DATASET)" in digits) echo "make release-bundle DATASET=path/to/mnist.npz" >&2; exit 2;; esac
+	@$(PY) -m training fit --dataset $(DATASET) --preset article --out runs/mnist --overwrite
+	@$(PY) -m export runs/mnist --out bundles/mnist --overwrite

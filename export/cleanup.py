@@ -1,0 +1,142 @@
+"""Passes that leave a graph with nothing in it but the network.
+
+tf2onnx writes Keras's channels-last layers for a channels-first runtime, and Keras's dynamic
+batch as arithmetic on shapes. Each pass here is exact: it moves no floating-point operation, it
+only renames, permutes weights, or drops what computes a constant.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from export.graph import Graph, attribute
+
+NHWC_TO_NCHW = [0, 3, 1, 2]
+NCHW_TO_NHWC = [0, 2, 3, 1]
+
+
+def clean(graph: Graph) -> None:
+    """All passes, in the order in which they need each other."""
+    fix_reshapes(graph)
+    graph.prune()
+    absorb_transpose_before_dense(graph)
+    absorb_transpose_after_dense(graph)
+    fuse_bias(graph)
+    graph.prune()
+    rename(graph)
+
+
+def fix_reshapes(graph: Graph) -> None:
+    """Give each Reshape a constant target: -1 for the batch, numbers for the rest.
+
+    What computed the target (Shape, Gather, Slice, Concat, Cast) is then dead.
+    """
+    shapes = graph.shapes()
+    for node in graph.nodes:
+        if node.op_type != "Reshape" or node.input[1] in graph.constants:
+            continue
+        rest = shapes.get(node.output[0], (None, None))[1:]
+        if all(size is not None for size in rest):
+            target = np.array([-1, *rest], np.int64)
+            node.input[1] = graph.add_constant(f"{node.output[0]}_shape", target)
+
+
+def absorb_transpose_before_dense(graph: Graph) -> None:
+    """Transpose to NHWC, flatten, MatMul: permute the matrix's rows instead."""
+    for node in list(graph.nodes):
+        found = graph.chain(node, "Transpose", "Reshape", "MatMul")
+        if not found or list(attribute(node, "perm")) != NCHW_TO_NHWC:
+            continue
+        transpose, reshape, dense = found
+        height, width, channels = graph.shapes()[transpose.output[0]][1:]
+        weights = graph.constants.get(dense.input[1])
+        if weights is None or len(weights) != height * width * channels:
+            continue
+        rows = weights.reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
+        dense.input[1] = graph.add_constant(f"{dense.input[1]}_nchw", rows.reshape(weights.shape))
+        reshape.input[0] = transpose.input[0]
+        graph.nodes.remove(transpose)
+
+
+def absorb_transpose_after_dense(graph: Graph) -> None:
+    """MatMul (+ bias), reshape to NHWC, Transpose to NCHW: permute the matrix's columns instead."""
+    for node in list(graph.nodes):
+        found = graph.chain(node, "MatMul", "Add", "Reshape", "Transpose") or graph.chain(
+            node, "MatMul", "Reshape", "Transpose"
+        )
+        if not found or list(attribute(found[-1], "perm")) != NHWC_TO_NCHW:
+            continue
+        dense, *add, reshape, transpose = found
+        target = graph.constants.get(reshape.input[1])
+        if dense.input[1] not in graph.constants or target is None or len(target) != 4:
+            continue
+        height, width, channels = target[1:]
+        for holder in (dense, *add):
+            name = graph.constant_input(holder)
+            if name is None:
+                break
+            values = graph.constants[name]
+            columns = values.reshape(-1, height, width, channels).transpose(0, 3, 1, 2)
+            at = list(holder.input).index(name)
+            holder.input[at] = graph.add_constant(f"{name}_nchw", columns.reshape(values.shape))
+        else:
+            shape = np.array([-1, channels, height, width], np.int64)
+            reshape.input[1] = graph.add_constant(f"{reshape.input[1]}_nchw", shape)
+            _skip(graph, transpose)
+
+
+def fuse_bias(graph: Graph) -> None:
+    """MatMul + Add becomes Gemm, Conv + Add becomes Conv with a bias: the same sums, named so."""
+    for node in list(graph.nodes):
+        for op in ("MatMul", "Conv", "ConvTranspose"):
+            found = graph.chain(node, op, "Add")
+            if not found or len(node.input) > 2:
+                continue
+            add = found[1]
+            name = graph.constant_input(add)
+            weights = graph.constants.get(node.input[1])
+            if name is None or weights is None:
+                continue
+            size = weights.shape[{"MatMul": 1, "Conv": 0, "ConvTranspose": 1}[op]]
+            bias = graph.constants[name]
+            if bias.size != size or (op != "MatMul" and bias.shape[-2:] != (1, 1)):
+                continue
+            bias_name = graph.add_constant(f"{name}_bias", bias.reshape(size))
+            fused = helper.make_node(
+                "Gemm" if op == "MatMul" else op, [*node.input, bias_name], [add.output[0]]
+            )
+            fused.attribute.extend(node.attribute)
+            graph.replace(found, [fused])
+
+
+def rename(graph: Graph) -> None:
+    """Names by position and role, so that the same network always gives the same bytes."""
+    kept = {value.name for value in [*graph.inputs, *graph.outputs]}
+    names: dict[str, str] = {}
+    roles = ("input", "weight", "bias")
+    for index, node in enumerate(graph.nodes):
+        node.name = f"{node.op_type.lower()}_{index}"
+        for position, name in enumerate(node.input):
+            if name in graph.constants and name not in names:
+                role = "shape" if node.op_type == "Reshape" else roles[min(position, 2)]
+                names[name] = f"{node.name}.{role}"
+        for name in node.output:
+            if name not in kept:
+                names[name] = node.name
+    for node in graph.nodes:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    graph.constants = {names.get(name, name): value for name, value in graph.constants.items()}
+
+
+def _skip(graph: Graph, node: onnx.NodeProto) -> None:
+    """Remove a one-input node; its readers read its input."""
+    if any(out.name == node.output[0] for out in graph.outputs):
+        producer = graph.producer(node.input[0])
+        assert producer is not None
+        producer.output[0] = node.output[0]
+    for reader in graph.readers(node.output[0]):
+        reader.input[:] = [node.input[0] if n == node.output[0] else n for n in reader.input]
+    graph.nodes.remove(node)

@@ -1,0 +1,23 @@
+"""What can go wrong between a run and a bundle."""
+
+from __future__ import annotations
+
+from service.errors import DenoiserError
+
+
+class ExportError(DenoiserError):
+    """A run that cannot become a bundle."""
+
+    title = "The export failed"
+
+
+class ParityError(ExportError):
+    """The exported models do not compute what Keras computes."""
+
+    title = "No parity"
+
+
+class TargetExistsError(ExportError):
+    """A bundle of that name is there already."""
+
+    title = "The bundle exists"

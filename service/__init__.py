@@ -1,0 +1,6 @@
+"""Serve a denoising autoencoder: the bundle contract, the engine, the wire.
+
+Nothing in this package imports TensorFlow, Keras, `training` or `export`; a test proves it.
+"""
+
+__version__ = "0.1.0"

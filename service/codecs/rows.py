@@ -1,0 +1,48 @@
+"""What one row of a request is, and how arrays that came are brought to that form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.errors import ShapeError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """Images of shape (H, W, C), or latents of shape (latent_size,)."""
+
+    kind: str  # "images" or "latents"
+    shape: tuple[int, ...]
+
+    def conform(self, array: Array) -> Array:
+        """`array` as (N, *shape), without a copy.
+
+        A single row without the batch axis is a batch of one; one-channel images may come
+        without the channel axis.
+
+        Raises:
+            ShapeError: nothing of the kind fits.
+        """
+        for wanted in self._accepted():
+            if array.shape == wanted:
+                return array.reshape(1, *self.shape)
+            if array.shape[1:] == wanted and array.ndim == len(wanted) + 1:
+                return array.reshape(len(array), *self.shape)
+        raise ShapeError(
+            f"{self.kind} of shape {array.shape}",
+            expected=" or ".join(
+                f"({', '.join(['N', *map(str, shape)])})" for shape in self._accepted()
+            ),
+            todo="Resize the images to the model's size."
+            if self.kind == "images"
+            else "Send latents that this model's /encode made.",
+        )
+
+    def _accepted(self) -> list[tuple[int, ...]]:
+        one_channel = self.kind == "images" and self.shape[-1] == 1
+        return [self.shape, self.shape[:-1]] if one_channel else [self.shape]

@@ -1,0 +1,148 @@
+"""Threads that share the cores fairly among concurrent calls.
+
+A call is cut into chunks. Workers go round the open calls and take one chunk from each in turn,
+so a call of ten images is not stuck behind one of a million. A chunk releases the interpreter
+lock while it runs, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, cut by a container's CPU quota (cgroup)."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:  # macOS
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, math.ceil(quota))) if quota else cores
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """CPU quota in cores as cgroup v2 (`cpu.max`) or v1 (`cpu.cfs_*_us`) states it, or None."""
+    try:
+        if (root / "cpu.max").is_file():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        if quota == "max" or int(quota) <= 0:
+            return None
+        return int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+class Call:
+    """One call's chunks: who is next, how many are still running, and the answer to come."""
+
+    def __init__(self, run: Callable[[int], None], *, chunks: int, answer: Any) -> None:
+        self.run = run
+        self.chunks = chunks
+        self.answer = answer
+        self.future: Future[Any] = Future()
+        self._next = 0
+        self._running = 0
+
+    def take(self) -> int:
+        """The next chunk's index; called under the pool's lock."""
+        index = self._next
+        self._next += 1
+        self._running += 1
+        return index
+
+    @property
+    def exhausted(self) -> bool:
+        return self._next >= self.chunks
+
+    def stop(self) -> None:
+        """Hand out no more chunks."""
+        self._next = self.chunks
+
+    def put_back(self) -> bool:
+        """Count one chunk as finished; True when it was the last. Called under the pool's lock."""
+        self._running -= 1
+        return self.exhausted and self._running == 0
+
+
+class Pool:
+    """A fixed number of daemon threads that run the chunks of `Call`s in turn."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._calls: deque[Call] = deque()
+        self._ready = threading.Condition()
+        self._closed = False
+        self._workers = [
+            threading.Thread(target=self._work, name=f"engine-{index}", daemon=True)
+            for index in range(threads)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    def submit(self, call: Call) -> Future[Any]:
+        """Queue a call; its future gives `call.answer`, or the first exception of a chunk.
+
+        Cancelling the future drops the chunks that have not begun.
+        """
+        with self._ready:
+            if self._closed:
+                raise RuntimeError("the engine is closed")
+            self._calls.append(call)
+            self._ready.notify(min(call.chunks, self.threads))
+        return call.future
+
+    def close(self) -> None:
+        """Finish what is queued, then let the threads end."""
+        with self._ready:
+            self._closed = True
+            self._ready.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                while not self._calls:
+                    if self._closed:
+                        return
+                    self._ready.wait()
+                call = self._calls.popleft()
+                if call.future.cancelled():
+                    continue
+                index = call.take()
+                if not call.exhausted:
+                    self._calls.append(call)
+            error: BaseException | None = None
+            try:
+                call.run(index)
+            except BaseException as exc:
+                error = exc
+            with self._ready:
+                if error is not None:
+                    call.stop()
+                    if call in self._calls:
+                        self._calls.remove(call)
+                finished = call.put_back()
+            if error is not None and not call.future.done():
+                _settle(call.future, error=error)
+            elif finished and not call.future.done():
+                _settle(call.future, answer=call.answer)
+            del call, error  # an idle worker keeps no caller's arrays alive
+
+
+def _settle(future: Future[Any], *, answer: Any = None, error: BaseException | None = None) -> None:
+    """Set the result unless the caller cancelled in the meantime."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(answer)

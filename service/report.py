@@ -1,0 +1,53 @@
+"""A bundle in words, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.bundle import Bundle
+
+
+def describe(bundle: Bundle) -> str:
+    """What a verified bundle is, one fact a line."""
+    manifest = bundle.manifest
+    height, width, channels = manifest.image_shape
+    settings = manifest.training.get("settings", manifest.training)
+    lines = [
+        f"{bundle.path}: {manifest.name}, schema {manifest.schema_version}, {manifest.created}",
+        f"  fingerprint  {manifest.fingerprint}",
+        f"  images       {height} × {width} × {channels}, latent of {manifest.latent_size} numbers",
+        f"  trained      {_facts(settings, 'dataset', 'task', 'preset', 'noise', 'epochs', 'seed')}",
+        f"  quality      {_figures(manifest.quality)}",
+        f"  parity       {_parity(manifest.parity)}",
+        f"  made with    {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",
+        "  files        every hash holds:",
+    ]
+    lines += [
+        f"    {name:<18} {facts.bytes:>9,} bytes  {facts.sha256[:16]}…"
+        for name, facts in manifest.files.items()
+    ]
+    return "\n".join(lines)
+
+
+def _facts(source: Mapping[str, Any], *names: str) -> str:
+    return ", ".join(f"{name} {source[name]}" for name in names if source.get(name) is not None)
+
+
+def _figures(quality: Mapping[str, Any]) -> str:
+    """MSE, PSNR and SSIM on the test split, noisy → denoised."""
+    test = quality.get("test", {})
+    names = [("mse", "MSE", ".4f"), ("psnr", "PSNR dB", ".2f"), ("ssim", "SSIM", ".3f")]
+    try:
+        before, after = test["input"], test["output"]
+        return f"{test['n']:,} test images: " + ", ".join(
+            f"{label} {before[name]:{form}} → {after[name]:{form}}" for name, label, form in names
+        )
+    except (KeyError, TypeError, ValueError):
+        return "not recorded"
+
+
+def _parity(parity: Mapping[str, Any]) -> str:
+    largest = parity.get("largest_difference", {})
+    worst = max(largest.values(), default=float("nan"))
+    return f"{parity.get('comparisons', 0)} comparisons with Keras, largest difference {worst:.1e}"
