@@ -16,6 +16,18 @@ PY_SERVE   := $(VENV_SERVE)/bin/python
 LOCK       := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 \
               --generate-hashes --no-emit-index-url --no-header --custom-compile-command "make lock"
 
+SERVE       = exec $(VENV)/bin/$(BENTOML)
+SERVE_ALONE = exec $(VENV_SERVE)/bin/$(BENTOML)
+BENTOML     = bentoml serve service.app:Denoiser --host 127.0.0.1 --port $(PORT)
+export BENTOML_DO_NOT_TRACK = True
+
+define ANNOUNCE
+printf '%s\n' "" "When it says that the service is initialized, from another terminal:" "" \
+  "  curl -s http://127.0.0.1:$(PORT)/model" \
+  "  curl -s -H 'Content-Type: image/png' --data-binary @examples/noisy.png http://127.0.0.1:$(PORT)/encode" \
+  "  curl -s -H 'Content-Type: image/png' --data-binary @examples/noisy.png http://127.0.0.1:$(PORT)/denoise -o clean.png" ""
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help env env-serve run test serve check format bench lock clean release-bundle
 
@@ -25,11 +37,14 @@ help:  ## this list
 
 run: env  ## train on real digits, export with enforced parity, serve: all of it
 	@$(PY) -m training fit --dataset $(DATASET) --out runs/$(NAME) --overwrite
+	@echo "figures: runs/$(NAME)/figures"
 	@$(PY) -m export runs/$(NAME) --out bundles/$(NAME)-local --overwrite
-	@DENOISER_BUNDLE=bundles/$(NAME)-local $(PY) -m service serve --port $(PORT)
+	@$(ANNOUNCE)
+	@DENOISER_BUNDLE=bundles/$(NAME)-local $(SERVE)
 
 serve: env-serve  ## serve bundles/mnist at once, in an environment without TensorFlow
-	@DENOISER_BUNDLE=$(BUNDLE) $(PY_SERVE) -m service serve --port $(PORT)
+	@$(ANNOUNCE)
+	@DENOISER_BUNDLE=$(BUNDLE) $(SERVE_ALONE)
 
 test: env env-serve  ## all tests
 	@$(PY) -m pytest
@@ -70,3 +85,4 @@ release-bundle: env  ## remake bundles/mnist from DATASET=path/to/mnist.npz
 	@case "$(DATASET)" in digits) echo "make release-bundle DATASET=path/to/mnist.npz" >&2; exit 2;; esac
 	@$(PY) -m training fit --dataset $(DATASET) --preset article --out runs/mnist --overwrite
 	@$(PY) -m export runs/mnist --out bundles/mnist --overwrite
+	@cp runs/mnist/figures/denoising.png runs/mnist/figures/latent_scatter.png docs/

@@ -99,13 +99,23 @@ class Graph:
         self.constants = {name: v for name, v in self.constants.items() if name in needed}
 
     def model(self) -> onnx.ModelProto:
-        """The graph as a model again, nodes in an order that computes inputs first."""
+        """The graph as a model again: nodes after what they read, constants as they are read.
+
+        tf2onnx hands out constants in the order of a hash set; here the order is the graph's own,
+        so that the same network gives the same bytes.
+        """
+        nodes = self._sorted()
+        used = dict.fromkeys(name for node in nodes for name in node.input)
         graph = helper.make_graph(
-            self._sorted(),
+            nodes,
             "denoiser",
             self.inputs,
             self.outputs,
-            [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in self.constants.items()],
+            [
+                numpy_helper.from_array(np.ascontiguousarray(self.constants[name]), name)
+                for name in used
+                if name in self.constants
+            ],
         )
         return helper.make_model(
             graph,

@@ -144,7 +144,7 @@ def _cases(clean: Array, noisy: Array, seed: int) -> Iterator[tuple[str, Array]]
 
 
 def _keras(model: Any, batch: Array) -> Array:
-    answer: Array = model(batch, training=False).numpy()
+    answer: Array = model([batch], training=False).numpy()  # a list: as a loaded model has it
     return answer
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -86,5 +85,3 @@ class Denoiser:
 
 def _rows(values: list[Any]) -> np.ndarray:
     return np.asarray(values, np.float32)
-
-

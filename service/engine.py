@@ -160,7 +160,9 @@ class Engine:
             stored = golden[name]
             scale = max(1.0, float(np.abs(stored).max(initial=0.0)))
             same_shape = stored.shape == answer.shape
-            worst = float(np.abs(answer - stored).max(initial=0.0)) / scale if same_shape else np.inf
+            worst = (
+                float(np.abs(answer - stored).max(initial=0.0)) / scale if same_shape else np.inf
+            )
             if not worst <= GOLDEN_TOLERANCE:
                 raise BundleDamagedError(
                     f"{bundle.path}: golden {name} come out with a difference of {worst:.2e}",

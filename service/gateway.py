@@ -18,7 +18,7 @@ import orjson
 
 from service import formats, problem
 from service.codecs.rows import RowSpec
-from service.engine import CHUNK, Engine
+from service.engine import Engine
 from service.errors import DenoiserError, MethodError, RangeError, TooLargeError
 from service.formats import OPERATIONS, Operation
 
@@ -35,7 +35,7 @@ log = logging.getLogger("denoiser")
 INLINE_BYTES = 16 * 1024
 
 
-class Disconnected(Exception):
+class DisconnectedError(Exception):
     """The client went away before its body was complete."""
 
 
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Gateway:
-    """ASGI app around BentoML's; `engine` is asked for at each request, once BentoML has made it."""
+    """ASGI app around BentoML's; `engine` is called at each request, when BentoML has made it."""
 
     def __init__(self, bentoml_app: App, *, engine: Callable[[], Engine], max_body: int) -> None:
         self._bentoml = bentoml_app
@@ -64,7 +64,7 @@ class Gateway:
             return
         try:
             answer = await self._answer(scope, receive)
-        except Disconnected:
+        except DisconnectedError:
             return
         except DenoiserError as error:
             answer = _problem(error)
@@ -145,7 +145,7 @@ async def _read_body(receive: Receive, content_length: bytes | None, limit: int)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Disconnected
+            raise DisconnectedError
         part = message.get("body", b"")
         size += len(part)
         if size > limit:

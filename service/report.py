@@ -13,11 +13,12 @@ def describe(bundle: Bundle) -> str:
     manifest = bundle.manifest
     height, width, channels = manifest.image_shape
     settings = manifest.training.get("settings", manifest.training)
+    trained = _facts(settings, "dataset", "task", "preset", "noise", "epochs", "seed")
     lines = [
         f"{bundle.path}: {manifest.name}, schema {manifest.schema_version}, {manifest.created}",
         f"  fingerprint  {manifest.fingerprint}",
-        f"  images       {height} × {width} × {channels}, latent of {manifest.latent_size} numbers",
-        f"  trained      {_facts(settings, 'dataset', 'task', 'preset', 'noise', 'epochs', 'seed')}",
+        f"  images       {height}×{width}×{channels}; latents of {manifest.latent_size} numbers",
+        f"  trained      {trained}",
         f"  quality      {_figures(manifest.quality)}",
         f"  parity       {_parity(manifest.parity)}",
         f"  made with    {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",

@@ -17,7 +17,9 @@ PREFIX = "DENOISER_"
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, or the source folder of a bento
 
 
-def _setting(default: Any, about: str, *, low: float | None = None, high: float | None = None) -> Any:
+def _setting(
+    default: Any, about: str, *, low: float | None = None, high: float | None = None
+) -> Any:
     return field(default=default, metadata={"about": about, "low": low, "high": high})
 
 
@@ -26,7 +28,9 @@ class Settings:
     """What the service runs with; each field's `about` is its documentation."""
 
     bundle: Path = _setting(ROOT / "bundles/mnist", "folder of the bundle to serve")
-    threads: int = _setting(0, "engine threads in each worker; 0: all usable cores", low=0, high=1024)
+    threads: int = _setting(
+        0, "engine threads in each worker; 0: all usable cores", low=0, high=1024
+    )
     max_body: int = _setting(64 * 2**20, "largest request body, in bytes", low=1024, high=2**31)
 
     @classmethod

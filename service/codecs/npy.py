@@ -63,4 +63,4 @@ def encode(rows: Array) -> bytes:
     stream = io.BytesIO()
     header: dict[str, Any] = npy_format.header_data_from_array_1_0(rows)
     npy_format.write_array_header_1_0(stream, header)
-    return b"".join((stream.getvalue(), memoryview(np.ascontiguousarray(rows)).cast("B")))
+    return b"".join((stream.getvalue(), np.ascontiguousarray(rows).reshape(-1).view(np.uint8)))

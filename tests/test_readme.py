@@ -1,0 +1,89 @@
+"""The README cannot drift: its commands, routes, settings and figures are looked up in the code."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from service.formats import OPERATIONS
+from service.settings import PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BUNDLE = ROOT / "bundles" / "mnist"
+
+# Every command of the README, and where it is run for real.
+RUN_BY = {
+    "make serve": "tests/system/test_make.py",
+    "make run": "tests/system/test_make.py",
+    "make test": ".ci/run",
+    "make check": ".ci/run",
+    "make bench": "tests/test_benchmarks.py",
+    "make lock": "tests/test_requirements.py",
+    "curl": "tests/system/test_make.py",
+    "python -m training fit": "tests/test_training_cli.py",
+    "python -m training evaluate": "tests/test_training_cli.py",
+    "python -m export": "tests/test_export_bundling.py",
+    "python -m service info": "tests/test_service_cli.py",
+    "bentoml serve": "tests/system/test_serving.py",
+    "bentoml build": "tests/system/test_bento.py",
+}
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```sh\n(.*?)^```", README, re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [line.split("  #")[0].strip() for line in lines]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_run_somewhere(command: str) -> None:
+    found = [where for start, where in RUN_BY.items() if command.startswith(start)]
+    assert found, f"no test runs: {command}"
+    assert all((ROOT / where).is_file() for where in found), found
+
+
+def test_the_printed_curls_are_the_readme_s() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(PORT)", "3000")
+    curls = [command for command in commands() if command.startswith("curl")]
+    assert len(curls) == 3
+    for curl in curls:
+        assert f'"  {curl}"' in makefile, curl
+
+
+def test_every_setting_is_documented() -> None:
+    table = dict(re.findall(rf"^\| `({PREFIX}\w+)` \| (.+?) \|", README, re.M))
+    assert set(table) == {PREFIX + f.name.upper() for f in fields(Settings)}
+    for f in fields(Settings):
+        assert table[PREFIX + f.name.upper()] == f.metadata["about"]
+
+
+def test_every_route_is_documented() -> None:
+    for route in [*OPERATIONS, "/model"]:
+        assert re.search(rf"^\| `(POST|GET) {route}`", README, re.M), route
+
+
+def test_the_quality_table_is_the_shipped_bundle_s() -> None:
+    quality = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))["quality"]["test"]
+    for label, side in [("noisy", "input"), ("denoised", "output")]:
+        row = re.search(rf"^\| {label}.*\| ([\d.]+) \| ([\d.]+) dB \| ([\d.]+) \|", README, re.M)
+        assert row is not None, label
+        figures = quality[side]
+        shown = (f"{figures['mse']:.4f}", f"{figures['psnr']:.2f}", f"{figures['ssim']:.3f}")
+        assert row.groups() == shown
+
+
+def test_the_parity_figure_is_the_shipped_bundle_s() -> None:
+    parity = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))["parity"]
+    worst = max(parity["largest_difference"].values())
+    said = f"difference of {parity['comparisons']} comparisons is {worst:.1e}"
+    assert said in " ".join(README.split())
+
+
+def test_links_and_pictures_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target

@@ -1,0 +1,78 @@
+"""The pins: complete, hashed, without index addresses, and current with pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SETS = ("serve", "train", "dev")
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package → version. Where interpreters need different ones, the last."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([\w.-]+)==([\w.]+)", text, re.M))
+
+
+def declared() -> dict[str, list[str]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {"serve": project["dependencies"], **project["optional-dependencies"]}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_pin_has_a_hash_and_no_address(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+    entries = re.split(r"\n(?=[a-z])", text.strip())
+    assert len(entries) > 50
+    for entry in entries:
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+    assert "://" not in text and "index-url" not in text
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_declared_package_is_pinned(name: str) -> None:
+    groups = {"serve": ["serve"], "train": ["serve", "train"], "dev": ["serve", "train", "dev"]}
+    for group in groups[name]:
+        for requirement in declared()[group]:
+            package = re.split(r"[<>=;\[ ]", requirement)[0]
+            assert package in pins(name), package
+
+
+def test_the_serving_set_is_small_and_agrees_with_the_others() -> None:
+    serve, train, dev = pins("serve"), pins("train"), pins("dev")
+    assert not {"tensorflow", "keras", "tf2onnx", "onnx", "scikit-learn", "pytest"} & set(serve)
+    assert serve.items() <= train.items() <= dev.items()
+
+
+def test_the_version_is_named_once() -> None:
+    from service import __version__
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == __version__
+
+
+def test_make_lock_gives_the_same_pins(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE", "Makefile"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    environment = tmp_path / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    shim = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+    (environment / "bin" / "python").write_text(shim)
+    (environment / "bin" / "python").chmod(0o755)
+    (environment / ".ready").touch()
+    done = subprocess.run(["make", "lock"], cwd=tmp_path, capture_output=True, text=True)
+    if "error sending request" in done.stderr or "Failed to fetch" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr
+    for name in SETS:
+        made = (tmp_path / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+        kept = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+        assert made == kept, f"requirements/{name}.txt is not what pyproject.toml gives"
