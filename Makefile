@@ -36,7 +36,7 @@ help:  ## this list
 	@sed -n 's/^#   /  /p' $(firstword $(MAKEFILE_LIST))
 
 run: env  ## train on real digits, export with enforced parity, serve: all of it
-	@$(PY) -m training fit --dataset $(DATASET) --out runs/$(NAME) --overwrite
+	@$(PY) -m training fit --dataset $(DATASET) --out runs/$(NAME) --resume --overwrite
 	@echo "figures: runs/$(NAME)/figures"
 	@$(PY) -m export runs/$(NAME) --out bundles/$(NAME)-local --overwrite
 	@$(ANNOUNCE)
@@ -83,6 +83,6 @@ clean:  ## remove environments, caches, runs and local bundles; keep what git tr
 
 release-bundle: env  ## remake bundles/mnist from DATASET=path/to/mnist.npz
 	@case "$(DATASET)" in digits) echo "make release-bundle DATASET=path/to/mnist.npz" >&2; exit 2;; esac
-	@$(PY) -m training fit --dataset $(DATASET) --preset article --out runs/mnist --overwrite
+	@$(PY) -m training fit --dataset $(DATASET) --preset article --out runs/mnist --resume --overwrite
 	@$(PY) -m export runs/mnist --out bundles/mnist --overwrite
 	@cp runs/mnist/figures/denoising.png runs/mnist/figures/latent_scatter.png docs/

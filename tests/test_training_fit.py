@@ -1,0 +1,306 @@
+"""Fitting through the real code, on tiny images: whole, killed, interrupted, resumed."""
+
+import csv
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.backend import load_tensorflow
+
+load_tensorflow()
+
+from training import checkpoints, runs  # noqa: E402
+from training import fit as fitting  # noqa: E402
+from training.batches import NoisyBatches  # noqa: E402
+from training.datasets import load_dataset  # noqa: E402
+from training.errors import DatasetError, RunError  # noqa: E402
+from training.evaluate import evaluate  # noqa: E402
+from training.fit import fit  # noqa: E402
+from training.runs import Run  # noqa: E402
+from training.settings import FitSettings  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+TINY = {"filters": (4,), "latent_size": 3, "batch_size": 8, "epochs": 3, "schedule": "cosine"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """96 smooth grey images of 8×8, with labels."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    rng = np.random.default_rng(0)
+    phase = rng.uniform(0, 6, (96, 1, 1))
+    rows, columns = np.mgrid[:8, :8]
+    waves = np.sin(rows * rng.uniform(0, 1, (96, 1, 1)) + phase) * np.cos(columns * 0.5 + phase)
+    np.savez(path, images=((waves + 1) / 2).astype(np.float32), labels=np.arange(96) % 3)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def whole(data: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nothing disturbed."""
+    return fit(settings(data), tmp_path_factory.mktemp("runs") / "whole", verbose=0, say=quiet)
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take half of the time of a tiny run."""
+    monkeypatch.setattr(fitting, "_draw", lambda *given: None)
+
+
+def settings(data: str, **changes: Any) -> FitSettings:
+    return FitSettings.resolve(dataset=data, **TINY | changes)
+
+
+def quiet(text: str) -> None:
+    """Say nothing."""
+
+
+def losses(run: Run) -> np.ndarray:
+    with (run.path / "history.csv").open() as file:
+        return np.array([[row["loss"], row["val_loss"]] for row in csv.DictReader(file)], float)
+
+
+def same_outcome(one: Run, other: Run) -> bool:
+    """The same losses in every epoch, and the same test error, but for rounding."""
+    mine, theirs = (run.metrics["test"]["output"]["mse"] for run in (one, other))
+    return np.allclose(losses(one), losses(other), rtol=1e-4) and abs(mine / theirs - 1) < 1e-3
+
+
+def test_a_run_folder_has_all_its_parts(whole: Run, data: str) -> None:
+    names = sorted(path.name for path in whole.path.iterdir())
+    models = ["autoencoder.keras", "decoder.keras", "encoder.keras"]
+    files = ["config.json", "figures", "history.csv", "metrics.json", "samples.npz"]
+    assert names == sorted(models + files)
+    assert [path.name for path in whole.path.parent.iterdir()] == ["whole"]
+    assert whole.config["settings"] == settings(data).saved()
+    assert whole.config["data"]["counts"] == {"train": 77, "validation": 6, "test": 13}
+    assert str(Path(data).parent) not in (whole.path / "config.json").read_text()
+    assert set(whole.config["versions"]) == {"python", "tensorflow", "keras", "numpy"}
+    figures = {path.stem for path in (whole.path / "figures").iterdir()} - {"model"}
+    assert figures == {
+        "reconstruction", "denoising", "noise_levels", "learning_curve", "latent_scatter",
+    }  # fmt: skip
+    assert whole.metrics["epochs"] == len(losses(whole)) == 3
+    assert (np.diff(losses(whole)[:, 0]) < 0).all()  # it learns
+    assert whole.metrics["test"]["n"] == whole.config["data"]["counts"]["test"]
+
+
+def test_saved_models_and_samples_fit_together(whole: Run, data: str) -> None:
+    clean, noisy = whole.samples()
+    encoder, decoder, autoencoder = whole.models()
+    output = autoencoder.predict(noisy, verbose=0)
+    halves = decoder.predict(encoder.predict(noisy, verbose=0), verbose=0)
+    np.testing.assert_allclose(output, halves, atol=1e-6)
+    assert encoder.output_shape == (None, 3)
+    assert whole.metrics["parameters"] == autoencoder.count_params()
+    test = {image.tobytes() for image in load_dataset(data).test}
+    assert {np.rint(image * 255).astype(np.uint8).tobytes() for image in clean} == test
+    assert abs(clean - noisy).mean() > 0.1
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_same_seed_gives_the_same_run(whole: Run, data: str, tmp_path: Path) -> None:
+    assert same_outcome(fit(settings(data), tmp_path / "run", verbose=0, say=quiet), whole)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_test_split_has_no_say_in_training(whole: Run, data: str, tmp_path: Path) -> None:
+    dataset = load_dataset(data)
+    x_train = np.concatenate([dataset.validation, dataset.train])
+    weights = []
+    for name, x_test in (("one", dataset.test), ("two", 255 - dataset.test)):
+        np.savez(tmp_path / f"{name}.npz", x_train=x_train, x_test=x_test)
+        run = fit(
+            settings(str(tmp_path / f"{name}.npz"), epochs=1), tmp_path / name, verbose=0, say=quiet
+        )
+        weights.append(run.models().autoencoder.get_weights())
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+KILLER = """
+import os, signal, sys
+from training.backend import load_tensorflow
+load_tensorflow()
+from training import checkpoints, fit, runs
+from training.__main__ import main
+
+checkpoints.PAUSE = 0
+fit._draw = lambda *given: None
+moment = sys.argv.pop(1)
+writes = 0
+savez = checkpoints.np.savez
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def half_a_checkpoint(file, **arrays):
+    global writes
+    writes += 1
+    if writes < 2:
+        return savez(file, **arrays)
+    file.write(b"PK half a file")
+    file.flush()
+    die()
+
+if moment == "checkpoint":
+    checkpoints.np.savez = half_a_checkpoint
+elif moment == "measure":
+    fit.measure = die
+else:
+    runs.publish = die
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_killed_three_times_and_resumed_it_is_the_same_run(
+    whole: Run, data: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    options = ["fit", "--dataset", data, "--out", str(out), "--filters", "4", "--resume"]
+    for name in ("latent_size", "batch_size", "epochs", "schedule"):
+        options += [f"--{name.replace('_', '-')}", str(TINY[name])]
+    said = {}
+    for moment in ("checkpoint", "measure", "publish"):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLER, moment, *options],
+            cwd=ROOT, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert not out.exists()
+        said[moment] = done.stdout
+        if moment == "checkpoint":  # the half one has not got a checkpoint's name
+            found = checkpoints.written(runs.partial_path(out) / runs.CHECKPOINTS)
+            assert [path.stem for path in found] == ["epoch-00001"]
+    assert "resuming" not in said["checkpoint"]
+    assert "resuming after epoch 1 of 3" in said["measure"]
+    assert "resuming after epoch 3 of 3" in said["publish"]
+    run = fit(settings(data), out, resume=True, verbose=0, say=quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (out / runs.CHECKPOINTS).exists()
+    assert same_outcome(run, whole)
+
+
+def interrupt_at(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C as the epoch (from 0) begins."""
+    begin = NoisyBatches.begin
+
+    def interrupted(self: NoisyBatches, now: int) -> None:
+        if now == epoch:
+            raise KeyboardInterrupt
+        begin(self, now)
+
+    monkeypatch.setattr(NoisyBatches, "begin", interrupted)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_ctrl_c_keeps_the_last_finished_epoch(
+    whole: Run, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    said: list[str] = []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(2, patch)
+        fit(settings(data), out, verbose=0, say=said.append)
+    assert "stopped after epoch 2 of 3" in said[-1]
+    assert not out.exists()
+    # A second fit neither loses that work nor mixes it with other settings.
+    with pytest.raises(RunError, match=r"unfinished run .*epoch-00002.*--resume"):
+        fit(settings(data), out, verbose=0, say=quiet)
+    with pytest.raises(RunError, match=r"other settings: learning_rate \(0\.001 → 0\.5\)"):
+        fit(settings(data, learning_rate=0.5), out, resume=True, verbose=0, say=quiet)
+    run = fit(settings(data), out, resume=True, verbose=0, say=said.append)
+    assert "resuming after epoch 2 of 3" in said
+    assert same_outcome(run, whole)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_resume_refuses_other_images(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with np.load(data) as arrays:
+        images = arrays["images"]
+    np.savez(tmp_path / "tiny.npz", images=images)
+    mine = settings(str(tmp_path / "tiny.npz"))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(0, patch)
+        fit(mine, tmp_path / "run", verbose=0, say=quiet)
+    np.savez(tmp_path / "tiny.npz", images=1 - images)
+    with pytest.raises(RunError, match="the images themselves"):
+        fit(mine, tmp_path / "run", resume=True, verbose=0, say=quiet)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "PAUSE", 0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(2, patch)
+        fit(settings(data), tmp_path / "run", verbose=0, say=quiet)
+    newest, older = checkpoints.written(tmp_path / ".run.partial" / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:900])
+    said: list[str] = []
+    fit(settings(data), tmp_path / "run", resume=True, verbose=0, say=said.append)
+    assert older.stem == "epoch-00001"
+    assert "resuming after epoch 1 of 3" in said
+
+
+def test_a_finished_run_is_replaced_only_when_asked(data: str, tmp_path: Path) -> None:
+    quick = settings(data, epochs=1, task="reconstruct")
+    first = fit(quick, tmp_path / "run", verbose=0, say=quiet)
+    with pytest.raises(RunError, match=r"run exists.*--overwrite"):
+        fit(quick, tmp_path / "run", resume=True, verbose=0, say=quiet)
+    second = fit(
+        settings(data, epochs=2, task="reconstruct"),
+        tmp_path / "run", overwrite=True, verbose=0, say=quiet,
+    )  # fmt: skip
+    assert (first.metrics["epochs"], second.metrics["epochs"]) == (1, 2)
+    # The task reconstruct has no noise: not in the samples, the figures or the metrics.
+    clean, noisy = second.samples()
+    np.testing.assert_array_equal(clean, noisy)
+    assert second.metrics["test"]["input"] is None
+    assert not (second.path / "figures" / "denoising.png").exists()
+
+
+def test_indivisible_images_are_refused_before_anything_is_written(
+    data: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match="that 16 divides"):
+        fit(settings(data, filters=(2, 2, 2, 2)), tmp_path / "run", verbose=0, say=quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_repeats_the_metrics(whole: Run, data: str) -> None:
+    again = evaluate(whole.path, dataset=data)
+    for row in ("input", "output"):
+        assert again[row] == pytest.approx(whole.metrics["test"][row], rel=1e-4)
+    samples = evaluate(whole.path)
+    assert "samples.npz" in samples["source"]
+    assert samples["output"]["mse"] == pytest.approx(again["output"]["mse"], rel=0.2)
+    mild = evaluate(whole.path, noise="gaussian:0,0.01")
+    assert mild["input"]["mse"] < 0.001
+    assert evaluate(whole.path, noise="gaussian:0,0.01") == mild
+
+
+def test_evaluate_refuses_images_of_another_shape(whole: Run) -> None:
+    with pytest.raises(DatasetError, match=r"\(28, 28, 1\) from digits; expected \(8, 8, 1\)"):
+        evaluate(whole.path, dataset="digits")
+
+
+def test_a_reconstruction_that_fails_leaves_no_final_folder(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(fitting, "_draw", fail)
+    with pytest.raises(OSError, match="no space"):
+        fit(settings(data, epochs=1), tmp_path / "run", verbose=0, say=quiet)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,79 @@
+"""The networks: the classic one to the letter, other sizes, shared weights."""
+
+import numpy as np
+import pytest
+
+from training.backend import load_tensorflow
+
+load_tensorflow()
+
+import keras  # noqa: E402
+
+from training.model import ModelSettings, article, build, compile_for  # noqa: E402
+from training.settings import FitSettings  # noqa: E402
+
+
+def test_the_article_network_to_the_letter() -> None:
+    models = build(FitSettings.resolve(), (28, 28, 1))
+    assert models.autoencoder.count_params() == 178_001
+    assert [m.name for m in models] == ["encoder", "decoder", "autoencoder"]
+    down = [layer for layer in models.encoder.layers if isinstance(layer, keras.layers.Conv2D)]
+    up = [x for x in models.decoder.layers if isinstance(x, keras.layers.Conv2DTranspose)]
+    assert [layer.filters for layer in down + up] == [32, 64, 64, 32, 1]
+    assert [layer.strides for layer in down + up] == [(2, 2)] * 4 + [(1, 1)]
+    assert {layer.kernel_size for layer in down + up} == {(3, 3)}
+    assert {layer.padding for layer in down + up} == {"same"}
+    activations = [layer.activation.__name__ for layer in down + up]
+    assert activations == ["relu"] * 4 + ["sigmoid"]
+    assert models.encoder.layers[-1].name == "latent_vector"
+    assert models.encoder.layers[-1].activation.__name__ == "linear"
+    assert models.decoder.layers[-1].name == "decoder_output"
+    assert models.encoder.output_shape == (None, 16)
+    assert models.decoder.output_shape == (None, 28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "filters", "latent_size", "kernel_size"),
+    [
+        ((64, 64, 3), (32, 64), 16, 3),
+        ((28, 28, 1), (8,), 1, 5),
+        ((8, 24, 3), (4, 8, 12), 7, 2),
+        ((2, 2, 1), (3,), 2, 1),
+    ],
+)
+def test_other_settings(
+    shape: tuple[int, int, int], filters: tuple[int, ...], latent_size: int, kernel_size: int
+) -> None:
+    settings = ModelSettings(
+        image_shape=shape, filters=filters, latent_size=latent_size, kernel_size=kernel_size
+    )
+    models = article(settings)
+    images = np.random.default_rng(0).random((3, *shape), dtype=np.float32)
+    latents = np.asarray(models.encoder(images))
+    decoded = np.asarray(models.decoder(latents))
+    assert latents.shape == (3, latent_size)
+    assert decoded.shape == images.shape
+    assert decoded.dtype == np.float32
+    assert decoded.min() >= 0
+    assert decoded.max() <= 1
+
+
+def test_the_three_models_share_their_weights() -> None:
+    models = build(FitSettings.resolve(filters=(4,)), (8, 8, 1))
+    images = np.random.default_rng(0).random((2, 8, 8, 1), dtype=np.float32)
+    before = np.asarray(models.autoencoder(images))
+    for half in (models.encoder, models.decoder):
+        half.set_weights([weight + 0.1 for weight in half.get_weights()])
+    after = np.asarray(models.autoencoder(images))
+    assert abs(before - after).max() > 1e-3
+    halves = np.asarray(models.decoder(models.encoder(images)))
+    np.testing.assert_allclose(after, halves, atol=1e-6)
+
+
+def test_the_cosine_schedule_ends_at_zero() -> None:
+    settings = FitSettings.resolve(filters=(2,), schedule="cosine", epochs=5, learning_rate=0.01)
+    autoencoder = build(settings, (4, 4, 1)).autoencoder
+    compile_for(autoencoder, settings, steps_per_epoch=7)
+    assert float(autoencoder.optimizer.learning_rate) == pytest.approx(0.01)
+    autoencoder.optimizer.iterations.assign(35)
+    assert float(autoencoder.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)

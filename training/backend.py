@@ -1,0 +1,45 @@
+"""TensorFlow, imported quietly: its start-up notes are for its developers, not for our users."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.errors import RunError
+
+ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # the default, named because the default prints a note
+}
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow and Keras; a RunError where they are not installed."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        with _silent_stderr():
+            import keras  # noqa: F401
+            import tensorflow  # noqa: F401
+    except ModuleNotFoundError as exc:
+        raise RunError(
+            f"{exc.name} is not installed",
+            expected="the packages of the `train` extra",
+            do="make the environment with: make env",
+        ) from exc
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: what C++ prints passes by Python's sys.stderr."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

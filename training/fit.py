@@ -1,0 +1,211 @@
+"""One run from settings to a finished folder: load, train, measure, draw, publish.
+
+All of it happens in a hidden folder beside the target, which is renamed last. A kill at any
+moment leaves that folder behind, and `resume` goes on from its newest checkpoint; the optimizer,
+the learning-rate schedule, the order of the images and their noise are those of a run that was
+never disturbed. The test split is looked at once, after the last epoch.
+"""
+
+import csv
+import platform
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training import figures, runs
+from training.batches import NoisyBatches
+from training.checkpoints import Checkpoints, Row, restore, written
+from training.datasets import Dataset, load_dataset
+from training.errors import RunError
+from training.evaluate import denoise, draw_samples, measure, spoil, table
+from training.metrics import DEFINITIONS
+from training.model import Models, build, compile_for
+from training.noise import Noise, parse_noise
+from training.runs import Run, Samples
+from training.settings import FitSettings
+
+Say = Callable[[str], Any]
+
+
+def fit(
+    settings: FitSettings,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    verbose: int = 2,
+    say: Say = print,
+) -> Run:
+    """Train, measure and publish a run under the folder `out`.
+
+    `resume` goes on with an unfinished run, and starts anew where there is none. `overwrite`
+    replaces a finished run, at the very end, and starts an unfinished one anew unless `resume`.
+    `verbose` is Keras's: 0 silent, 1 a bar, 2 a line for each epoch.
+    """
+    out = Path(out)
+    runs.recover(out)
+    if out.exists() and not overwrite:
+        raise RunError(
+            f"{out} exists", expected="a new name", do="pass --overwrite or choose another --out"
+        )
+    dataset = load_dataset(settings.dataset, resize=settings.resize)
+    dataset.require_divisible(settings.stride)
+    partial = runs.partial_path(out)
+    partial.mkdir(parents=True, exist_ok=True)
+    with runs.locked(partial):
+        config = {"settings": settings.saved(), "data": dataset.facts(), "versions": versions()}
+        _prepare(partial, settings, config, resume=resume, overwrite=overwrite)
+        if not (partial / runs.METRICS).is_file():  # else killed just before its last rename
+            _work(partial, settings, dataset, verbose, say)
+        shutil.rmtree(partial / runs.CHECKPOINTS, ignore_errors=True)
+        runs.publish(out)
+    return Run.load(out)
+
+
+def _prepare(
+    partial: Path,
+    settings: FitSettings,
+    config: dict[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Leave the partial folder either empty but for its config, or fit to be resumed."""
+    begun = (partial / runs.CONFIG).is_file()
+    if begun and resume:
+        saved = runs.read_json(partial, runs.CONFIG)
+        differing = settings.differences(saved["settings"])
+        if saved["data"]["sha256"] != config["data"]["sha256"]:
+            differing.append("the images themselves")
+        if differing:
+            raise RunError(
+                f"an unfinished run {partial} with other settings: {', '.join(differing)}",
+                expected="the same settings",
+                do="repeat them, or start anew with --overwrite and without --resume",
+            )
+        return
+    found = written(partial / runs.CHECKPOINTS)
+    if found and not overwrite:
+        raise RunError(
+            f"an unfinished run {partial} ({found[0].stem})",
+            expected="no earlier work that would be lost",
+            do="pass --resume to go on, or --overwrite to start anew",
+        )
+    runs.clear(partial)
+    runs.write_json(partial / runs.CONFIG, config)
+
+
+def _work(partial: Path, settings: FitSettings, dataset: Dataset, verbose: int, say: Say) -> None:
+    """Everything between the empty partial folder and the finished one."""
+    noise = parse_noise(settings.noise) if settings.noise else None
+    keras.utils.set_random_seed(settings.seed)
+    models = build(settings, dataset.image_shape)
+    if verbose:
+        for model in models:
+            model.summary(print_fn=say)
+    history = _train(models, partial / runs.CHECKPOINTS, settings, dataset, noise, verbose, say)
+
+    for name, model in zip(runs.MODELS, models, strict=True):
+        keras.Model(model.inputs, model.outputs, name=name).save(partial / f"{name}.keras")
+    _write_history(partial / runs.HISTORY, history)
+    samples, labels = draw_samples(dataset, noise)
+    np.savez_compressed(partial / runs.SAMPLES, clean=samples.clean, noisy=samples.noisy)
+    _draw(partial / runs.FIGURES, models, samples, labels, noise, history)
+    test = measure(models.autoencoder, dataset.test, noise)
+    say(f"\n{test['n']} test images\n{table(test)}")
+    metrics = {
+        "test": test,
+        "validation": measure(models.autoencoder, dataset.validation, noise),
+        "definitions": DEFINITIONS,
+        "epochs": len(history),
+        "seconds": round(sum(row["seconds"] for row in history), 1),
+        "parameters": models.autoencoder.count_params(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    runs.write_json(partial / runs.METRICS, metrics)
+
+
+def _train(
+    models: Models,
+    folder: Path,
+    settings: FitSettings,
+    dataset: Dataset,
+    noise: Noise | None,
+    verbose: int,
+    say: Say,
+) -> list[Row]:
+    """Train the autoencoder, from the newest checkpoint if there is one; the whole history."""
+    steps = -(-len(dataset.train) // settings.batch_size)
+    compile_for(models.autoencoder, settings, steps)
+    history = restore(folder, models.autoencoder)
+    done = len(history)
+    if done:
+        say(f"resuming after epoch {done} of {settings.epochs}")
+    if done >= settings.epochs:
+        return history
+    checkpoints = Checkpoints(folder, history, epochs=settings.epochs)
+    clean, noisy = spoil(dataset.validation, noise, key=0)
+    batches = NoisyBatches(
+        dataset.train, noise=noise, batch_size=settings.batch_size, seed=settings.seed
+    )
+    try:
+        models.autoencoder.fit(
+            batches,
+            validation_data=(noisy, clean),
+            validation_batch_size=128,
+            initial_epoch=done,
+            epochs=settings.epochs,
+            callbacks=[batches.follow(), checkpoints],
+            shuffle=False,
+            verbose=verbose,
+        )
+    except KeyboardInterrupt:
+        checkpoints.flush()
+        say(f"\nstopped after epoch {len(history)} of {settings.epochs}; --resume goes on from it")
+        raise
+    return history
+
+
+def _draw(
+    folder: Path,
+    models: Models,
+    samples: Samples,
+    labels: Any,
+    noise: Noise | None,
+    history: list[Row],
+) -> None:
+    """Every figure that fits the task and the data."""
+    folder.mkdir(exist_ok=True)
+    outputs = denoise(models.autoencoder, samples.noisy)
+    figures.reconstruction(folder, clean=samples.clean, output=outputs)
+    figures.learning_curve(folder, history)
+    figures.latent_scatter(folder, models.encoder.predict(samples.noisy, verbose=0), labels)
+    figures.model_diagram(folder, models)
+    if noise is not None:
+        figures.denoising(folder, clean=samples.clean, noisy=samples.noisy, output=outputs)
+        levels = figures.spoil_in_levels(samples.clean[0], noise)
+        answers = denoise(models.autoencoder, levels.noisy)
+        figures.noise_levels(folder, levels, clean=samples.clean[0], output=answers)
+
+
+def _write_history(path: Path, history: list[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run depends on."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,103 @@
+"""The networks: encoder, decoder and autoencoder, three Keras models that share their weights.
+
+A preset is a function from `ModelSettings` to `Models`, and joins by a line in `PRESETS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from training.settings import FitSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What shapes a network; `stride` (2 for each entry of filters) divides height and width."""
+
+    image_shape: tuple[int, int, int]  # height, width, channels
+    filters: tuple[int, ...] = (32, 64)
+    latent_size: int = 16
+    kernel_size: int = 3
+
+
+class Models(NamedTuple):
+    """Three views of one network.
+
+    encoder      float32 (N, H, W, C) in [0, 1] → float32 (N, latent_size)
+    decoder      float32 (N, latent_size) → float32 (N, H, W, C) in [0, 1]
+    autoencoder  decoder(encoder(images))
+    """
+
+    encoder: Any
+    decoder: Any
+    autoencoder: Any
+
+
+def article(settings: ModelSettings) -> Models:
+    """The classic network: stride-2 convolutions down to a small vector, and back up again.
+
+    With the default settings and 28×28×1 images it has 178,001 parameters.
+    """
+    height, width, channels = settings.image_shape
+    stride = 2 ** len(settings.filters)
+    small = (height // stride, width // stride, settings.filters[-1])
+    down = {"kernel_size": settings.kernel_size, "padding": "same", "activation": "relu"}
+
+    images = keras.Input(settings.image_shape, name="images")
+    x = images
+    for filters in settings.filters:
+        x = layers.Conv2D(filters, strides=2, **down)(x)  # (N, 14, 14, 32), (N, 7, 7, 64)
+    x = layers.Flatten()(x)  # (N, 3136)
+    x = layers.Dense(settings.latent_size, name="latent_vector")(x)  # (N, 16)
+    encoder = keras.Model(images, x, name="encoder")
+
+    latents = keras.Input((settings.latent_size,), name="latents")
+    x = layers.Dense(small[0] * small[1] * small[2])(latents)  # (N, 3136)
+    x = layers.Reshape(small)(x)  # (N, 7, 7, 64)
+    for filters in reversed(settings.filters):
+        x = layers.Conv2DTranspose(filters, strides=2, **down)(
+            x
+        )  # (N, 14, 14, 64), (N, 28, 28, 32)
+    x = layers.Conv2DTranspose(
+        channels,
+        kernel_size=settings.kernel_size,
+        padding="same",
+        activation="sigmoid",
+        name="decoder_output",
+    )(x)  # (N, 28, 28, 1)
+    decoder = keras.Model(latents, x, name="decoder")
+
+    whole = keras.Input(settings.image_shape, name="images")
+    return Models(encoder, decoder, keras.Model(whole, decoder(encoder(whole)), name="autoencoder"))
+
+
+PRESETS: dict[str, Callable[[ModelSettings], Models]] = {"article": article}
+
+
+def build(settings: FitSettings, image_shape: tuple[int, int, int]) -> Models:
+    """The preset's network for images (H, W, C), with fresh weights from Keras's random seed."""
+    return PRESETS[settings.preset](
+        ModelSettings(
+            image_shape=image_shape,
+            filters=settings.filters,
+            latent_size=settings.latent_size,
+            kernel_size=settings.kernel_size,
+        )
+    )
+
+
+def compile_for(autoencoder: Any, settings: FitSettings, steps_per_epoch: int) -> None:
+    """Loss mse and Adam, at a constant rate or with a cosine that ends at zero.
+
+    Neither XLA nor fewer Python steps are left to Keras's "auto": on 2 cores a step of 32 images
+    takes 17 ms like this, 20 ms with one step an execution, and 26 ms or more under XLA.
+    """
+    rate: Any = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * steps_per_epoch)
+    autoencoder.compile(
+        keras.optimizers.Adam(rate), loss="mse", jit_compile=False, steps_per_execution=8
+    )

@@ -1,0 +1,175 @@
+"""The run folder: its file names, its writer and its reader.
+
+A run is put together in a hidden folder beside its target (`runs/.article.partial`) and renamed
+last, so that a folder with the final name is always whole. `export` reads runs through `Run`.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import RunError
+
+CONFIG = "config.json"
+METRICS = "metrics.json"  # written last: a folder that has it is complete
+HISTORY = "history.csv"
+SAMPLES = "samples.npz"
+FIGURES = "figures"
+CHECKPOINTS = "checkpoints"
+MODELS = ("encoder", "decoder", "autoencoder")
+
+
+class Samples(NamedTuple):
+    """Held-out pairs, float32 (N, H, W, C) in [0, 1]; `noisy` is what the model is given."""
+
+    clean: NDArray[np.float32]
+    noisy: NDArray[np.float32]
+
+
+class RunModels(NamedTuple):
+    """The run's three Keras models, loaded."""
+
+    encoder: Any
+    decoder: Any
+    autoencoder: Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder."""
+
+    path: Path
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Run":
+        """Open a finished run; a folder that is missing, incomplete or damaged is a RunError."""
+        path = Path(path)
+        if not path.is_dir():
+            partial = partial_path(path)
+            raise RunError(
+                f"no run folder {path}" + (" (an unfinished one is there)" * partial.is_dir()),
+                expected="the folder of a finished run",
+                do=f"train it with: python -m training fit --out {path}"
+                + (" --resume" * partial.is_dir()),
+            )
+        files = [CONFIG, METRICS, HISTORY, SAMPLES, *(f"{name}.keras" for name in MODELS)]
+        missing = [name for name in files if not (path / name).is_file()]
+        if missing:
+            raise _damaged(path, f"without {', '.join(missing)}")
+        return cls(path, read_json(path, CONFIG), read_json(path, METRICS))
+
+    def models(self) -> RunModels:
+        """Load encoder, decoder and autoencoder (imports Keras)."""
+        import keras
+
+        loaded = []
+        for name in MODELS:
+            try:
+                loaded.append(keras.saving.load_model(self.path / f"{name}.keras", compile=False))
+            except Exception as exc:  # Keras raises many kinds for a damaged file
+                raise _damaged(self.path, f"with an unreadable {name}.keras") from exc
+        return RunModels(*loaded)
+
+    def samples(self) -> Samples:
+        """The held-out pairs of `samples.npz`."""
+        try:
+            with (self.path / SAMPLES).open("rb") as file:
+                arrays = np.load(file, allow_pickle=False)
+                samples = Samples(arrays["clean"], arrays["noisy"])
+        except Exception as exc:  # zip, zlib, header and key errors all mean the same here
+            raise _damaged(self.path, f"with an unreadable {SAMPLES}") from exc
+        shape = (len(samples.clean), *self.config["data"]["image_shape"])
+        if any(array.shape != shape or array.dtype != np.float32 for array in samples):
+            raise _damaged(self.path, f"whose {SAMPLES} is not float32 {shape}")
+        return samples
+
+
+def partial_path(target: Path) -> Path:
+    """Where a run is put together: hidden, beside its target."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def replaced_path(target: Path) -> Path:
+    """Where a run that is being replaced waits until the new one has its name."""
+    return target.with_name(f".{target.name}.replaced")
+
+
+def publish(target: Path) -> None:
+    """Give the partial folder its final name, and only then remove what it replaces."""
+    replaced = replaced_path(target)
+    if target.exists():
+        target.rename(replaced)
+    partial_path(target).rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Undo what a kill inside `publish` may have left: an old run without its name."""
+    replaced = replaced_path(target)
+    if replaced.exists() and not target.exists():
+        replaced.rename(target)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process alone; the lock goes with the process, however it ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise RunError(
+                f"another process is writing {folder}",
+                expected="one writer",
+                do="wait for it or choose another --out",
+            ) from exc
+        yield
+    finally:
+        os.close(handle)
+
+
+def clear(folder: Path) -> None:
+    """Empty a folder and keep it, with whatever lock is held on it."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON under a temporary name and rename it: the file is whole or not there."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a run folder; what cannot be read is a RunError."""
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as exc:
+        raise _damaged(folder, f"with an unreadable {name}") from exc
+    if not isinstance(content, dict):
+        raise _damaged(folder, f"with an unreadable {name}")
+    return content
+
+
+def _damaged(path: Path, how: str) -> RunError:
+    return RunError(
+        f"a run folder {path} {how}",
+        expected="a whole run",
+        do=f"train it again with: python -m training fit --out {path} --overwrite",
+    )

@@ -1,0 +1,144 @@
+"""`FitSettings`: everything that decides how a run comes out, in one frozen dataclass.
+
+It is saved in the run's `config.json`. What is not given is filled in from the task and the
+dataset: MNIST-like data takes the classic recipe (Adam 1e-3, 1 epoch to reconstruct, 10 to
+denoise); the small embedded digits see so few batches in an epoch that they need a longer one.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from training.errors import SettingsError
+from training.noise import DEFAULT_NOISE, parse_noise
+
+TASKS = ("denoise", "reconstruct")
+SCHEDULES = ("constant", "cosine")
+PRESET_NAMES = ("article",)  # training.model.PRESETS builds them; no TensorFlow here
+
+CLASSIC = {
+    "denoise": {"epochs": 10, "learning_rate": 1e-3, "schedule": "constant"},
+    "reconstruct": {"epochs": 1, "learning_rate": 1e-3, "schedule": "constant"},
+}
+DIGITS = {  # 45 batches an epoch, against MNIST's 1,719
+    "denoise": {"epochs": 60, "learning_rate": 2e-3, "schedule": "cosine"},
+    "reconstruct": {"epochs": 30, "learning_rate": 2e-3, "schedule": "cosine"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """Validated settings of one run; make it with `FitSettings.resolve`.
+
+    `dataset` is a name or a path; `saved` keeps only a path's last part, so that a run folder
+    says nothing of the machine that made it. `noise` is None for the task `reconstruct`.
+    """
+
+    dataset: str
+    task: str
+    preset: str
+    filters: tuple[int, ...]
+    latent_size: int
+    kernel_size: int
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    schedule: str
+    noise: str | None
+    resize: tuple[int, int] | None  # height, width
+    seed: int
+
+    def __post_init__(self) -> None:
+        _choice("task", self.task, TASKS)
+        _choice("preset", self.preset, PRESET_NAMES)
+        _choice("schedule", self.schedule, SCHEDULES)
+        if not self.filters:
+            raise SettingsError("no filters", expected="at least one", do="pass --filters 32,64")
+        for filters in self.filters:
+            _whole("filters", filters, least=1)
+        for name in ("latent_size", "kernel_size", "batch_size", "epochs"):
+            _whole(name, getattr(self, name), least=1)
+        for side in self.resize or ():
+            _whole("resize", side, least=1)
+        _whole("seed", self.seed, least=0, most=2**32 - 1)
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise SettingsError(
+                f"learning rate {self.learning_rate}",
+                expected="a positive number",
+                do="pass for example --learning-rate 0.001",
+            )
+        if self.task == "reconstruct" and self.noise is not None:
+            raise SettingsError(
+                f"noise {self.noise!r} with the task reconstruct",
+                expected="no noise, since input and target are the same images",
+                do="leave --noise out, or pass --task denoise",
+            )
+        if self.noise is not None:
+            parse_noise(self.noise)
+
+    @classmethod
+    def resolve(cls, **given: Any) -> "FitSettings":
+        """Settings from what was given (None counts as not given), the rest from the defaults."""
+        given = {name: value for name, value in given.items() if value is not None}
+        task = given.get("task", "denoise")
+        dataset = given.get("dataset", "digits")
+        _choice("task", task, TASKS)
+        recipe = (DIGITS if dataset == "digits" else CLASSIC)[task]
+        defaults: dict[str, Any] = {
+            "dataset": dataset,
+            "task": task,
+            "preset": "article",
+            "filters": (32, 64),
+            "latent_size": 16,
+            "kernel_size": 3,
+            "batch_size": 32,
+            "noise": DEFAULT_NOISE if task == "denoise" else None,
+            "resize": None,
+            "seed": 0,
+        }
+        settings = defaults | recipe | given
+        if settings["noise"] is not None:
+            settings["noise"] = str(parse_noise(settings["noise"]))  # one spelling in the config
+        return cls(**settings)
+
+    @property
+    def stride(self) -> int:
+        """The factor by which the encoder shrinks height and width."""
+        return int(2 ** len(self.filters))
+
+    def saved(self) -> dict[str, Any]:
+        """As JSON for config.json; a path is cut to its last part."""
+        state = asdict(self)
+        state["dataset"] = Path(self.dataset).name
+        state["filters"] = list(self.filters)
+        state["resize"] = list(self.resize) if self.resize else None
+        return state
+
+    def differences(self, saved: Mapping[str, Any]) -> list[str]:
+        """Where these settings and saved ones differ, as `name (saved → now)`."""
+        mine = self.saved()
+        return [
+            f"{field.name} ({saved.get(field.name)} → {mine[field.name]})"
+            for field in fields(self)
+            if saved.get(field.name) != mine[field.name]
+        ]
+
+
+def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(
+            f"{name} {value!r}", expected=f"one of {', '.join(known)}", do=f"choose a known {name}"
+        )
+
+
+def _whole(name: str, value: int, *, least: int, most: int | None = None) -> None:
+    if value < least or (most is not None and value > most):
+        limits = f"{least} or more" if most is None else f"{least} to {most}"
+        option = name.replace("_", "-")
+        raise SettingsError(
+            f"{name.replace('_', ' ')} {value}",
+            expected=f"a whole number, {limits}",
+            do=f"change --{option}",
+        )
