@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         load_tensorflow()
         export_run(options.run, options.out, overwrite=options.overwrite)
-    except (DenoiserError, TrainingError) as exc:
+    except (DenoiserError, TrainingError, OSError) as exc:
         print(f"export: {exc}", file=sys.stderr)
         return 1
     return 0

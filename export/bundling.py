@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from export import convert, parity
-from export.errors import TargetExistsError
 from service import __version__
 from service.bundle import GOLDEN, MODELS, PARITY, Bundle, Manifest, write_manifest
 from service.engine import Engine
@@ -43,15 +42,18 @@ def export_run(
         TargetExistsError: `out` exists and `overwrite` is False.
         ParityError: the exported models differ from Keras; nothing is published.
     """
-    if out.exists() and not overwrite:
-        raise TargetExistsError(
-            f"{out} exists", expected="a new name", todo="Choose another --out or add --overwrite."
-        )
-    run = Run.load(run_folder)
+    with staged_folder(out, overwrite=overwrite) as stage:
+        manifest = _fill(stage, Run.load(run_folder), out.name, say)
+    say(f"{out}: fingerprint {manifest.fingerprint}")
+    return manifest
+
+
+def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -> Manifest:
+    """Everything in the bundle's folder, proven, before it gets its name."""
     models, samples = run.models(), run.samples()
     height, width, channels = models.encoder.input_shape[1:]
     facts: dict[str, Any] = {
-        "name": out.name,
+        "name": bundle_name,
         "image_shape": (height, width, channels),
         "latent_size": int(models.encoder.output_shape[-1]),
         "training": run.config,
@@ -65,21 +67,19 @@ def export_run(
         "denoiser.latent_size": str(facts["latent_size"]),
     }
 
-    with staged_folder(out) as stage:
-        for name in MODELS:
-            model = convert.to_onnx(getattr(models, name), name, metadata=metadata)
-            (stage / f"{name}.onnx").write_bytes(convert.serialize(model))
-            say(f"{name}: {len(model.graph.node)} nodes, opset {convert.OPSET}")
-        # The engine needs a manifest to know its shapes; this one is not yet the final seal.
-        engine = Engine(Bundle(stage, write_manifest(stage, parity={}, **facts)))
-        rows = parity.compare(engine, models, clean=samples.clean, noisy=samples.noisy)
-        say(parity.table(rows))
-        parity.enforce(rows)
-        (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")
-        _write_golden(stage / GOLDEN, engine, samples.noisy[:GOLDEN_IMAGES])
-        manifest = write_manifest(stage, parity=parity.summary(rows), **facts)
-        Engine.load(stage)  # what the service will do first: it must hold here already
-    say(f"{out}: fingerprint {manifest.fingerprint}")
+    for name in MODELS:
+        model = convert.to_onnx(getattr(models, name), name, metadata=metadata)
+        (stage / f"{name}.onnx").write_bytes(convert.serialize(model))
+        say(f"{name}: {len(model.graph.node)} nodes, opset {convert.OPSET}")
+    # The engine needs a manifest to know its shapes; this one is not yet the final seal.
+    engine = Engine(Bundle(stage, write_manifest(stage, parity={}, **facts)))
+    rows = parity.compare(engine, models, clean=samples.clean, noisy=samples.noisy)
+    say(parity.table(rows))
+    parity.enforce(rows)
+    (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")
+    _write_golden(stage / GOLDEN, engine, samples.noisy[:GOLDEN_IMAGES])
+    manifest = write_manifest(stage, parity=parity.summary(rows), **facts)
+    Engine.load(stage)  # what the service will do first: it must hold here already
     return manifest
 
 

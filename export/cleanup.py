@@ -7,6 +7,8 @@ only renames, permutes weights, or drops what computes a constant.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 from onnx import helper
@@ -50,11 +52,11 @@ def absorb_transpose_before_dense(graph: Graph) -> None:
         if not found or list(attribute(node, "perm")) != NCHW_TO_NHWC:
             continue
         transpose, reshape, dense = found
-        height, width, channels = graph.shapes()[transpose.output[0]][1:]
+        sides = [side or 0 for side in graph.shapes()[transpose.output[0]][1:]]  # (H, W, C)
         weights = graph.constants.get(dense.input[1])
-        if weights is None or len(weights) != height * width * channels:
+        if weights is None or len(weights) != math.prod(sides):
             continue
-        rows = weights.reshape(height, width, channels, -1).transpose(2, 0, 1, 3)
+        rows = weights.reshape(*sides, -1).transpose(2, 0, 1, 3)
         dense.input[1] = graph.add_constant(f"{dense.input[1]}_nchw", rows.reshape(weights.shape))
         reshape.input[0] = transpose.input[0]
         graph.nodes.remove(transpose)

@@ -15,9 +15,3 @@ class ParityError(ExportError):
     """The exported models do not compute what Keras computes."""
 
     title = "No parity"
-
-
-class TargetExistsError(ExportError):
-    """A bundle of that name is there already."""
-
-    title = "The bundle exists"

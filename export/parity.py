@@ -156,7 +156,8 @@ def _row(
         problem = f"{found.dtype} {found.shape} where Keras gives {wanted.dtype} {wanted.shape}"
         return Row(model, case, batch, float("inf"), LIMIT, problem)
     scale = float(np.abs(wanted).max()) if relative else 1.0
-    difference = float(np.abs(found - wanted).max()) / (scale or 1.0)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        difference = float(np.abs(found - wanted).max()) / (scale or 1.0)
     if not np.isfinite(difference):
         return Row(model, case, batch, float("inf"), LIMIT, "NaN or infinity")
     return Row(model, case, batch, difference, LIMIT)

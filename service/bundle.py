@@ -100,7 +100,9 @@ class Manifest:
             height, width, channels = (int(side) for side in known["image_shape"])
             known["image_shape"] = (height, width, channels)
             known["files"] = {name: FileFacts(**facts) for name, facts in known["files"].items()}
-            return cls(**known)
+            manifest = cls(**known)
+            _check_kinds(manifest)
+            return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise BundleDamagedError(
                 f"a manifest that does not read ({type(exc).__name__}: {exc})",
@@ -168,14 +170,29 @@ class Bundle:
         Images and answers are float32 (N, H, W, C) in [0, 1]; latents float32 (N, latent_size).
         """
         try:
-            with np.load(self.path / GOLDEN, allow_pickle=False) as stored:
+            with (
+                (self.path / GOLDEN).open("rb") as file,
+                np.load(file, allow_pickle=False) as stored,
+            ):
                 return {name: stored[name] for name in GOLDEN_ARRAYS}
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as exc:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
             raise BundleDamagedError(
                 f"{self.path / GOLDEN} does not read ({exc})",
                 expected=f"arrays {', '.join(GOLDEN_ARRAYS)}",
                 todo=_REMAKE,
             ) from exc
+
+
+def _check_kinds(manifest: Manifest) -> None:
+    """Raise TypeError for a field of the wrong kind, also inside `files`."""
+    kinds = {"name": str, "fingerprint": str, "latent_size": int, "training": dict, "quality": dict,
+             "parity": dict, "tools": dict, "created": str, "schema_version": int}  # fmt: skip
+    values = [(name, getattr(manifest, name), kind) for name, kind in kinds.items()]
+    for name, facts in manifest.files.items():
+        values += [(f"{name} sha256", facts.sha256, str), (f"{name} bytes", facts.bytes, int)]
+    for name, value, kind in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
 
 
 def fingerprint_of(files: Mapping[str, FileFacts]) -> str:

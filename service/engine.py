@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from service.bundle import MODELS, Bundle, Manifest
-from service.errors import BundleDamagedError, DtypeError, RangeError, ShapeError
+from service.errors import BundleDamagedError, DtypeError, InputError, RangeError, ShapeError
 from service.pool import Call, Pool, usable_cores
 
 # Images in one chunk. The article's largest activation is 50 kB an image, so 16 of them and the
@@ -104,6 +104,10 @@ class Engine:
         """
         network = self._networks[model]
         self._check(model, rows)
+        if dtype not in ("float32", "uint8"):
+            raise DtypeError(
+                f"an answer of dtype {dtype}", expected="float32 or uint8", todo="Ask for one."
+            )
         answer_dtype = np.dtype(dtype if model != "encoder" else "float32")
         answer = np.empty((len(rows), *network.row_shape), answer_dtype)
         check = _finite_latents if model == "decoder" else _unit_images
@@ -127,11 +131,15 @@ class Engine:
 
     def _check(self, model: str, rows: np.ndarray) -> None:
         """Refuse rows of the wrong dtype or shape."""
+        row: tuple[int, ...] = self.manifest.image_shape
+        kind, dtypes = "images", ["uint8", "float32"]
         if model == "decoder":
-            kind, row, dtypes = "latents", (self.manifest.latent_size,), ("float32",)
-        else:
-            kind, row, dtypes = "images", self.manifest.image_shape, ("uint8", "float32")
-        if not isinstance(rows, np.ndarray) or rows.dtype.name not in dtypes:
+            kind, row, dtypes = "latents", (self.manifest.latent_size,), ["float32"]
+        if (
+            not isinstance(rows, np.ndarray)
+            or rows.dtype.name not in dtypes
+            or not rows.dtype.isnative
+        ):
             found = rows.dtype if isinstance(rows, np.ndarray) else type(rows).__name__
             raise DtypeError(
                 f"{kind} of dtype {found}",
@@ -151,11 +159,18 @@ class Engine:
     def _replay(self, bundle: Bundle) -> None:
         """Compute the golden answers again; a bundle that answers otherwise is not served."""
         golden = bundle.golden()
-        found = {
-            "latents": self.encode(golden["images"]),
-            "decoded": self.decode(golden["latents"]),
-            "denoised": self.denoise(golden["images"]),
-        }
+        try:
+            found = {
+                "latents": self.encode(golden["images"]),
+                "decoded": self.decode(golden["latents"]),
+                "denoised": self.denoise(golden["images"]),
+            }
+        except InputError as exc:
+            raise BundleDamagedError(
+                f"{bundle.path}: its golden inputs do not fit it ({exc.came})",
+                expected=exc.expected,
+                todo="Export the run again, or restore the bundle.",
+            ) from exc
         for name, answer in found.items():
             stored = golden[name]
             scale = max(1.0, float(np.abs(stored).max(initial=0.0)))

@@ -23,6 +23,9 @@ command line) translates the tree once: `service/problem.py`, `service/__main__.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 
 class DenoiserError(Exception):
     """Base of all errors that this package raises on purpose.
@@ -41,6 +44,11 @@ class DenoiserError(Exception):
         self.came = came
         self.expected = expected
         self.todo = todo
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling, which knows no keyword-only arguments."""
+        again = partial(type(self), expected=self.expected, todo=self.todo)
+        return again, (self.came,)
 
     def __str__(self) -> str:
         return f"{self.came}; expected {self.expected}. {self.todo}"

@@ -132,5 +132,7 @@ def _quality(offer: str, accept: str) -> float:
                     quality = float(parameter[2:])
                 except ValueError:
                     quality = 0.0
+                if not 0 <= quality <= 1:  # also NaN
+                    quality = 0.0
         found = max(found, (ranges.index(media_range), quality))
     return found[1]

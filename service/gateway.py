@@ -79,7 +79,10 @@ class Gateway:
             return Answer(orjson.dumps(self._engine().manifest.as_dict()), formats.JSON)
         _require_method(scope, "POST")
         operation = OPERATIONS[scope["path"]]
-        headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
+        headers: dict[str, bytes] = {}
+        for key, value in scope["headers"]:  # a repeated field means its values, comma-joined
+            name = key.decode("latin-1")
+            headers[name] = headers[name] + b", " + value if name in headers else value
         came = formats.read_type(operation, _text(headers.get("content-type")))
         goes = formats.write_type(operation, _text(headers.get("accept")), came)
         dtype = _dtype_option(scope.get("query_string", b""))
@@ -138,8 +141,10 @@ def _dtype_option(query: bytes) -> str | None:
 
 async def _read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
     """The whole body, counted as it arrives."""
-    if content_length is not None and content_length.isdigit() and int(content_length) > limit:
-        raise _too_large(int(content_length), limit)
+    if content_length is not None and content_length.isdigit():
+        claimed = int(content_length[:20])  # longer ones are too large all the same
+        if claimed > limit:
+            raise _too_large(claimed, limit)
     parts: list[bytes] = []
     size = 0
     while True:

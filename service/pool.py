@@ -38,7 +38,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         if quota == "max" or int(quota) <= 0:
             return None
         return int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None
 
 
@@ -50,6 +50,7 @@ class Call:
         self.chunks = chunks
         self.answer = answer
         self.future: Future[Any] = Future()
+        self.failed = False
         self._next = 0
         self._running = 0
 
@@ -116,6 +117,7 @@ class Pool:
                     self._ready.wait()
                 call = self._calls.popleft()
                 if call.future.cancelled():
+                    del call  # an idle worker keeps no caller's arrays alive
                     continue
                 index = call.take()
                 if not call.exhausted:
@@ -126,14 +128,17 @@ class Pool:
             except BaseException as exc:
                 error = exc
             with self._ready:
+                first_error = error is not None and not call.failed
                 if error is not None:
+                    call.failed = True
                     call.stop()
                     if call in self._calls:
                         self._calls.remove(call)
-                finished = call.put_back()
-            if error is not None and not call.future.done():
+                finished = call.put_back() and not call.failed
+            # At most one worker settles: the first that fails, or, if none does, the last one.
+            if first_error:
                 _settle(call.future, error=error)
-            elif finished and not call.future.done():
+            elif finished:
                 _settle(call.future, answer=call.answer)
             del call, error  # an idle worker keeps no caller's arrays alive
 

@@ -56,8 +56,14 @@ class Settings:
         return cls(**values)
 
 
-def _parse(variable: str, text: str, kind: type, metadata: Mapping[str, Any]) -> Any:
+def _parse(variable: str, text: str, kind: Any, metadata: Mapping[str, Any]) -> Any:
     if issubclass(kind, Path):
+        if not text:
+            raise SettingsError(
+                f"{variable} without a value",
+                expected=f"a path ({metadata['about']})",
+                todo="Correct it or unset it.",
+            )
         return Path(text)
     try:
         value = kind(text)
@@ -67,7 +73,7 @@ def _parse(variable: str, text: str, kind: type, metadata: Mapping[str, Any]) ->
     if value is None or (low is not None and value < low) or (high is not None and value > high):
         raise SettingsError(
             f"{variable}={text!r}",
-            expected=f"{kind.__name__} from {low:g} to {high:g} ({metadata['about']})",
+            expected=f"{kind.__name__} from {low} to {high} ({metadata['about']})",
             todo="Correct it or unset it.",
         )
     return value

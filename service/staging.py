@@ -23,8 +23,14 @@ class TargetBusyError(DenoiserError):
     title = "The target is being written"
 
 
+class TargetExistsError(DenoiserError):
+    """The target is there already, and was not to be replaced."""
+
+    title = "The target exists"
+
+
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield an empty folder that becomes `target` when the block ends well.
 
     An exception removes the temporary folder and leaves `target` as it was. An existing `target`
@@ -32,6 +38,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         TargetBusyError: another process holds the temporary folder.
+        TargetExistsError: `target` is there and `overwrite` is False.
     """
     target = target.absolute()
     stage = target.with_name(f".{target.name}.partial")
@@ -39,6 +46,13 @@ def staged_folder(target: Path) -> Iterator[Path]:
     with _locked(stage):
         _recover(target)
         _empty(stage)
+        if target.exists() and not overwrite:
+            stage.rmdir()
+            raise TargetExistsError(
+                f"{target.name} exists",
+                expected="a new name",
+                todo="Choose another --out, or add --overwrite.",
+            )
         try:
             yield stage
             _publish(stage, target)
@@ -54,8 +68,13 @@ def _publish(stage: Path, target: Path) -> None:
     retired = _retired(target)
     if target.exists():
         target.rename(retired)
-    stage.rename(target)
-    shutil.rmtree(retired, ignore_errors=True)
+    try:
+        stage.rename(target)
+    except BaseException:  # also Ctrl-C between the two
+        if retired.exists() and not target.exists():
+            retired.rename(target)
+        raise
+    _remove(retired)
 
 
 def _recover(target: Path) -> None:
@@ -63,7 +82,15 @@ def _recover(target: Path) -> None:
     retired = _retired(target)
     if retired.exists() and not target.exists():
         retired.rename(target)
-    shutil.rmtree(retired, ignore_errors=True)
+    _remove(retired)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or the link or file that stood in its place."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _retired(target: Path) -> Path:
@@ -91,6 +118,12 @@ def _locked(folder: Path) -> Iterator[None]:
                 expected="one writer",
                 todo="Wait for it, or choose another --out.",
             ) from exc
+        if not folder.exists() or os.fstat(handle).st_ino != folder.stat().st_ino:
+            raise TargetBusyError(  # renamed by its writer between our open and our lock
+                f"another process has just written {folder}",
+                expected="one writer",
+                todo="Look at what it wrote, then try again.",
+            )
         yield
     finally:
         os.close(handle)

@@ -36,6 +36,12 @@ def decode(body: bytes, spec: RowSpec) -> Array:
             f'"{spec.kind}" as {type(values).__name__}', expected="nested lists of numbers",
             todo=f"Send {example}.",
         )  # fmt: skip
+    if b"true" in body or b"false" in body:  # numpy would make numbers of them
+        raise DtypeError(
+            f'"{spec.kind}" with true or false',
+            expected="nested lists of numbers",
+            todo="Send 1 and 0.",
+        )
     try:
         array = np.asarray(values)
     except ValueError as exc:

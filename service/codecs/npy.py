@@ -47,6 +47,17 @@ def decode(body: bytes, spec: RowSpec) -> Array:
             expected=f"{' or '.join(allowed)}, little-endian, C order",
             todo="Save numpy.ascontiguousarray(array, dtype=numpy.float32).",
         )
+    # math.prod of what is not zero: numpy refuses (0, 2**62, 8, 1) with an error of its own
+    if (
+        len(shape) > 8
+        or any(type(side) is not int or side < 0 for side in shape)
+        or (math.prod(side for side in shape if side) >= 2**48 and 0 in shape)
+    ):
+        raise MalformedError(
+            "an npy header with an impossible shape",
+            expected="a few sides, none of them negative",
+            todo="Send numpy.save's output as it is, as application/x-npy.",
+        )
     offset = stream.tell()
     needed = math.prod(shape) * dtype.itemsize
     if len(body) - offset != needed:
@@ -63,4 +74,4 @@ def encode(rows: Array) -> bytes:
     stream = io.BytesIO()
     header: dict[str, Any] = npy_format.header_data_from_array_1_0(rows)
     npy_format.write_array_header_1_0(stream, header)
-    return b"".join((stream.getvalue(), np.ascontiguousarray(rows).reshape(-1).view(np.uint8)))
+    return b"".join((stream.getvalue(), np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data))

@@ -1,0 +1,201 @@
+"""Parity: every comparison is made, and one that does not hold stops the export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export import parity
+from export.errors import ParityError
+from export.parity import LIMIT, Row, compare, enforce, report, summary, table
+from service.bundle import Bundle
+from service.engine import Engine
+
+GOOD = Row("encoder", "held-out noisy", 7, 2e-7, LIMIT)
+
+
+class Answer:
+    """An array with Keras's `.numpy()`."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def numpy(self) -> np.ndarray:
+        return self.array
+
+
+class Reference:
+    """The tiny network of the tests in the place of Keras: three callables."""
+
+    def __init__(self, network: Any, *, spoil: str = "", by: float = 0.0) -> None:
+        def answer(name: str, method: Any) -> Any:
+            def call(batch: Any, *, training: bool) -> Answer:
+                assert not training
+                rows = batch[0] if isinstance(batch, list) else batch
+                self.batches.add((name, len(rows)))
+                found = method(rows)
+                return Answer(found + np.float32(by) if name == spoil else found)
+
+            return call
+
+        self.batches: set[tuple[str, int]] = set()
+        self.encoder = answer("encoder", network.encode)
+        self.decoder = answer("decoder", network.decode)
+        self.autoencoder = answer("autoencoder", network.denoise)
+
+
+@pytest.fixture
+def held_out() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    clean = rng.random((100, 8, 8, 1), dtype=np.float32)
+    return {"clean": clean, "noisy": np.clip(clean + np.float32(0.1), 0, 1)}
+
+
+def test_every_model_on_every_case_at_every_batch(
+    engine: Engine, network: Any, held_out: dict[str, Any]
+) -> None:
+    reference = Reference(network)
+    rows = compare(engine, reference, **held_out)
+    models = {"encoder", "decoder", "autoencoder", "decoder(encoder)"}
+    held = {"held-out noisy": (1, 7, 64, 100), "held-out uint8": (1, 7, 64, 100)}
+    whole = dict.fromkeys(("all zero", "all one", "uniform random"), (1, 7, 64, 1000))
+    wanted = {(m, case, b) for m in models for case, bs in (held | whole).items() for b in bs}
+    assert {(row.model, row.case, row.batch) for row in rows} == wanted
+    assert len(rows) == len(wanted) == 80
+    sizes = {(m, b) for m in models - {"decoder(encoder)"} for b in (1, 7, 64, 100, 1000)}
+    assert reference.batches == sizes  # a row's batch is what was really computed
+    assert all(row.holds and row.limit == LIMIT == 1e-5 for row in rows)
+    assert max(row.difference for row in rows) > 0  # they were computed
+    enforce(rows)
+
+
+@pytest.mark.parametrize("spoil", ["encoder", "decoder", "autoencoder"])
+def test_a_difference_in_any_model_is_found_and_named(
+    engine: Engine, network: Any, held_out: dict[str, Any], spoil: str
+) -> None:
+    rows = compare(engine, Reference(network, spoil=spoil, by=1e-3), **held_out)
+    assert {row.model for row in rows if not row.holds} == {spoil}
+    with pytest.raises(ParityError, match=f"{spoil} on .*, batch .*differs from Keras by"):
+        enforce(rows)
+
+
+def test_three_right_models_that_do_not_belong_together(
+    bundle_copy: Path, seal_bundle: Callable[..., None], network: Any, held_out: dict[str, Any]
+) -> None:
+    """Each file computes what its Keras model does, yet decoder(encoder) is not autoencoder."""
+    other = type(network).random(network.image_shape, seed=5)
+    (bundle_copy / "autoencoder.onnx").write_bytes(other.onnx("autoencoder"))
+    seal_bundle(bundle_copy)
+    reference = Reference(network)
+    reference.autoencoder = Reference(other).autoencoder
+    rows = compare(Engine(Bundle.open(bundle_copy), threads=1), reference, **held_out)
+    assert {row.model for row in rows if not row.holds} == {"decoder(encoder)"}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_a_dtype_that_differs_never_holds(dtype: type) -> None:
+    some = np.zeros((2, 3), np.float32)
+    row = parity._row("encoder", "all zero", 2, some.astype(dtype), some)
+    assert not row.holds
+    with pytest.raises(ParityError, match=r"float(64|16) \(2, 3\) where Keras gives float32"):
+        enforce([GOOD, row])
+
+
+def test_a_shape_that_differs_never_holds_even_if_it_broadcasts() -> None:
+    row = parity._row("decoder", "c", 2, np.zeros((1, 3), np.float32), np.zeros((2, 3), np.float32))
+    assert not row.holds
+    with pytest.raises(ParityError, match=r"\(1, 3\) where Keras gives float32 \(2, 3\)"):
+        enforce([row])
+
+
+@pytest.mark.parametrize("side", ["found", "wanted", "both"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("relative", [False, True])
+def test_nan_and_infinity_never_hold(side: str, value: float, relative: bool) -> None:
+    found, wanted = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    if side in ("found", "both"):
+        found[1, 1] = value
+    if side in ("wanted", "both"):
+        wanted[1, 1] = value
+    with np.errstate(invalid="ignore"):
+        row = parity._row("encoder", "c", 2, found, wanted, relative=relative)
+    assert not row.holds
+    with pytest.raises(ParityError, match="NaN or infinity"):
+        enforce([GOOD, row])
+
+
+def test_a_bare_nan_difference_never_holds() -> None:
+    with pytest.raises(ParityError):
+        enforce([GOOD, replace(GOOD, difference=float("nan"))])
+
+
+@pytest.mark.parametrize(
+    ("difference", "scale", "relative", "holds"),
+    [
+        (0.9e-5, 1, False, True),
+        (1.1e-5, 1, False, False),
+        (0.9e-3, 100, True, True),
+        (1.1e-3, 100, True, False),
+        (0.9e-3, 100, False, False),
+        (1.1e-7, 0.01, True, False),
+        (0.0, 0.0, True, True),
+        (1e-3, 0.0, True, False),
+    ],
+)
+def test_latents_are_measured_against_their_largest_value(
+    difference: float, scale: float, relative: bool, holds: bool
+) -> None:
+    wanted = np.array([[0, -scale, scale / 2]], np.float32)
+    found = wanted + np.array([[difference, 0, 0]], np.float32)
+    assert parity._row("encoder", "c", 1, found, wanted, relative=relative).holds is holds
+
+
+def test_the_worst_of_several_failures_is_named_and_all_are_counted() -> None:
+    rows = [
+        GOOD,
+        Row("decoder", "all one", 64, 2e-5, LIMIT),
+        Row("autoencoder", "uniform random", 1000, 3e-2, LIMIT),
+        Row("encoder", "all zero", 1, 1e-3, LIMIT),
+    ]
+    with pytest.raises(ParityError) as caught:
+        enforce(rows)
+    assert caught.value.came == (
+        "autoencoder on uniform random, batch 1000: differs from Keras by 3.00e-02 "
+        "(3 of 4 comparisons fail)"
+    )
+    assert caught.value.expected == "at most 1e-05"
+    assert "No bundle was written" in caught.value.todo
+
+
+def test_a_difference_just_at_the_limit_holds() -> None:
+    enforce([replace(GOOD, difference=LIMIT)])
+
+
+def test_report_and_summary() -> None:
+    rows = [GOOD, replace(GOOD, batch=64, difference=5e-7), replace(GOOD, model="decoder")]
+    largest = {"encoder": 5e-7, "decoder": 2e-7}
+    assert summary(rows) == {"comparisons": 3, "largest_difference": largest}
+    told = json.loads(json.dumps(report(rows)))
+    assert told["limit"] == LIMIT
+    assert told["largest_difference"] == largest
+    assert [row["batch"] for row in told["rows"]] == [7, 64, 7]
+
+
+def test_the_table_shows_the_worst_batch_of_each() -> None:
+    rows = [
+        GOOD,
+        replace(GOOD, batch=1000, difference=9e-7),
+        Row("decoder", "all one", 1, 1.0, LIMIT),
+        Row("decoder", "all one", 7, float("inf"), LIMIT, "float64 where Keras gives float32"),
+    ]
+    head, first, second = table(rows).splitlines()
+    assert head.split() == ["model", "images", "worst", "batch", "difference", "limit"]
+    assert first.split() == ["encoder", "held-out", "noisy", "1,000", "9.00e-07", "1e-05", "ok"]
+    assert second.endswith("float64 where Keras gives float32")
+    assert "TOO LARGE" in table([replace(GOOD, difference=1.0)])

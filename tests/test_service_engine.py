@@ -1,0 +1,345 @@
+"""The engine on a tiny real bundle: any N, any kind of array, right rows, clear refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from service.engine import CHUNK, Engine
+from service.errors import DtypeError, RangeError, ShapeError
+
+ROOT = Path(__file__).parents[1]
+SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1000]
+MODELS = ["encoder", "decoder", "autoencoder"]
+
+
+def rows_for(engine: Engine, model: str, size: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if model == "decoder":
+        return rng.normal(0, 1, (size, engine.manifest.latent_size)).astype(np.float32)
+    return rng.random((size, *engine.manifest.image_shape), dtype=np.float32)
+
+
+def bytes_for(engine: Engine, size: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (size, *engine.manifest.image_shape), dtype=np.uint8)
+
+
+def run(engine: Engine, model: str, rows: np.ndarray) -> np.ndarray:
+    if model == "decoder":
+        return engine.decode(rows)
+    return engine.encode(rows) if model == "encoder" else engine.denoise(rows)
+
+
+def in_one_call(path: Path, model: str, rows: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(path / f"{model}.onnx", providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
+    return answer
+
+
+@pytest.mark.parametrize("colours", ["grey", "colour"])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", SIZES)
+def test_any_number_of_rows_as_in_one_call(
+    request: pytest.FixtureRequest, colours: str, model: str, size: int
+) -> None:
+    prefix = "" if colours == "grey" else "colour_"
+    engine: Engine = request.getfixturevalue(f"{prefix}engine")
+    network = request.getfixturevalue(f"{prefix}network")
+    path: Path = request.getfixturevalue(f"{prefix}bundle_path")
+    rows = rows_for(engine, model, size)
+    answer = run(engine, model, rows)
+    wanted = in_one_call(path, model, rows)
+    assert answer.dtype == wanted.dtype == np.float32
+    assert answer.shape == wanted.shape
+    np.testing.assert_allclose(answer, wanted, rtol=0, atol=1e-6)
+    oracle = {"encoder": "encode", "decoder": "decode", "autoencoder": "denoise"}[model]
+    np.testing.assert_allclose(answer, getattr(network, oracle)(rows), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, CHUNK + 1, 100])
+def test_uint8_is_float32_over_255_exactly(engine: Engine, size: int) -> None:
+    some = bytes_for(engine, size)
+    unit = some.astype(np.float32) / 255
+    np.testing.assert_array_equal(engine.encode(some), engine.encode(unit))
+    np.testing.assert_array_equal(engine.denoise(some), engine.denoise(unit))
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK + 1])
+def test_uint8_answers_are_rounded_not_cut(engine: Engine, size: int) -> None:
+    latents = rows_for(engine, "decoder", size)
+    images = rows_for(engine, "autoencoder", size)
+    for exact, rounded in [
+        (engine.decode(latents), engine.decode(latents, dtype="uint8")),
+        (engine.denoise(images), engine.denoise(images, dtype="uint8")),
+    ]:
+        assert rounded.dtype == np.uint8
+        np.testing.assert_array_equal(rounded, np.rint(exact * 255).astype(np.uint8))
+
+
+def test_uint8_reaches_both_ends(engine: Engine) -> None:
+    far = np.full((2, engine.manifest.latent_size), 1e4, np.float32)
+    found = np.unique(engine.decode(far, dtype="uint8"))
+    assert set(found) == {0, 255}
+
+
+def layouts(rows: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
+    """The same values in memory layouts that callers really have."""
+    doubled = np.repeat(rows, 2, axis=0)
+    read_only = rows.copy()
+    read_only.flags.writeable = False
+    np.save(tmp_path / "rows.npy", rows)
+    raw = np.empty(rows.nbytes + 1, np.uint8)
+    unaligned = raw[1:].view(rows.dtype).reshape(rows.shape)
+    unaligned[...] = rows
+    return {
+        "every second row": doubled[::2],
+        "Fortran order": np.asfortranarray(rows),
+        "reversed twice": np.ascontiguousarray(rows[::-1])[::-1],
+        "read-only": read_only,
+        "memory-mapped": np.load(tmp_path / "rows.npy", mmap_mode="r"),
+        "unaligned": unaligned,
+        "from bytes": np.frombuffer(rows.tobytes(), rows.dtype).reshape(rows.shape),
+    }
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [3, 2 * CHUNK + 5])
+def test_any_memory_layout_and_callers_arrays_stay_as_they_were(
+    engine: Engine, tmp_path: Path, model: str, size: int
+) -> None:
+    rows = rows_for(engine, model, size)
+    kept = rows.copy()
+    wanted = run(engine, model, rows)
+    np.testing.assert_array_equal(rows, kept)
+    for name, same in layouts(rows, tmp_path).items():
+        np.testing.assert_array_equal(run(engine, model, same), wanted, err_msg=name)
+        np.testing.assert_array_equal(same, kept, err_msg=name)
+
+
+def test_uint8_in_any_memory_layout(engine: Engine, tmp_path: Path) -> None:
+    rows = bytes_for(engine, CHUNK + 3)
+    wanted = engine.denoise(rows, dtype="uint8")
+    for name, same in layouts(rows, tmp_path).items():
+        np.testing.assert_array_equal(engine.denoise(same, dtype="uint8"), wanted, err_msg=name)
+
+
+def test_a_broadcast_array_is_read_row_by_row(engine: Engine) -> None:
+    one = rows_for(engine, "encoder", 1)
+    many = np.broadcast_to(one, (50, *one.shape[1:]))
+    np.testing.assert_allclose(
+        engine.encode(many), np.repeat(engine.encode(one), 50, axis=0), rtol=0, atol=1e-6
+    )
+
+
+def test_answers_belong_to_the_caller(engine: Engine) -> None:
+    images = rows_for(engine, "denoise", 40)
+    first = engine.denoise(images)
+    kept = first.copy()
+    assert first.flags.writeable
+    engine.denoise(1 - images)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_byte_order_is_refused_or_respected(engine: Engine) -> None:
+    """Never the bytes of one order read as the other: that would be a silent wrong answer."""
+    for model in MODELS:
+        rows = rows_for(engine, model, CHUNK + 1)
+        wanted = run(engine, model, rows)
+        try:
+            found = run(engine, model, rows.astype(">f4"))
+        except DtypeError:
+            continue
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_many_threads_each_get_their_own_rows(engine: Engine, bundle_path: Path) -> None:
+    begin = threading.Barrier(8, timeout=20)
+
+    def client(seed: int) -> None:
+        begin.wait()
+        for turn in range(10):
+            size = (1, CHUNK, CHUNK + 1, 90)[(seed + turn) % 4]
+            for model in MODELS:
+                rows = rows_for(engine, model, size, seed=100 * seed + turn)
+                wanted = sessions[model].run(None, {inputs[model]: rows})[0]
+                np.testing.assert_allclose(run(engine, model, rows), wanted, rtol=0, atol=1e-6)
+
+    sessions = {
+        model: ort.InferenceSession(
+            bundle_path / f"{model}.onnx", providers=["CPUExecutionProvider"]
+        )
+        for model in MODELS
+    }
+    inputs = {model: session.get_inputs()[0].name for model, session in sessions.items()}
+    with ThreadPoolExecutor(8) as clients:
+        for future in [clients.submit(client, seed) for seed in range(8)]:
+            future.result(60)
+
+
+WRONG_IMAGES: list[tuple[str, Any, type[Exception], str]] = [
+    ("float64", np.zeros((2, 8, 8, 1)), DtypeError, "float64"),
+    ("float16", np.zeros((2, 8, 8, 1), np.float16), DtypeError, "float16"),
+    ("int32", np.zeros((2, 8, 8, 1), np.int32), DtypeError, "int32"),
+    ("int8", np.zeros((2, 8, 8, 1), np.int8), DtypeError, "int8"),
+    ("bool", np.zeros((2, 8, 8, 1), bool), DtypeError, "bool"),
+    ("complex", np.zeros((2, 8, 8, 1), np.complex64), DtypeError, "complex64"),
+    ("object", np.full((2, 8, 8, 1), None), DtypeError, "object"),
+    ("text", np.full((2, 8, 8, 1), "0"), DtypeError, "<U1"),
+    ("list", [[[[0.5]] * 8] * 8], DtypeError, "list"),
+    ("None", None, DtypeError, "NoneType"),
+    ("no channel axis", np.zeros((2, 8, 8), np.float32), ShapeError, r"\(2, 8, 8\)"),
+    ("no batch axis", np.zeros((8, 8, 1), np.float32), ShapeError, r"\(8, 8, 1\)"),
+    ("colour", np.zeros((2, 8, 8, 3), np.float32), ShapeError, r"\(2, 8, 8, 3\)"),
+    ("channels first", np.zeros((2, 1, 8, 8), np.uint8), ShapeError, r"\(N, 8, 8, 1\)"),
+    ("larger", np.zeros((2, 28, 28, 1), np.uint8), ShapeError, r"\(2, 28, 28, 1\)"),
+    ("five axes", np.zeros((1, 2, 8, 8, 1), np.uint8), ShapeError, r"\(1, 2, 8, 8, 1\)"),
+    ("scalar", np.zeros((), np.float32), ShapeError, r"\(\)"),
+    ("one axis", np.zeros(64, np.float32), ShapeError, r"\(64,\)"),
+    ("empty but of the wrong shape", np.zeros((0, 9, 9, 1), np.uint8), ShapeError, r"\(0, 9"),
+]
+
+
+@pytest.mark.parametrize(
+    ("images", "kind", "told"),
+    [case[1:] for case in WRONG_IMAGES],
+    ids=[case[0] for case in WRONG_IMAGES],
+)
+def test_wrong_images_are_refused(
+    engine: Engine, images: Any, kind: type[Exception], told: str
+) -> None:
+    for method in (engine.encode, engine.denoise):
+        with pytest.raises(kind, match=told):
+            method(images)
+
+
+@pytest.mark.parametrize(
+    ("latents", "kind"),
+    [
+        (np.zeros((2, 4)), DtypeError),
+        (np.zeros((2, 4), np.uint8), DtypeError),
+        ([[0.0, 0.0, 0.0, 0.0]], DtypeError),
+        (np.zeros((2, 16), np.float32), ShapeError),
+        (np.zeros(4, np.float32), ShapeError),
+        (np.zeros((2, 4, 1), np.float32), ShapeError),
+        (np.zeros((0, 5), np.float32), ShapeError),
+    ],
+)
+def test_wrong_latents_are_refused(engine: Engine, latents: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        engine.decode(latents)
+
+
+BAD = [np.nan, np.inf, -np.inf, -0.1, 1.1, -1e-7, np.nextafter(np.float32(1), np.float32(2)), 255.0]
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize(
+    ("size", "at"), [(1, 0), (CHUNK, CHUNK - 1), (40 * CHUNK + 3, 40 * CHUNK + 2), (1000, 500)]
+)
+def test_one_bad_pixel_anywhere_is_refused(
+    engine: Engine, value: float, size: int, at: int
+) -> None:
+    images = rows_for(engine, "encoder", size)
+    images[at, 3, 4, 0] = value
+    for method in (engine.encode, engine.denoise):
+        with pytest.raises(RangeError, match=r"\[0, 1\]"):
+            method(images)
+    images[at, 3, 4, 0] = 0.5
+    assert len(engine.encode(images)) == size  # the engine goes on
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("size", "at"), [(1, 0), (20 * CHUNK + 3, 20 * CHUNK + 2)])
+def test_one_bad_latent_anywhere_is_refused(
+    engine: Engine, value: float, size: int, at: int
+) -> None:
+    latents = rows_for(engine, "decoder", size)
+    latents[at, -1] = value
+    with pytest.raises(RangeError, match="finite"):
+        engine.decode(latents)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 1e-45])
+def test_the_ends_of_the_range_belong_to_it(engine: Engine, value: float) -> None:
+    images = np.full((1, 8, 8, 1), value, np.float32)
+    assert np.isfinite(engine.denoise(images)).all()
+
+
+def test_every_row_bad_and_every_worker_alive(engine: Engine) -> None:
+    bad = np.full((2000, 8, 8, 1), np.nan, np.float32)
+    for _ in range(20):
+        with pytest.raises(RangeError):
+            engine.encode(bad)
+    good = rows_for(engine, "encoder", 500)
+    assert engine.encode(good).shape == (500, 4)
+    assert all(worker.is_alive() for worker in engine._pool._workers)
+
+
+def test_submit_refuses_shapes_at_once_and_values_in_the_future(engine: Engine) -> None:
+    with pytest.raises(ShapeError):
+        engine.submit("encoder", np.zeros((1, 2, 3), np.float32))
+    future = engine.submit("encoder", np.full((1, 8, 8, 1), 2, np.float32))
+    assert isinstance(future.exception(20), RangeError)
+
+
+def test_a_short_call_is_not_stuck_behind_a_long_one(bundle_path: Path) -> None:
+    engine = Engine.load(bundle_path, threads=1)
+    long = engine.submit("autoencoder", np.zeros((200_000, 8, 8, 1), np.uint8))
+    short = engine.submit("autoencoder", np.zeros((3 * CHUNK, 8, 8, 1), np.uint8))
+    short.result(20)
+    assert not long.done()
+    assert long.cancel()
+
+
+def test_an_engine_that_nobody_holds_ends_its_threads(bundle_path: Path) -> None:
+    engine = Engine.load(bundle_path, threads=3)
+    workers = engine._pool._workers
+    assert len(workers) == engine.threads == 3
+    engine.encode(rows_for(engine, "encoder", 100))
+    del engine
+    for worker in workers:
+        worker.join(20)
+        assert not worker.is_alive()
+
+
+# Peak memory in a process of its own: from 10,000 to 100,000 rows nothing may grow but the rows
+# and their answer (6.4 MB and 25.6 MB). Without chunks the activations alone would add 75 MB.
+MEASURE = """
+import resource, sys
+import numpy as np
+from service.engine import Engine
+
+engine = Engine.load(sys.argv[1], threads=2)
+unit = 1 if sys.platform == "darwin" else 1024
+
+def peak(size):
+    rows = np.random.default_rng(0).integers(0, 256, (size, 8, 8, 1), dtype=np.uint8)
+    answer = engine.denoise(rows)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, rows.nbytes + answer.nbytes
+
+before, few = peak(10_000)
+after, many = peak(100_000)
+print(after - before, many)
+"""
+
+
+def test_memory_grows_with_the_answer_alone(bundle_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(bundle_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    grown, arrays = map(int, done.stdout.split())
+    assert grown <= arrays + 8 * 2**20
