@@ -2,47 +2,101 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import bentoml
 import numpy as np
+from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
+from service.asgi import App
 from service.bundle import Bundle
 from service.engine import Engine
 from service.errors import DenoiserError
-from service.gateway import App, Gateway
+from service.gateway import Gateway
+from service.metrics import Metrics
+from service.pool import usable_cores
 from service.settings import Settings
+
+T = TypeVar("T")
 
 
 class GatedService(bentoml.Service[Any]):
     """A BentoML service whose workers answer through the `Gateway`.
 
     BentoML adds middleware inside its own stack only; `service_class` is its way to stand before
-    it.
+    it, and `inject_config` its way to settings that are read when serving begins, not at import.
     """
 
     engine: Engine | None = None
+    metrics: Metrics | None = None
+
+    def inject_config(self) -> None:
+        """Give BentoML our settings: address and workers."""
+        settings = _settings_or_end()
+        # In a container BentoML leaves a worker that died dead, so that the orchestrator may
+        # replace the container; but it goes on answering /readyz from the others, or from none.
+        os.environ.pop("BENTOML_CONTAINERIZED", None)
+        self.config["workers"] = settings.workers
+        self.config["http"] = {"host": settings.host, "port": settings.port}
+        super().inject_config()
 
     def __call__(self) -> Any:
         """Make the instance, as BentoML does once in each worker before it is ready."""
         instance = super().__call__()
         self.engine = instance.engine
+        self.metrics = Metrics()
         return instance
 
     def to_asgi(self, is_main: bool = True) -> App:
+        """This worker's app: CORS, if asked for, around the gateway, around BentoML's."""
         settings = Settings.from_environment()
-        return Gateway(
-            super().to_asgi(is_main), engine=self._loaded_engine, max_body=settings.max_body
+        gateway: App = Gateway(
+            super().to_asgi(is_main),
+            engine=lambda: _made(self.engine),
+            metrics=lambda: _made(self.metrics),
+            settings=settings,
+            static=_static_files(),
+        )
+        if not settings.cors_origins:
+            return gateway
+        return CORSMiddleware(
+            gateway,
+            allow_origins=settings.cors_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("*",),
+            expose_headers=("X-Model-Fingerprint", "Inference-Header-Content-Length"),
         )
 
-    def _loaded_engine(self) -> Engine:
-        assert self.engine is not None, "a request before the service was made"
-        return self.engine
+
+def _settings_or_end() -> Settings:
+    try:
+        return Settings.from_environment()
+    except DenoiserError as exc:
+        _end(exc)
 
 
-@bentoml.service(name="denoiser", service_class=GatedService, workers=1)
+def _end(error: DenoiserError) -> NoReturn:
+    """One line, and exit status 2, instead of workers that are started again and again."""
+    print(f"denoiser {__version__}: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+def _made(part: T | None) -> T:
+    assert part is not None, "a request before the service was made"
+    return part
+
+
+def _static_files() -> list[str]:
+    """Names of the files that BentoML's API page loads; a closed set, as metrics need it."""
+    folder = Path(bentoml.__file__).parent / "_internal" / "server" / "static_content"
+    return [path.name for path in folder.iterdir() if path.is_file()]
+
+
+@bentoml.service(name="denoiser", service_class=GatedService)
 class Denoiser:
     """Encode images of digits to 16 numbers, decode them back, denoise images.
 
@@ -52,7 +106,8 @@ class Denoiser:
 
     def __init__(self) -> None:
         settings = Settings.from_environment()
-        self.engine = Engine.load(settings.bundle, threads=settings.threads or None)
+        share = max(1, usable_cores() // settings.workers)
+        self.engine = Engine.load(settings.bundle, threads=settings.threads or share)
 
     @bentoml.on_deployment
     @staticmethod
@@ -64,8 +119,7 @@ class Denoiser:
         try:
             Bundle.open(Settings.from_environment().bundle)
         except DenoiserError as exc:
-            print(f"denoiser {__version__}: {exc}", file=sys.stderr)
-            raise SystemExit(2) from exc
+            _end(exc)
 
     @bentoml.api
     def encode(self, images: list[Any]) -> dict[str, Any]:

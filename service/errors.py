@@ -8,9 +8,13 @@
     │   ├── TooLargeError        413  more bytes or rows than the limits allow
     │   ├── ShapeError           422  an array of the wrong shape
     │   ├── DtypeError           422  an array of the wrong dtype
-    │   └── RangeError           422  values outside their range, NaN, infinity
-    ├── NotFoundError            404  no such route
+    │   ├── RangeError           422  values outside their range, NaN, infinity
+    │   └── OptionError          422  a query parameter that is none of the choices
+    ├── UnauthorizedError        401  no API key, or a wrong one
+    ├── NotFoundError            404  no such route, model or version
     ├── MethodError              405  a method that the route does not answer
+    ├── SlowError                408  a body that did not arrive in time
+    ├── BusyError                429  too many requests in work
     ├── BundleError              500  a bundle that cannot be trusted
     │   ├── BundleMissingError        no bundle there, or a part of it is gone
     │   ├── BundleDamagedError        a hash, a file or a golden answer does not match
@@ -102,6 +106,16 @@ class RangeError(InputError):
     title = "Values out of range"
 
 
+class OptionError(InputError):
+    status = 422
+    title = "Unknown option"
+
+
+class UnauthorizedError(DenoiserError):
+    status = 401
+    title = "Not authorized"
+
+
 class NotFoundError(DenoiserError):
     status = 404
     title = "Not found"
@@ -110,6 +124,16 @@ class NotFoundError(DenoiserError):
 class MethodError(DenoiserError):
     status = 405
     title = "Method not allowed"
+
+
+class SlowError(DenoiserError):
+    status = 408
+    title = "The body is too slow"
+
+
+class BusyError(DenoiserError):
+    status = 429
+    title = "Too busy"
 
 
 class BundleError(DenoiserError):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from service.codecs import jsontext, npy, png
+from service.codecs import archive, jsontext, multipart, npy, png
 from service.codecs.rows import Array, RowSpec
-from service.errors import NotAcceptableError, UnsupportedTypeError
+from service.errors import (
+    InputError,
+    NotAcceptableError,
+    OptionError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
+from service.options import Options
 
 JSON = "application/json"
 NPY = "application/x-npy"
 PNG = "image/png"
+FORM = "multipart/form-data"
+ZIP = "application/zip"
 
 
 @dataclass(frozen=True)
@@ -31,17 +40,25 @@ class Operation:
     writes: tuple[str, ...]
 
 
+_IMAGES_IN = (JSON, NPY, PNG, FORM)
+_IMAGES_OUT = (JSON, NPY, PNG, ZIP)
+
 OPERATIONS = {
-    "/encode": Operation("encoder", "images", "latents", (JSON, NPY, PNG), (JSON, NPY)),
-    "/decode": Operation("decoder", "latents", "images", (JSON, NPY), (JSON, NPY, PNG)),
-    "/denoise": Operation("autoencoder", "images", "images", (JSON, NPY, PNG), (JSON, NPY, PNG)),
+    "/encode": Operation("encoder", "images", "latents", _IMAGES_IN, (JSON, NPY)),
+    "/decode": Operation("decoder", "latents", "images", (JSON, NPY), _IMAGES_OUT),
+    "/denoise": Operation("autoencoder", "images", "images", _IMAGES_IN, _IMAGES_OUT),
 }
 
-_DECODERS: dict[str, Callable[[bytes, RowSpec], Array]] = {
-    JSON: jsontext.decode,
-    NPY: npy.decode,
-    PNG: png.decode,
-}
+# What a client gets that names no format: the one it sent, where that can hold the answer.
+_ANSWERS = {FORM: ZIP}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Decoded rows, and the file names that came with them (multipart), or none."""
+
+    array: Array
+    names: tuple[str, ...] = ()
 
 
 def read_type(operation: Operation, content_type: str | None) -> str:
@@ -50,7 +67,7 @@ def read_type(operation: Operation, content_type: str | None) -> str:
     Raises:
         UnsupportedTypeError
     """
-    media_type = (content_type or JSON).split(";")[0].strip().lower()
+    media_type = (content_type or JSON).partition(";")[0].strip().lower()
     if media_type not in operation.reads:
         raise UnsupportedTypeError(
             f"Content-Type {media_type!r}"[:120],
@@ -60,9 +77,38 @@ def read_type(operation: Operation, content_type: str | None) -> str:
     return media_type
 
 
-def decode(body: bytes, media_type: str, spec: RowSpec) -> Array:
-    """The rows in a body of that media type; raises an `InputError`."""
-    return _DECODERS[media_type](body, spec)
+def decode(
+    body: bytes,
+    media_type: str,
+    spec: RowSpec,
+    *,
+    content_type: str = "",
+    options: Options,
+    max_rows: int,
+) -> Rows:
+    """The rows in a body of that media type.
+
+    Raises:
+        InputError; TooLargeError for more than `max_rows`.
+    """
+    if media_type not in (PNG, FORM) and (options.fit or options.invert):
+        raise OptionError(
+            f"fit or invert with {media_type}",
+            expected=f"{PNG} or {FORM}",
+            todo="Prepare arrays before you send them.",
+        )
+    if media_type == FORM:
+        return _decode_form(body, spec, content_type, options, max_rows)
+    if media_type == PNG:
+        return Rows(png.decode(body, spec, fit=options.fit, invert=options.invert))
+    array = npy.decode(body, spec) if media_type == NPY else jsontext.decode(body, spec)
+    if len(array) > max_rows:
+        raise TooLargeError(
+            f"{len(array)} rows",
+            expected=f"at most {max_rows}",
+            todo="Split them over several requests.",
+        )
+    return Rows(array)
 
 
 def write_type(operation: Operation, accept: str | None, came: str) -> str:
@@ -71,7 +117,8 @@ def write_type(operation: Operation, accept: str | None, came: str) -> str:
     Raises:
         NotAcceptableError
     """
-    offers = sorted(operation.writes, key=lambda offer: (offer != came, offer != JSON))
+    like = _ANSWERS.get(came, came)
+    offers = sorted(operation.writes, key=lambda offer: (offer != like, offer != JSON))
     best = _best(offers, accept)
     if best is None:
         raise NotAcceptableError(
@@ -82,30 +129,53 @@ def write_type(operation: Operation, accept: str | None, came: str) -> str:
     return best
 
 
-def answer_dtype(operation: Operation, media_type: str, came: Array) -> str:
-    """uint8 for PNG, and for npy when uint8 came; float32 otherwise and for latents."""
+def answer_dtype(operation: Operation, media_type: str, came: Array, options: Options) -> str:
+    """uint8 for PNG and zip, for npy what is asked for or what came; else float32."""
     if operation.answer == "latents" or media_type == JSON:
         return "float32"
-    return "uint8" if media_type == PNG or came.dtype == np.uint8 else "float32"
+    if media_type == NPY:
+        return options.dtype or ("uint8" if came.dtype == np.uint8 else "float32")
+    return "uint8"
 
 
-def encode(rows: Array, media_type: str, operation: Operation) -> bytes:
+def encode(
+    array: Array, media_type: str, operation: Operation, *, names: Sequence[str], options: Options
+) -> bytes:
     """An answer's rows in that media type.
 
     Raises:
         NotAcceptableError: several images as one PNG.
     """
     if media_type == JSON:
-        return jsontext.encode(rows, operation.answer)
+        if operation.answer == "latents" and options.encoding == "base64":
+            return jsontext.encode_base64(array, operation.answer, names)
+        return jsontext.encode(array, operation.answer, names)
     if media_type == NPY:
-        return npy.encode(rows)
-    if len(rows) != 1:
+        return npy.encode(array)
+    if media_type == ZIP:
+        return archive.encode(array, names)
+    if len(array) != 1:
         raise NotAcceptableError(
-            f"{len(rows)} images as one PNG",
+            f"{len(array)} images as one PNG",
             expected="one image",
-            todo=f"Accept {NPY} or {JSON}, or send one image.",
+            todo=f"Accept {ZIP}, {NPY} or {JSON}, or send one image.",
         )
-    return png.encode(rows[0])
+    return png.encode(array[0])
+
+
+def _decode_form(
+    body: bytes, spec: RowSpec, content_type: str, options: Options, max_rows: int
+) -> Rows:
+    """Every part is a PNG; a fault names the part it is in."""
+    parts = multipart.decode(body, content_type, max_parts=max_rows)
+    images = np.empty((len(parts), *spec.shape), np.uint8)
+    for index, part in enumerate(parts):
+        try:
+            images[index] = png.decode(part.data, spec, fit=options.fit, invert=options.invert)
+        except InputError as exc:
+            where = f"part {index + 1} of {len(parts)} ({part.name or 'without a name'})"[:160]
+            raise type(exc)(f"{where}: {exc.came}", expected=exc.expected, todo=exc.todo) from exc
+    return Rows(images, tuple(part.name for part in parts))
 
 
 def _best(offers: Sequence[str], accept: str | None) -> str | None:

@@ -1,193 +1,256 @@
 """The outermost ASGI app of a worker: our routes answered directly, the rest left to BentoML.
 
-BentoML's own path costs a request more than the network does (tracing, metrics with a series for
-each unknown path, an access log, a second routing). So the routes of this project are answered
-before it: body → codec → engine → codec. Health, metrics and docs stay BentoML's.
+BentoML's own path costs a request more than the network does (tracing, an access log, metrics with
+a series for each unknown path), has no body limit, and tells errors in forms of its own. So this
+project's routes are answered before it, and only BentoML's health, metrics and pages pass through,
+their errors rewritten.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hmac
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qs
 
-import orjson
-
-from service import formats, problem
-from service.codecs.rows import RowSpec
+from service import problem, v2
+from service.asgi import (
+    Answer,
+    App,
+    Body,
+    Budget,
+    DisconnectedError,
+    Header,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    send_answer,
+    send_refusal,
+)
+from service.endpoints import Endpoints, json_answer
 from service.engine import Engine
-from service.errors import DenoiserError, MethodError, RangeError, TooLargeError
+from service.errors import DenoiserError, MethodError, NotFoundError, UnauthorizedError
 from service.formats import OPERATIONS, Operation
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from service.metrics import Metrics
+from service.openapi import document
+from service.settings import Settings
 
 log = logging.getLogger("denoiser")
 
-# A body up to this size is answered on the event loop: parsing and computing a chunk takes less
-# time than handing it to a thread and back would save.
-INLINE_BYTES = 16 * 1024
+HEALTH = ("/livez", "/readyz", "/healthz")
+PAGES = ("/", "/schema.json")
 
-
-class DisconnectedError(Exception):
-    """The client went away before its body was complete."""
+Handler = Callable[[Scope, Body, Receive], Awaitable[Answer]]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A complete response."""
+class Route:
+    """Where a path leads: `label` is its name in metrics, `handler` None means BentoML."""
 
-    body: bytes
-    media_type: str
-    status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    label: str
+    methods: tuple[str, ...]
+    handler: Handler | None = None
+    open: bool = False  # answered without an API key
 
 
 class Gateway:
-    """ASGI app around BentoML's; `engine` is called at each request, when BentoML has made it."""
+    """ASGI app around BentoML's.
 
-    def __init__(self, bentoml_app: App, *, engine: Callable[[], Engine], max_body: int) -> None:
+    Args:
+        bentoml_app: BentoML's own app for this worker.
+        engine, metrics: called at each request; BentoML makes both before the first.
+        static: file names under /static_content/ that BentoML's page needs.
+    """
+
+    def __init__(
+        self,
+        bentoml_app: App,
+        *,
+        engine: Callable[[], Engine],
+        metrics: Callable[[], Metrics],
+        settings: Settings,
+        static: Iterable[str] = (),
+    ) -> None:
         self._bentoml = bentoml_app
         self._engine = engine
-        self._max_body = max_body
+        self._metrics = metrics
+        self._settings = settings
+        self._budget = Budget(settings.max_buffered)
+        self._endpoints = Endpoints(engine, settings, metrics)
+        self._routes = self._fixed_routes(static)
+        self._models = self._model_routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path")
-        if scope["type"] != "http" or (path not in OPERATIONS and path != "/model"):
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        else:
             await self._bentoml(scope, receive, send)
-            return
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        path, method = scope["path"], scope["method"]
+        route = self._find(path)
+        body = Body(scope, receive, self._budget)
         try:
-            answer = await self._answer(scope, receive)
+            self._authorize(route, body)
+            if route is None:
+                raise NotFoundError(
+                    "a path that is not a route", expected="a known route", todo="See /docs.json."
+                )
+            if method not in route.methods:
+                raise MethodError(
+                    f"{method} on {route.label}",
+                    expected=" or ".join(route.methods),
+                    todo="See /docs.json for what each route answers.",
+                )
+            if route.handler is None:
+                await self._delegate(scope, receive, send)
+                return
+            answer = await route.handler(scope, body, receive)
         except DisconnectedError:
             return
         except DenoiserError as error:
-            answer = _problem(error)
+            answer = _refusal(error, path)
+            self._metrics().refused(error.slug)
         except Exception:
-            log.exception("%s %s failed", scope["method"], path)
+            log.exception("%s %s failed", method, route.label if route else "an unknown path")
             answer = Answer(problem.from_status(500), problem.MEDIA_TYPE, 500)
-        await _send(answer, self._engine().manifest.fingerprint, scope["method"], send)
+        extra = ((b"x-model-fingerprint", self._engine().manifest.fingerprint.encode()),)
+        if body.unread and answer.status >= 400:
+            await send_refusal(answer, extra, body, send)
+        else:
+            await send_answer(answer, extra, method, send)
+        label = route.label if route else "unknown"
+        self._metrics().answered(label, answer.status, time.perf_counter() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        if scope["path"] == "/model":
-            _require_method(scope, "GET", "HEAD")
-            return Answer(orjson.dumps(self._engine().manifest.as_dict()), formats.JSON)
-        _require_method(scope, "POST")
-        operation = OPERATIONS[scope["path"]]
-        headers: dict[str, bytes] = {}
-        for key, value in scope["headers"]:  # a repeated field means its values, comma-joined
-            name = key.decode("latin-1")
-            headers[name] = headers[name] + b", " + value if name in headers else value
-        came = formats.read_type(operation, _text(headers.get("content-type")))
-        goes = formats.write_type(operation, _text(headers.get("accept")), came)
-        dtype = _dtype_option(scope.get("query_string", b""))
-        body = await _read_body(receive, headers.get("content-length"), self._max_body)
+    def _find(self, path: str) -> Route | None:
+        """The route of a path: one of the fixed ones, or a model's under /v2."""
+        if (route := self._routes.get(path)) is not None:
+            return route
+        parts = path.split("/")
+        if len(parts) < 4 or parts[1:3] != ["v2", "models"]:
+            return None
+        model, rest = parts[3], parts[4:]
+        version = None
+        if len(rest) >= 2 and rest[0] == "versions":
+            version, rest = rest[1], rest[2:]
+        make = self._models.get("/".join(rest))
+        return make(model, version) if make else None
 
-        def work() -> bytes:
-            return answer_rows(self._engine(), operation, body, came, goes, dtype)
+    def _authorize(self, route: Route | None, body: Body) -> None:
+        key = self._settings.api_key
+        if not key or (route is not None and route.open):
+            return
+        scheme, _, token = (body.header(b"authorization") or "").partition(" ")
+        right = hmac.compare_digest(token.strip().encode("latin-1"), key.encode())
+        if scheme.lower() != "bearer" or not right:
+            raise UnauthorizedError(
+                "a request without the API key" if not token else "a wrong API key",
+                expected="Authorization: Bearer and the key",
+                todo="Ask whoever runs this service for it.",
+            )
 
-        if len(body) <= INLINE_BYTES:
-            return Answer(work(), goes)
-        return Answer(await asyncio.get_running_loop().run_in_executor(None, work), goes)
+    async def _delegate(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """BentoML's answer; its errors as problem documents."""
+        begun = replaced = False
+
+        async def rewrite(message: Message) -> None:
+            nonlocal begun, replaced
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                replaced = True
+                status = message["status"]
+                answer = Answer(problem.from_status(status), problem.MEDIA_TYPE, status)
+                await send_answer(answer, (), scope["method"], send)
+            elif not replaced:
+                begun = True
+                await send(message)
+
+        try:
+            await self._bentoml(scope, receive, rewrite)
+        except Exception:
+            log.exception("BentoML failed on %s", scope["path"])
+            if not begun and not replaced:
+                answer = Answer(problem.from_status(500), problem.MEDIA_TYPE, 500)
+                await send_answer(answer, (), scope["method"], send)
+
+    def _fixed_routes(self, static: Iterable[str]) -> dict[str, Route]:
+        get, post = ("GET", "HEAD"), ("POST",)
+        endpoints = self._endpoints
+        routes = {path: Route(path, get, open=True) for path in HEALTH}
+        routes["/metrics"] = Route("/metrics", get)
+        if self._settings.docs:
+            routes["/docs.json"] = Route("/docs.json", get, self._answer(self._document))
+            routes |= {path: Route(path, get) for path in PAGES}
+            routes |= {f"/static_content/{name}": Route("/static_content", get) for name in static}
+        for path, operation in OPERATIONS.items():
+
+            async def operate(
+                scope: Scope, body: Body, receive: Receive, operation: Operation = operation
+            ) -> Answer:
+                return await endpoints.operate(scope, body, receive, operation)
+
+            routes[path] = Route(path, post, operate)
+        manifest = self._answer(lambda: self._engine().manifest.as_dict())
+        routes["/model"] = Route("/model", get, manifest)
+        server = self._answer(v2.server_metadata)
+        routes |= {path: Route("/v2", get, server) for path in ("/v2", "/v2/")}
+        for state in ("live", "ready"):
+            path = f"/v2/health/{state}"
+            routes[path] = Route(path, get, self._answer(dict), open=True)
+        index = "/v2/repository/index"
+        routes[index] = Route(index, post, self._answer(v2.repository_index))
+        return routes
+
+    def _model_routes(self) -> dict[str, Callable[[str, str | None], Route]]:
+        """What may follow /v2/models/{model}[/versions/{version}]."""
+
+        def reading(rest: str, content: Callable[[str], object]) -> Callable[..., Route]:
+            def make(model: str, version: str | None) -> Route:
+                async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
+                    v2.check_model(model, version)
+                    return json_answer(content(model))
+
+                return Route("/v2/models/{model}" + rest, ("GET", "HEAD"), handler)
+
+            return make
+
+        def inferring(model: str, version: str | None) -> Route:
+            async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
+                v2.check_model(model, version)
+                return await self._endpoints.infer(scope, body, receive, model)
+
+            return Route("/v2/models/{model}/infer", ("POST",), handler)
+
+        return {
+            "": reading("", lambda m: v2.model_metadata(m, self._engine().manifest)),
+            "ready": reading("/ready", lambda m: {"name": m, "ready": True}),
+            "config": reading("/config", lambda m: v2.model_config(m, self._engine().manifest)),
+            "infer": inferring,
+        }
+
+    def _answer(self, content: Callable[[], object]) -> Handler:
+        async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
+            return json_answer(content())
+
+        return handler
+
+    def _document(self) -> object:
+        return document(self._engine().manifest, self._settings)
 
 
-def answer_rows(
-    engine: Engine, operation: Operation, body: bytes, came: str, goes: str, dtype: str | None
-) -> bytes:
-    """Decode a body, run the model, encode the answer.
-
-    Args:
-        came, goes: media types of body and answer.
-        dtype: "uint8" or "float32" for npy answers, None for that of the body.
-
-    Raises:
-        InputError
-    """
-    manifest = engine.manifest
-    shape = manifest.image_shape if operation.source == "images" else (manifest.latent_size,)
-    rows = formats.decode(body, came, RowSpec(operation.source, shape))
-    chosen = formats.answer_dtype(operation, goes, rows)
-    if dtype and goes == formats.NPY and operation.answer == "images":
-        chosen = dtype
-    answer = engine.submit(operation.model, rows, dtype=chosen).result()  # type: ignore[arg-type]
-    return formats.encode(answer, goes, operation)
-
-
-def _require_method(scope: Scope, *allowed: str) -> None:
-    if scope["method"] not in allowed:
-        raise MethodError(
-            f"{scope['method']} {scope['path']}",
-            expected=" or ".join(allowed),
-            todo="See /docs.json for what each route answers.",
-        )
-
-
-def _dtype_option(query: bytes) -> str | None:
-    """The `dtype` of the query string, checked."""
-    values = parse_qs(query.decode("latin-1")).get("dtype")
-    if not values:
-        return None
-    if values[-1] not in ("uint8", "float32"):
-        raise RangeError(
-            f"dtype={values[-1][:40]!r}", expected="uint8 or float32", todo="Correct the query."
-        )
-    return values[-1]
-
-
-async def _read_body(receive: Receive, content_length: bytes | None, limit: int) -> bytes:
-    """The whole body, counted as it arrives."""
-    if content_length is not None and content_length.isdigit():
-        claimed = int(content_length[:20])  # longer ones are too large all the same
-        if claimed > limit:
-            raise _too_large(claimed, limit)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise DisconnectedError
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(size, limit)
-        parts.append(part)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _too_large(size: int, limit: int) -> TooLargeError:
-    return TooLargeError(
-        f"a body of {size} bytes or more",
-        expected=f"at most {limit}",
-        todo="Send fewer rows at a time, or uint8 npy, which is the smallest format.",
-    )
-
-
-def _problem(error: DenoiserError) -> Answer:
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+def _refusal(error: DenoiserError, path: str) -> Answer:
+    """An error in the form of the route it happened on: /v2 has its own."""
+    headers: tuple[Header, ...] = ()
     if isinstance(error, MethodError):
         headers = ((b"allow", error.expected.replace(" or ", ", ").encode()),)
-    if isinstance(error, TooLargeError):
-        headers = ((b"connection", b"close"),)  # do not go on reading what was refused
+    elif error.status == 429:
+        headers = ((b"retry-after", b"1"),)
+    elif error.status == 401:
+        headers = ((b"www-authenticate", b"Bearer"),)
+    if path == "/v2" or path.startswith("/v2/"):
+        return Answer(v2.error(error), "application/json", error.status, headers)
     return Answer(problem.from_error(error), problem.MEDIA_TYPE, error.status, headers)
-
-
-async def _send(answer: Answer, fingerprint: str, method: str, send: Send) -> None:
-    headers = [
-        (b"content-type", answer.media_type.encode()),
-        (b"content-length", str(len(answer.body)).encode()),
-        (b"x-model-fingerprint", fingerprint.encode()),
-        *answer.headers,
-    ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    body = b"" if method == "HEAD" else answer.body
-    await send({"type": "http.response.body", "body": body})
-
-
-def _text(value: bytes | None) -> str | None:
-    return value.decode("latin-1") if value is not None else None

@@ -5,33 +5,105 @@ Each field is `DENOISER_<NAME>`. Anything that makes no sense is refused at star
 
 from __future__ import annotations
 
+import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from service.errors import SettingsError
 
 PREFIX = "DENOISER_"
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, or the source folder of a bento
+MIB = 2**20
 
 
-def _setting(
-    default: Any, about: str, *, low: float | None = None, high: float | None = None
-) -> Any:
-    return field(default=default, metadata={"about": about, "low": low, "high": high})
+def _number(low: float, high: float, kind: type = int) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not low <= value <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return value
+
+    parse.__doc__ = f"a {'whole ' if kind is int else ''}number from {low:g} to {high:g}"
+    return parse
+
+
+def _switch(text: str) -> bool:
+    """on or off"""
+    return {"on": True, "off": False}[text.strip().lower()]
+
+
+def _address(text: str) -> str:
+    """an IP address, such as 127.0.0.1 or 0.0.0.0"""
+    return str(ipaddress.ip_address(text))
+
+
+def _key(text: str) -> str:
+    """at least 16 visible ASCII characters"""
+    if len(text) < 16 or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError
+    return text
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """origins such as https://example.org, separated by commas, or * alone"""
+    origins = tuple(part.strip() for part in text.split(",") if part.strip())
+    if origins == ("*",):
+        return origins
+    for origin in origins:
+        parts = urlsplit(origin)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
+            raise ValueError
+    return origins
+
+
+def _folder(text: str) -> Path:
+    """a folder"""
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
+def _setting(default: Any, parse: Callable[[str], Any], about: str) -> Any:
+    return field(default=default, metadata={"about": about, "parse": parse})
 
 
 @dataclass(frozen=True)
 class Settings:
     """What the service runs with; each field's `about` is its documentation."""
 
-    bundle: Path = _setting(ROOT / "bundles/mnist", "folder of the bundle to serve")
+    bundle: Path = _setting(ROOT / "bundles/mnist", _folder, "folder of the bundle to serve")
+    host: str = _setting("127.0.0.1", _address, "address to bind, unless `--host` names one")
+    port: int = _setting(3000, _number(1, 65535), "port to bind, unless `--port` names one")
+    workers: int = _setting(1, _number(1, 256), "worker processes")
     threads: int = _setting(
-        0, "engine threads in each worker; 0: all usable cores", low=0, high=1024
+        0, _number(0, 1024), "engine threads in each worker; 0: the usable cores, shared by workers"
     )
-    max_body: int = _setting(64 * 2**20, "largest request body, in bytes", low=1024, high=2**31)
+    max_body: int = _setting(
+        64 * MIB, _number(1024, 2**31), "largest request body in bytes, as sent and decompressed"
+    )
+    max_rows: int = _setting(100_000, _number(1, 10**9), "most images or latents in one request")
+    concurrency: int = _setting(
+        64, _number(1, 10**6), "requests in work at once in each worker; more are told 429"
+    )
+    max_buffered: int = _setting(
+        256 * MIB,
+        _number(1024, 2**40),
+        "bytes of all bodies in work at once in each worker; more are told 429",
+    )
+    timeout: float = _setting(
+        60.0, _number(0.1, 86400, float), "seconds that a body may take to arrive; then 408"
+    )
+    api_key: str = _setting(
+        "", _key, "what `Authorization: Bearer …` must carry, on all routes but health; none: open"
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (), _origins, "origins whose pages may call, separated by commas; none: no CORS headers"
+    )
+    docs: bool = _setting(True, _switch, "`on`: /docs.json, /schema.json and the page at /")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -52,28 +124,14 @@ class Settings:
                     todo="Correct its name or unset it.",
                 )
             spec = known[variable]
-            values[spec.name] = _parse(variable, text, type(spec.default), spec.metadata)
+            parse = spec.metadata["parse"]
+            try:
+                values[spec.name] = parse(text)
+            except (ValueError, KeyError) as exc:
+                shown = "a key" if spec.name == "api_key" else repr(text)[:80]
+                raise SettingsError(
+                    f"{variable} is {shown}",
+                    expected=f"{parse.__doc__} ({spec.metadata['about']})",
+                    todo="Correct it or unset it.",
+                ) from exc
         return cls(**values)
-
-
-def _parse(variable: str, text: str, kind: Any, metadata: Mapping[str, Any]) -> Any:
-    if issubclass(kind, Path):
-        if not text:
-            raise SettingsError(
-                f"{variable} without a value",
-                expected=f"a path ({metadata['about']})",
-                todo="Correct it or unset it.",
-            )
-        return Path(text)
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    low, high = metadata["low"], metadata["high"]
-    if value is None or (low is not None and value < low) or (high is not None and value > high):
-        raise SettingsError(
-            f"{variable}={text!r}",
-            expected=f"{kind.__name__} from {low} to {high} ({metadata['about']})",
-            todo="Correct it or unset it.",
-        )
-    return value

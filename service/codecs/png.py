@@ -5,38 +5,44 @@ What comes                      grey models (C = 1)             colour models (C
 16-bit grey                     divided by 257, rounded         the same, in all three
 palette, RGB                    ITU-R 601 luma (Pillow's "L")   RGB
 alpha in any of them            composed over black first       composed over black first
+
+`invert` is for dark ink on light paper: alpha is composed over white, then all values are 255 − v.
+`fit` brings other sizes to the model's: "contain" keeps the aspect and pads with the ground (black
+after inversion), "stretch" does not. Both resample with Pillow's box filter when shrinking.
 """
 
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from service.codecs.rows import Array, RowSpec
-from service.errors import MalformedError, ShapeError
+from service.errors import MalformedError, ShapeError, TooLargeError
+
+Fit = Literal["contain", "stretch"]
+
+# An image to be fitted is decoded whole: 16 million pixels are 64 MB at four bytes each.
+MAX_PIXELS = 4096 * 4096
 
 
-def decode(body: bytes, spec: RowSpec) -> Array:
+def decode(body: bytes, spec: RowSpec, *, fit: Fit | None = None, invert: bool = False) -> Array:
     """One PNG as uint8 (1, H, W, C).
 
     Raises:
-        MalformedError: not a PNG, or a broken one. ShapeError: another size; read from the header,
-            before a single pixel is decoded.
+        MalformedError: not a PNG, or a broken one. ShapeError: another size and no `fit`.
+        TooLargeError: more than MAX_PIXELS. Sizes are read from the header, before a single pixel
+            is decoded.
     """
     height, width, channels = spec.shape
     try:
         with Image.open(io.BytesIO(body), formats=["PNG"]) as image:
-            if image.size != (width, height):
-                raise ShapeError(
-                    f"a PNG of {image.width} × {image.height} pixels",
-                    expected=f"{width} × {height}",
-                    todo="Resize it to the model's size.",
-                )
+            _check_size(image, (width, height), fit)
             image.load()
-            pixels = _to_channels(image, channels)
-    except ShapeError:
+            prepared = _to_channels(image, channels, paper=255 if invert else 0)
+    except (ShapeError, TooLargeError):
         raise
     except Exception as exc:  # Pillow raises many kinds for broken files
         raise MalformedError(
@@ -44,7 +50,11 @@ def decode(body: bytes, spec: RowSpec) -> Array:
             expected="a PNG file",
             todo="Send the file's bytes as they are, as image/png.",
         ) from exc
-    return pixels.reshape(1, height, width, channels)
+    if invert:
+        prepared = ImageOps.invert(prepared)
+    if prepared.size != (width, height):
+        prepared = _fitted(prepared, (width, height), fit)
+    return np.asarray(prepared, np.uint8).reshape(1, height, width, channels)
 
 
 def encode(image: Array) -> bytes:
@@ -55,11 +65,34 @@ def encode(image: Array) -> bytes:
     return stream.getvalue()
 
 
-def _to_channels(image: Image.Image, channels: int) -> Array:
+def _check_size(image: Image.Image, wanted: tuple[int, int], fit: Fit | None) -> None:
+    if image.size != wanted and fit is None:
+        raise ShapeError(
+            f"a PNG of {image.width} × {image.height} pixels",
+            expected=f"{wanted[0]} × {wanted[1]}",
+            todo="Resize it, or ask for fit=contain or fit=stretch.",
+        )
+    if image.width * image.height > MAX_PIXELS:
+        raise TooLargeError(
+            f"a PNG of {image.width} × {image.height} pixels",
+            expected=f"at most {MAX_PIXELS:,} pixels",
+            todo="Shrink it first.",
+        )
+
+
+def _to_channels(image: Image.Image, channels: int, *, paper: int) -> Image.Image:
+    """The image as mode L or RGB, alpha composed over `paper` (0 black, 255 white)."""
     if image.mode.startswith("I"):  # 16-bit grey
         grey = np.rint(np.asarray(image, np.float32) / 257).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], channels, axis=-1)
-    if "A" in image.mode or "transparency" in image.info:
-        colours = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), colours)
-    return np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+        image = Image.fromarray(grey)
+    elif "A" in image.mode or "transparency" in image.info:
+        ground = Image.new("RGBA", image.size, (paper, paper, paper, 255))
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _fitted(image: Image.Image, size: tuple[int, int], fit: Fit | None) -> Image.Image:
+    method = Image.Resampling.BOX if image.width > size[0] else Image.Resampling.BILINEAR
+    if fit == "stretch":
+        return image.resize(size, method)
+    return ImageOps.pad(image, size, method, color=0)

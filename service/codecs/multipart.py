@@ -1,0 +1,127 @@
+"""multipart/form-data (RFC 7578): many files in one body, order kept; python-multipart parses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.message import Message
+from typing import TYPE_CHECKING
+
+from python_multipart.multipart import MultipartParser
+
+from service.errors import MalformedError, TooLargeError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+MAX_HEADERS = 8  # a part needs two: Content-Disposition and Content-Type
+MAX_HEADER = 2048  # bytes of one header line
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file: its name as the client gave it ("" without one) and its bytes."""
+
+    name: str
+    data: bytes
+
+
+def boundary_of(content_type: str) -> str | None:
+    """The boundary parameter of a Content-Type, or None."""
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = header.get_param("boundary")
+    return boundary if isinstance(boundary, str) and 0 < len(boundary) <= 70 else None
+
+
+def decode(body: bytes, content_type: str, *, max_parts: int) -> list[Part]:
+    """Every part of the body, in order, whatever its field is called.
+
+    Raises:
+        MalformedError: no boundary, a broken structure, no closing boundary, or no parts at all.
+        TooLargeError: more than `max_parts`.
+    """
+    boundary = boundary_of(content_type)
+    if boundary is None:
+        raise _broken("a multipart Content-Type without a boundary of 1 to 70 characters")
+    collector = _Collector(max_parts)
+    try:
+        parser = MultipartParser(
+            boundary.encode("latin-1"),
+            collector.callbacks(),
+            max_header_count=MAX_HEADERS,
+            max_header_size=MAX_HEADER,
+        )
+        parser.write(body)
+        parser.finalize()
+    except TooLargeError:
+        raise
+    except Exception as exc:  # its own exceptions, and codec errors for odd boundaries
+        raise _broken(f"a multipart body that does not parse ({exc})"[:200]) from exc
+    if not collector.ended:
+        raise _broken("a multipart body without its closing boundary")
+    if not collector.parts:
+        raise _broken("a multipart body without parts")
+    return collector.parts
+
+
+class _Collector:
+    """Takes the parser's callbacks; keeps slices of the body, joined once."""
+
+    def __init__(self, max_parts: int) -> None:
+        self.parts: list[Part] = []
+        self.ended = False
+        self._max_parts = max_parts
+        self._name = ""
+        self._data: list[bytes] = []
+        self._field = self._value = b""
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._part_data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+
+    def _begin(self) -> None:
+        if len(self.parts) >= self._max_parts:
+            raise TooLargeError(
+                f"more than {self._max_parts} parts",
+                expected=f"at most {self._max_parts}",
+                todo="Send them in several requests.",
+            )
+        self._name, self._data = "", []
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            header = Message()
+            header["Content-Disposition"] = self._value.decode("utf-8", "replace")
+            name = header.get_param("filename", header="Content-Disposition")
+            self._name = name if isinstance(name, str) else ""
+        self._field = self._value = b""
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self._data.append(data[start:end])
+
+    def _part_end(self) -> None:
+        self.parts.append(Part(self._name, b"".join(self._data)))
+
+    def _end(self) -> None:
+        self.ended = True
+
+
+def _broken(came: str) -> MalformedError:
+    return MalformedError(
+        came,
+        expected="multipart/form-data as a browser or curl -F sends it",
+        todo="Let the client library write the body and its Content-Type.",
+    )
