@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import bentoml
 import numpy as np
+from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.middleware.cors import CORSMiddleware
 
 from service import __version__
@@ -42,6 +47,9 @@ class GatedService(bentoml.Service[Any]):
         os.environ.pop("BENTOML_CONTAINERIZED", None)
         self.config["workers"] = settings.workers
         self.config["http"] = {"host": settings.host, "port": settings.port}
+        # BentoML's folder of metrics is one for all servers of a user, emptied by each that starts.
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # a worker has it from its parent
+            BentoMLContainer.prometheus_multiproc_dir.set(_metrics_folder())
         super().inject_config()
 
     def __call__(self) -> Any:
@@ -70,6 +78,13 @@ class GatedService(bentoml.Service[Any]):
             allow_headers=("*",),
             expose_headers=("X-Model-Fingerprint", "Inference-Header-Content-Length"),
         )
+
+
+@cache
+def _metrics_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="denoiser-metrics-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _settings_or_end() -> Settings:

@@ -114,6 +114,11 @@ class Body:
                 self.complete = True
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def count(self, size: int) -> None:
+        """Take more of the budget: what the body has become, decompressed."""
+        self._budget.take(size)
+        self._taken += size
+
     def release(self) -> None:
         """Give the bytes back to the budget."""
         self._budget.give(self._taken)

@@ -89,15 +89,15 @@ class AsyncDenoiserClient:
             InputError and its kinds, as the service names them; UnavailableError;
             ModelChangedError.
         """
-        return await self._call("/encode", images)
+        return await _first_error(self._call("/encode", images))
 
     async def decode(self, latents: np.ndarray) -> np.ndarray:
         """float32 latents (N, latent_size) → float32 images (N, H, W, C) in [0, 1]."""
-        return await self._call("/decode", latents)
+        return await _first_error(self._call("/decode", latents))
 
     async def denoise(self, images: np.ndarray) -> np.ndarray:
         """Noisy images → clean ones of the same shape and dtype."""
-        return await self._call("/denoise", images)
+        return await _first_error(self._call("/denoise", images))
 
     async def model(self) -> dict[str, Any]:
         """The manifest of the model that is served."""
@@ -219,7 +219,7 @@ class DenoiserClient:
         self.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(_first_error(work), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 async def _make(url: str, api_key: str | None, options: dict[str, Any]) -> AsyncDenoiserClient:
@@ -230,11 +230,11 @@ async def _first_error(work: Coroutine[Any, Any, T]) -> T:
     """A task group raises a group; one error is what a caller can handle."""
     try:
         return await work
-    except* DenoiserError as group:
+    except BaseExceptionGroup as group:
         found: BaseException = group
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
-        raise found from None
+    raise found
 
 
 def _error_of(response: httpx.Response) -> DenoiserError:

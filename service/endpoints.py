@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,7 +54,8 @@ class Endpoints:
         came = formats.read_type(operation, content_type)
         goes = formats.write_type(operation, body.header(b"accept"), came)
         wishes = options.read(scope.get("query_string", b""))
-        with self._admitted(body):
+        self._enter()
+        try:
             raw = await self._read(body)
             manifest = self.engine().manifest
             shape = (
@@ -72,7 +72,9 @@ class Endpoints:
                     max_rows=self._settings.max_rows,
                 )
 
-            rows = await self._run(decode, small=came == formats.NPY or len(raw) <= INLINE)
+            # a PNG that is to be fitted may hold millions of pixels in a few bytes
+            small = came == formats.NPY or (len(raw) <= INLINE and wishes.fit is None)
+            rows = await self._run(decode, small=small)
             dtype = formats.answer_dtype(operation, goes, rows.array, wishes)
             found = await self._compute(operation.model, rows.array, receive, dtype=dtype)
 
@@ -81,6 +83,8 @@ class Endpoints:
 
             answer = await self._run(encode, small=found.nbytes <= INLINE)
             return await self._compressed(Answer(answer, goes), body)
+        finally:
+            self._leave(body)
 
     async def infer(self, scope: Scope, body: Body, receive: Receive, model: str) -> Answer:
         """/v2/models/{model}/infer"""
@@ -91,7 +95,8 @@ class Endpoints:
                 expected="the length of the JSON part",
                 todo="Leave it out for requests without binary tensors.",
             )
-        with self._admitted(body):
+        self._enter()
+        try:
             raw = await self._read(body)
             engine = self.engine()
 
@@ -117,6 +122,8 @@ class Endpoints:
             return await self._compressed(
                 Answer(answer, "application/octet-stream", headers=headers), body
             )
+        finally:
+            self._leave(body)
 
     def _check_rows(self, rows: int) -> None:
         if rows > self._settings.max_rows:
@@ -126,9 +133,8 @@ class Endpoints:
                 todo="Split them over several requests.",
             )
 
-    @contextmanager
-    def _admitted(self, body: Body) -> Iterator[None]:
-        """Count a request as in work while the block lasts, or refuse it; free its bytes after."""
+    def _enter(self) -> None:
+        """Count a request as in work, or refuse it."""
         if self._in_work >= self._settings.concurrency:
             raise BusyError(
                 f"{self._in_work} requests in work",
@@ -136,13 +142,13 @@ class Endpoints:
                 todo="Try again in a second.",
             )
         self._in_work += 1
-        self._metrics().in_work(self._in_work)
-        try:
-            yield
-        finally:
-            self._in_work -= 1
-            self._metrics().in_work(self._in_work)
-            body.release()
+        self._metrics().entered()
+
+    def _leave(self, body: Body) -> None:
+        """The request is answered: its place and its bytes are free."""
+        self._in_work -= 1
+        self._metrics().left()
+        body.release()
 
     async def _read(self, body: Body) -> bytes:
         """The body as it arrives, then without its Content-Encoding."""
@@ -155,7 +161,9 @@ class Endpoints:
         def expand() -> bytes:
             return compression.decode(raw, encoding, limit=settings.max_body)
 
-        return await self._run(expand, small=False)
+        plain = await self._run(expand, small=False)
+        body.count(len(plain))
+        return plain
 
     async def _compute(
         self, model: str, rows: Array, receive: Receive, *, dtype: Any = "float32"

@@ -118,6 +118,8 @@ def write_type(operation: Operation, accept: str | None, came: str) -> str:
         NotAcceptableError
     """
     like = _ANSWERS.get(came, came)
+    if not accept or accept in ("*/*", like):  # nearly always
+        return like if like in operation.writes else JSON
     offers = sorted(operation.writes, key=lambda offer: (offer != like, offer != JSON))
     best = _best(offers, accept)
     if best is None:

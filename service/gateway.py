@@ -8,6 +8,7 @@ their errors rewritten.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
@@ -81,9 +82,12 @@ class Gateway:
         self._endpoints = Endpoints(engine, settings, metrics)
         self._routes = self._fixed_routes(static)
         self._models = self._model_routes()
+        self._flusher: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
+            if self._flusher is None:
+                self._flusher = asyncio.create_task(self._flush_each_second())
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
@@ -108,6 +112,8 @@ class Gateway:
                     todo="See /docs.json for what each route answers.",
                 )
             if route.handler is None:
+                if path == "/metrics":
+                    self._metrics().flush()
                 await self._delegate(scope, receive, send)
                 return
             answer = await route.handler(scope, body, receive)
@@ -118,14 +124,19 @@ class Gateway:
             self._metrics().refused(error.slug)
         except Exception:
             log.exception("%s %s failed", method, route.label if route else "an unknown path")
-            answer = Answer(problem.from_status(500), problem.MEDIA_TYPE, 500)
-        extra = ((b"x-model-fingerprint", self._engine().manifest.fingerprint.encode()),)
+            answer = _failure(path)
+        extra = ((b"x-model-fingerprint", self._engine().manifest.fingerprint.encode("ascii")),)
         if body.unread and answer.status >= 400:
             await send_refusal(answer, extra, body, send)
         else:
             await send_answer(answer, extra, method, send)
         label = route.label if route else "unknown"
         self._metrics().answered(label, answer.status, time.perf_counter() - started)
+
+    async def _flush_each_second(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self._metrics().flush()
 
     def _find(self, path: str) -> Route | None:
         """The route of a path: one of the fixed ones, or a model's under /v2."""
@@ -242,6 +253,17 @@ class Gateway:
         return document(self._engine().manifest, self._settings)
 
 
+def _failure(path: str) -> Answer:
+    """What is told of an error that is ours: nothing but the status."""
+    if _is_v2(path):
+        return Answer(v2.failure(), "application/json", 500)
+    return Answer(problem.from_status(500), problem.MEDIA_TYPE, 500)
+
+
+def _is_v2(path: str) -> bool:
+    return path == "/v2" or path.startswith("/v2/")
+
+
 def _refusal(error: DenoiserError, path: str) -> Answer:
     """An error in the form of the route it happened on: /v2 has its own."""
     headers: tuple[Header, ...] = ()
@@ -251,6 +273,6 @@ def _refusal(error: DenoiserError, path: str) -> Answer:
         headers = ((b"retry-after", b"1"),)
     elif error.status == 401:
         headers = ((b"www-authenticate", b"Bearer"),)
-    if path == "/v2" or path.startswith("/v2/"):
+    if _is_v2(path):
         return Answer(v2.error(error), "application/json", error.status, headers)
     return Answer(problem.from_error(error), problem.MEDIA_TYPE, error.status, headers)

@@ -6,7 +6,6 @@ engine's own rate is rows over `denoiser_engine_seconds_total`.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 # From 1 ms, a single image, to a minute, as many as one request may hold.
@@ -52,23 +51,40 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
-        # Looking a child up by its labels costs more than counting.
-        self._child = lru_cache(maxsize=512)(lambda metric, *labels: metric.labels(*labels))
+        self._pending: dict[tuple[Any, ...], float] = {}
+        self._requests_in_work = 0
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is one of our route templates."""
-        self._child(self._requests, route, str(status)).inc()
-        self._child(self._seconds, route).observe(seconds)
+        self._add((self._requests, route, str(status)), 1)
+        self._seconds.labels(route).observe(seconds)
 
     def computed(self, model: str, rows: int, seconds: float) -> None:
         """Count rows that the engine answered, and how long that took."""
-        self._child(self._rows, model).inc(rows)
-        self._child(self._engine, model).inc(seconds)
+        self._add((self._rows, model), rows)
+        self._add((self._engine, model), seconds)
 
     def refused(self, reason: str) -> None:
         """Count one refusal by its problem's slug."""
-        self._child(self._refusals, reason).inc()
+        self._add((self._refusals, reason), 1)
 
-    def in_work(self, requests: int) -> None:
-        """Set the gauge."""
-        self._in_work.set(requests)
+    def entered(self) -> None:
+        """One more request in work."""
+        self._requests_in_work += 1
+
+    def left(self) -> None:
+        """One request less in work."""
+        self._requests_in_work -= 1
+
+    def flush(self) -> None:
+        """Write what has gathered to the files that all workers share.
+
+        Each write costs more than parsing a small request, so requests only add to a dict.
+        """
+        pending, self._pending = self._pending, {}
+        for (metric, *labels), amount in pending.items():
+            metric.labels(*labels).inc(amount)
+        self._in_work.set(self._requests_in_work)
+
+    def _add(self, key: tuple[Any, ...], amount: float) -> None:
+        self._pending[key] = self._pending.get(key, 0) + amount

@@ -39,9 +39,13 @@ def read(query: bytes) -> Options:
     if not query:
         return PLAIN
     found: dict[str, str] = {}
-    for name, value in parse_qsl(
-        query.decode("latin-1"), keep_blank_values=True, max_num_fields=64
-    ):
+    try:
+        pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
+    except ValueError as exc:
+        raise OptionError(
+            "a query of more than 64 fields", expected="the options alone", todo="Leave some out."
+        ) from exc
+    for name, value in pairs:
         if name not in _CHOICES:
             continue
         if value not in _CHOICES[name]:

@@ -24,10 +24,10 @@ def _number(low: float, high: float, kind: type = int) -> Callable[[str], Any]:
     def parse(text: str) -> Any:
         value = kind(text)
         if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
+            raise ValueError
         return value
 
-    parse.__doc__ = f"a {'whole ' if kind is int else ''}number from {low:g} to {high:g}"
+    parse.__doc__ = f"a {'whole ' if kind is int else ''}number from {low} to {high}"
     return parse
 
 
@@ -78,7 +78,7 @@ class Settings:
     bundle: Path = _setting(ROOT / "bundles/mnist", _folder, "folder of the bundle to serve")
     host: str = _setting("127.0.0.1", _address, "address to bind, unless `--host` names one")
     port: int = _setting(3000, _number(1, 65535), "port to bind, unless `--port` names one")
-    workers: int = _setting(1, _number(1, 256), "worker processes")
+    workers: int = _setting(1, _number(1, 256), "worker processes, each with its own engine")
     threads: int = _setting(
         0, _number(0, 1024), "engine threads in each worker; 0: the usable cores, shared by workers"
     )

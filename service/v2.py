@@ -248,6 +248,8 @@ def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
     """A tensor's `data`, flat or nested."""
     if not isinstance(data, list):
         raise _malformed("a tensor with neither data nor binary_data_size")
+    if _holds_booleans(data):  # numpy would make numbers of them
+        raise DtypeError("data with true or false", expected="numbers", todo="Send 1 and 0.")
     try:
         values = np.asarray(data)
     except ValueError as exc:
@@ -265,6 +267,19 @@ def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
             raise DtypeError("UINT8 data with fractions", expected="integers", todo="Send FP32.")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
         return values.astype(dtype).reshape(shape)
+
+
+def _holds_booleans(data: list[Any]) -> bool:
+    """Whether true or false stands anywhere in nested lists."""
+    lists = [data]
+    while lists:
+        values = lists.pop()
+        kinds = set(map(type, values))
+        if bool in kinds:
+            return True
+        if list in kinds:
+            lists += [value for value in values if type(value) is list]
+    return False
 
 
 def _read_outputs(message: Json, model: str) -> tuple[tuple[str, bool], ...]:
@@ -307,6 +322,11 @@ def _malformed(came: str, expected: str = "an inference request") -> MalformedEr
     return MalformedError(
         came, expected=expected, todo="See GET /v2/models/{model} for names, datatypes and shapes."
     )
+
+
+def failure() -> bytes:
+    """The protocol's own form of an error that is not the caller's."""
+    return orjson.dumps({"error": "Internal Server Error"})
 
 
 def error(exc: DenoiserError) -> bytes:

@@ -6,8 +6,11 @@ right answer is; latents have 4 numbers, so that nothing can lean on the usual 1
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,16 @@ from typing import Any
 import hypothesis
 import numpy as np
 import onnx
+import prometheus_client
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import GOLDEN, PARITY, write_manifest
 from service.engine import Engine
+from service.formats import JSON
+from service.gateway import Gateway
+from service.metrics import Metrics
+from service.settings import Settings
 
 LATENT_SIZE = 4
 GREY = (8, 8, 1)
@@ -129,6 +137,150 @@ def write_bundle(folder: Path, network: TinyNetwork, **changes: Any) -> Path:
     (folder / PARITY).write_text("{}\n")
     seal(folder, **{"image_shape": network.image_shape, **changes})
     return folder
+
+
+class Inner:
+    """The app behind a gateway: notes what it was asked, answers with `status` and a secret."""
+
+    def __init__(self, status: int = 200, *, fails: bool = False, begins: bool = False) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self._status = status
+        self._fails = fails
+        self._begins = begins or not fails
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append((scope["type"], scope.get("path")))
+        if scope["type"] != "http":
+            return
+        if self._begins:
+            headers = [(b"content-type", b"text/plain")]
+            start = {"type": "http.response.start", "status": self._status, "headers": headers}
+            await send(start)
+        if self._fails:
+            raise RuntimeError("secret /path/of/the/machine")
+        await send({"type": "http.response.body", "body": b"inner: /path/of/the/machine"})
+
+
+@dataclass
+class Reply:
+    """What a gateway sent: `received` request messages were taken, `before` of them first."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    received: int
+    before: int
+    metrics: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def array(self) -> np.ndarray:
+        loaded: np.ndarray = np.load(io.BytesIO(self.body))
+        return loaded
+
+
+def ask(
+    engine: Any,
+    method: str,
+    path: str,
+    *,
+    chunks: Iterable[bytes] = (b"",),
+    headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    query: bytes = b"",
+    disconnect: bool = False,
+    pause: float = 0,
+    inner: Any = None,
+    static: Iterable[str] = (),
+    **settings: Any,
+) -> Reply | None:
+    """One request to a new gateway, by hand-made ASGI; None if it sent nothing.
+
+    `disconnect` lets the client go after the chunks; `pause` is seconds before each of them.
+    """
+    parts = list(chunks)
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": part, "more_body": disconnect or k < len(parts) - 1}
+        for k, part in enumerate(parts)
+    ]
+    if disconnect:
+        messages.append({"type": "http.disconnect"})
+    taken = before = 0
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal taken
+        if taken == len(messages):
+            await asyncio.Event().wait()  # a client that listens
+        taken += 1
+        await asyncio.sleep(pause)
+        return messages[taken - 1]
+
+    async def send(message: Any) -> None:
+        nonlocal before
+        if message["type"] == "http.response.start":
+            before = taken
+        sent.append(message)
+
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "headers": [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in pairs],
+    }
+    registry = prometheus_client.CollectorRegistry()
+    metrics = Metrics(registry=registry)
+    gateway = Gateway(
+        inner or Inner(),
+        engine=lambda: engine,
+        metrics=lambda: metrics,
+        settings=Settings(**settings),
+        static=static,
+    )
+    asyncio.run(gateway(scope, receive, send))
+    if not sent:
+        return None
+    start, *bodies = sent
+    assert start["type"] == "http.response.start"
+    assert {message["type"] for message in bodies} == {"http.response.body"}
+    assert [bool(message.get("more_body")) for message in bodies[:-1]] == [True] * len(bodies[1:])
+    assert not bodies[-1].get("more_body")
+    names = [name for name, _ in start["headers"]]
+    assert len(set(names)) == len(names)
+    told = {name.decode(): value.decode() for name, value in start["headers"]}
+    body = b"".join(message.get("body", b"") for message in bodies)
+    if method != "HEAD" and "content-length" in told:
+        assert int(told["content-length"]) == len(body)
+    metrics.flush()
+    text = prometheus_client.generate_latest(registry).decode()
+    return Reply(start["status"], told, body, taken, before, text)
+
+
+def post(engine: Any, path: str, body: bytes, content_type: str = JSON, **rest: Any) -> Reply:
+    """POST with a Content-Type."""
+    headers = {"content-type": content_type, **rest.pop("headers", {})}
+    reply = ask(engine, "POST", path, chunks=rest.pop("chunks", [body]), headers=headers, **rest)
+    assert reply is not None
+    return reply
+
+
+def npy(array: np.ndarray) -> bytes:
+    """What numpy.save writes."""
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def some_images(size: int, dtype: str = "float32") -> np.ndarray:
+    """(size, 8, 8, 1), float32 in [0, 1] or uint8; the same at each call."""
+    rng = np.random.default_rng(size)
+    if dtype == "uint8":
+        return rng.integers(0, 256, (size, *GREY), dtype=np.uint8)
+    return rng.random((size, *GREY), dtype=np.float32)
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from service import formats
-from service.errors import NotAcceptableError, UnsupportedTypeError
-from service.formats import JSON, NPY, OPERATIONS, PNG
+from service.codecs import jsontext, npy, png
+from service.codecs.rows import RowSpec
+from service.errors import (
+    InputError,
+    MalformedError,
+    NotAcceptableError,
+    OptionError,
+    ShapeError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
+from service.formats import FORM, JSON, NPY, OPERATIONS, PNG, ZIP
+from service.options import PLAIN, Options
 
 ENCODE, DECODE, DENOISE = OPERATIONS["/encode"], OPERATIONS["/decode"], OPERATIONS["/denoise"]
 
@@ -29,6 +44,7 @@ ENCODE, DECODE, DENOISE = OPERATIONS["/encode"], OPERATIONS["/decode"], OPERATIO
         ("Application/X-NPY; version=1", NPY),
         ("image/png", PNG),
         ("IMAGE/PNG;q=1", PNG),
+        ("multipart/form-data; boundary=x", FORM),
     ],
 )
 def test_content_types_that_are_read(content_type: str | None, media_type: str) -> None:
@@ -38,19 +54,21 @@ def test_content_types_that_are_read(content_type: str | None, media_type: str) 
 @pytest.mark.parametrize(
     "content_type",
     ["text/plain", "application/jsonx", "json", "*/*", "image/*", "image/jpeg", ";", "a" * 9999,
-     "application/json, application/x-npy", "application/octet-stream", "multipart/form-data"],
+     "application/json, application/x-npy", "application/octet-stream", "multipart/mixed",
+     "application/vnd.bentoml+pickle"],
 )  # fmt: skip
 def test_other_content_types_are_refused_with_the_list(content_type: str) -> None:
     with pytest.raises(UnsupportedTypeError) as caught:
         formats.read_type(DENOISE, content_type)
-    assert caught.value.expected == f"{JSON} or {NPY} or {PNG}"
+    assert caught.value.expected == " or ".join((JSON, NPY, PNG, FORM))
     assert len(str(caught.value)) < 400
 
 
-def test_latents_do_not_come_as_png() -> None:
-    with pytest.raises(UnsupportedTypeError, match="image/png"):
-        formats.read_type(DECODE, PNG)
-    assert formats.read_type(ENCODE, PNG) == PNG
+@pytest.mark.parametrize("media_type", [PNG, FORM])
+def test_latents_do_not_come_as_pictures(media_type: str) -> None:
+    with pytest.raises(UnsupportedTypeError, match=media_type):
+        formats.read_type(DECODE, media_type)
+    assert formats.read_type(ENCODE, media_type) == media_type
 
 
 NEGOTIATED = [
@@ -64,6 +82,12 @@ NEGOTIATED = [
     (ENCODE, None, PNG, JSON),
     (ENCODE, "*/*", PNG, JSON),
     (DECODE, None, NPY, NPY),
+    (DENOISE, None, FORM, ZIP),
+    (DENOISE, "*/*", FORM, ZIP),
+    (ENCODE, None, FORM, JSON),
+    (DENOISE, "application/zip", NPY, ZIP),
+    (DENOISE, "application/*", FORM, ZIP),
+    (DENOISE, "multipart/form-data, application/json;q=0.1", FORM, JSON),
     # one wish
     (DENOISE, "application/json", NPY, JSON),
     (DENOISE, "application/x-npy", JSON, NPY),
@@ -125,6 +149,8 @@ def test_negotiation(
         (DENOISE, "application/json;q=nan"),
         (DENOISE, "json"),
         (DENOISE, "*"),
+        (DENOISE, "multipart/form-data"),
+        (ENCODE, "application/zip"),
         (ENCODE, "image/png"),
         (ENCODE, "image/*"),
         (DENOISE, "x" * 10_000),
@@ -138,36 +164,122 @@ def test_nothing_acceptable(operation: formats.Operation, accept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "goes", "came", "dtype"),
+    ("operation", "goes", "came", "asked", "dtype"),
     [
-        (ENCODE, NPY, np.uint8, "float32"),
-        (ENCODE, JSON, np.uint8, "float32"),
-        (DECODE, NPY, np.float32, "float32"),
-        (DECODE, PNG, np.float32, "uint8"),
-        (DENOISE, NPY, np.uint8, "uint8"),
-        (DENOISE, NPY, np.float32, "float32"),
-        (DENOISE, JSON, np.uint8, "float32"),
-        (DENOISE, PNG, np.float32, "uint8"),
+        (ENCODE, NPY, np.uint8, None, "float32"),
+        (ENCODE, JSON, np.uint8, None, "float32"),
+        (ENCODE, NPY, np.float32, "uint8", "float32"),
+        (DECODE, NPY, np.float32, None, "float32"),
+        (DECODE, NPY, np.float32, "uint8", "uint8"),
+        (DECODE, PNG, np.float32, None, "uint8"),
+        (DECODE, ZIP, np.float32, "float32", "uint8"),
+        (DENOISE, NPY, np.uint8, None, "uint8"),
+        (DENOISE, NPY, np.uint8, "float32", "float32"),
+        (DENOISE, NPY, np.float32, None, "float32"),
+        (DENOISE, JSON, np.uint8, "uint8", "float32"),
+        (DENOISE, PNG, np.float32, "float32", "uint8"),
     ],
 )
 def test_the_dtype_of_an_answer(
-    operation: formats.Operation, goes: str, came: type, dtype: str
+    operation: formats.Operation, goes: str, came: type, asked: Any, dtype: str
 ) -> None:
-    assert formats.answer_dtype(operation, goes, np.zeros(1, came)) == dtype
+    options = Options(dtype=asked)
+    assert formats.answer_dtype(operation, goes, np.zeros(1, came), options) == dtype
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+GREY = RowSpec("images", (8, 8, 1))
+
+
+def form(bodies: list[bytes], names: list[str]) -> tuple[bytes, str]:
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="f"; filename="{name}"\r\n\r\n'.encode()
+        + body
+        for name, body in zip(names, bodies, strict=True)
+    ]
+    return b"\r\n".join([*parts, b"--x--\r\n"]), "multipart/form-data; boundary=x"
 
 
 def test_one_image_is_a_png_and_two_are_not() -> None:
-    rows = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
-    with Image.open(io.BytesIO(formats.encode(rows[:1], PNG, DENOISE))) as image:
-        np.testing.assert_array_equal(np.asarray(image), rows[0, :, :, 0])
-    for some in (rows, rows[:0]):
+    one = formats.encode(PIXELS[:1], PNG, DENOISE, names=(), options=PLAIN)
+    with Image.open(io.BytesIO(one)) as image:
+        np.testing.assert_array_equal(np.asarray(image), PIXELS[0, :, :, 0])
+    for some in (PIXELS, PIXELS[:0]):
         with pytest.raises(NotAcceptableError, match=f"{len(some)} images as one PNG"):
-            formats.encode(some, PNG, DENOISE)
+            formats.encode(some, PNG, DENOISE, names=(), options=PLAIN)
 
 
-def test_an_operation_reads_and_writes_what_it_has_codecs_for() -> None:
+def test_names_go_into_json_and_zip() -> None:
+    told = json.loads(
+        formats.encode(PIXELS / 255, JSON, DENOISE, names=("a", "ü", ""), options=PLAIN)
+    )
+    assert told["names"] == ["a", "ü", ""]
+    packed = formats.encode(PIXELS, ZIP, DENOISE, names=("a.png", "ü", ""), options=PLAIN)
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert archive.namelist() == ["a.png", "ü.png", "00002.png"]
+
+
+def test_latents_as_base64_only_where_they_are_asked_for() -> None:
+    latents = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    wishes = Options(encoding="base64")
+    told = json.loads(formats.encode(latents, JSON, ENCODE, names=(), options=wishes))
+    found = [np.frombuffer(base64.b64decode(text), "<f4") for text in told["latents"]]
+    np.testing.assert_array_equal(found, latents)
+    assert told["encoding"] == "base64"
+    images = json.loads(formats.encode(PIXELS / 255, JSON, DENOISE, names=(), options=wishes))
+    assert list(images) == ["images"]
+    as_npy = formats.encode(latents, NPY, ENCODE, names=(), options=wishes)
+    np.testing.assert_array_equal(np.load(io.BytesIO(as_npy)), latents)
+
+
+def test_a_form_is_rows_in_order_with_their_names() -> None:
+    names = ["b.png", "a.png", "ü.png"]
+    body, content_type = form([png.encode(image) for image in PIXELS], names)
+    rows = formats.decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=3)
+    np.testing.assert_array_equal(rows.array, PIXELS)
+    assert rows.names == tuple(names)
+    with pytest.raises(TooLargeError, match="at most 2"):
+        formats.decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=2)
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind"),
+    [
+        (b"", MalformedError),
+        (b"https://example.org/a.png", MalformedError),
+        (npy.encode(PIXELS), MalformedError),
+        (png.encode(np.zeros((9, 9, 1), np.uint8)), ShapeError),
+    ],
+)
+def test_a_fault_in_a_form_names_the_part(broken: bytes, kind: type[InputError]) -> None:
+    bodies = [png.encode(PIXELS[0]), broken, png.encode(PIXELS[1])]
+    body, content_type = form(bodies, ["a.png", "b.png", "c.png"])
+    with pytest.raises(kind, match=r"part 2 of 3 \(b\.png\)"):
+        formats.decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=9)
+
+
+@pytest.mark.parametrize("wishes", [Options(fit="contain"), Options(invert=True)])
+def test_arrays_are_neither_fitted_nor_inverted(wishes: Options) -> None:
+    for media_type, body in [(NPY, npy.encode(PIXELS)), (JSON, b'{"images": []}')]:
+        with pytest.raises(OptionError, match="fit or invert"):
+            formats.decode(body, media_type, GREY, options=wishes, max_rows=9)
+    assert formats.decode(
+        png.encode(PIXELS[0]), PNG, GREY, options=wishes, max_rows=9
+    ).array.shape == (1, 8, 8, 1)
+
+
+@pytest.mark.parametrize("media_type", [NPY, JSON])
+def test_rows_are_counted(media_type: str) -> None:
+    body = npy.encode(PIXELS) if media_type == NPY else jsontext.encode(PIXELS / 255, "images")
+    assert len(formats.decode(body, media_type, GREY, options=PLAIN, max_rows=3).array) == 3
+    with pytest.raises(TooLargeError, match="3 rows; expected at most 2"):
+        formats.decode(body, media_type, GREY, options=PLAIN, max_rows=2)
+
+
+def test_an_operation_reads_and_writes_what_it_can_hold() -> None:
     for operation in OPERATIONS.values():
-        assert set(operation.reads) <= set(formats._DECODERS)
         assert JSON in operation.writes
-        assert PNG not in (operation.reads if operation.source == "latents" else ())
-        assert PNG not in (operation.writes if operation.answer == "latents" else ())
+        assert NPY in operation.reads
+        pictures = {PNG, FORM, ZIP}
+        assert not pictures & set(operation.reads) or operation.source == "images"
+        assert not pictures & set(operation.writes) or operation.answer == "images"

@@ -3,123 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
+import threading
 from typing import Any
 
 import numpy as np
+import prometheus_client
 import pytest
 from PIL import Image
 
+from service import asgi
+from service.codecs import png
+from service.endpoints import INLINE
 from service.engine import CHUNK, Engine
 from service.formats import JSON, NPY, PNG
-from service.gateway import INLINE_BYTES, Gateway
+from service.gateway import HEALTH, PAGES, Gateway
+from service.metrics import Metrics
+from service.settings import Settings
+from tests.conftest import Inner, ask, npy, post
+from tests.conftest import some_images as images
 
 MAX_BODY = 200_000
 PROBLEM = "application/problem+json"
-
-
-class Inner:
-    """The app behind the gateway: notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, Any]] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.asked.append((scope["type"], scope.get("path")))
-
-
-@dataclass
-class Reply:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    received: int  # messages that the gateway took
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def array(self) -> np.ndarray:
-        loaded: np.ndarray = np.load(io.BytesIO(self.body))
-        return loaded
-
-
-def ask(
-    engine: Any,
-    method: str,
-    path: str,
-    *,
-    chunks: Iterable[bytes] = (b"",),
-    headers: dict[str, str] | None = None,
-    query: bytes = b"",
-    disconnect: bool = False,
-    max_body: int = MAX_BODY,
-    inner: Any = None,
-) -> Reply | None:
-    """One request; None if the gateway sent nothing."""
-    parts = list(chunks)
-    messages: list[dict[str, Any]] = [
-        {"type": "http.request", "body": part, "more_body": disconnect or k < len(parts) - 1}
-        for k, part in enumerate(parts)
-    ]
-    if disconnect:
-        messages.append({"type": "http.disconnect"})
-    taken, sent = 0, []
-
-    async def receive() -> dict[str, Any]:
-        nonlocal taken
-        assert taken < len(messages), "asked for more than the client sends"
-        taken += 1
-        return messages[taken - 1]
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "query_string": query,
-        "headers": [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()],
-    }
-    gateway = Gateway(inner or Inner(), engine=lambda: engine, max_body=max_body)
-    asyncio.run(gateway(scope, receive, send))
-    if not sent:
-        return None
-    start, body = sent
-    assert (start["type"], body["type"]) == ("http.response.start", "http.response.body")
-    assert not body.get("more_body")
-    names = [name for name, _ in start["headers"]]
-    assert len(set(names)) == len(names)
-    told = {name.decode(): value.decode() for name, value in start["headers"]}
-    if method != "HEAD":
-        assert int(told["content-length"]) == len(body["body"])
-    return Reply(start["status"], told, body["body"], taken)
-
-
-def post(engine: Any, path: str, body: bytes, content_type: str = JSON, **rest: Any) -> Reply:
-    headers = {"content-type": content_type, **rest.pop("headers", {})}
-    reply = ask(engine, "POST", path, chunks=rest.pop("chunks", [body]), headers=headers, **rest)
-    assert reply is not None
-    return reply
-
-
-def npy(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-def images(size: int, dtype: str = "float32") -> np.ndarray:
-    rng = np.random.default_rng(size)
-    if dtype == "uint8":
-        return rng.integers(0, 256, (size, 8, 8, 1), dtype=np.uint8)
-    return rng.random((size, 8, 8, 1), dtype=np.float32)
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK + 1, 300])
@@ -171,7 +79,6 @@ def test_png_in_and_out(engine: Engine) -> None:
         ("uint8", b"dtype=float32", "float32"),
         ("float32", b"dtype=uint8", "uint8"),
         ("float32", b"dtype=float32&dtype=uint8", "uint8"),
-        ("float32", b"dtype=", "float32"),
         ("float32", b"other=1", "float32"),
     ],
 )
@@ -184,7 +91,9 @@ def test_npy_answers_in_the_dtype_that_came_or_was_asked(
     np.testing.assert_array_equal(reply.array, wanted)
 
 
-@pytest.mark.parametrize("query", [b"dtype=float64", b"dtype=UINT8", b"dtype=%00", b"dtype=\xff"])
+@pytest.mark.parametrize(
+    "query", [b"dtype=", b"dtype=float64", b"dtype=UINT8", b"dtype=%00", b"dtype=\xff"]
+)
 def test_other_dtypes_are_refused(engine: Engine, query: bytes) -> None:
     reply = post(engine, "/denoise", npy(images(1)), NPY, query=query)
     assert (reply.status, reply.json["expected"]) == (422, "uint8 or float32")
@@ -219,7 +128,7 @@ def test_a_body_may_come_in_pieces(engine: Engine, sizes: list[int]) -> None:
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_bodies_on_both_sides_of_the_inline_limit(engine: Engine, more: int) -> None:
     body = b'{"images": []}'
-    body += b" " * (INLINE_BYTES + more - len(body))
+    body += b" " * (INLINE + more - len(body))
     assert post(engine, "/encode", body).json == {"latents": []}
 
 
@@ -230,12 +139,14 @@ def test_the_limit_belongs_to_what_is_allowed(engine: Engine) -> None:
     assert reply.status == 200
     for length in ({}, {"content-length": "1001"}):
         reply = post(engine, "/encode", body + b" ", headers=length, max_body=1000)
+        assert reply.headers.get("connection") == ("close" if length else None)
         assert reply.status == 413
 
 
 def test_an_honest_content_length_is_refused_before_a_byte_is_read(engine: Engine) -> None:
-    reply = post(engine, "/encode", b"x", headers={"content-length": str(MAX_BODY + 1)})
-    assert (reply.status, reply.received) == (413, 0)
+    headers = {"content-length": str(MAX_BODY + 1)}
+    reply = post(engine, "/encode", b"x", headers=headers, max_body=MAX_BODY)
+    assert (reply.status, reply.before, reply.received) == (413, 0, 1)
     assert reply.headers["connection"] == "close"
     assert str(MAX_BODY) in reply.json["expected"]
 
@@ -243,13 +154,14 @@ def test_an_honest_content_length_is_refused_before_a_byte_is_read(engine: Engin
 @pytest.mark.parametrize("length", [None, "10", "-1", "ten", "", "9" * 5000, "1_0", "0x10"])
 def test_the_cap_counts_whatever_content_length_says(engine: Engine, length: str | None) -> None:
     headers = {} if length is None else {"content-length": length}
-    reply = post(engine, "/encode", b"", headers=headers, chunks=[b" " * 1000] * 1000)
+    chunks = [b" " * 1000] * 1000
+    reply = post(engine, "/encode", b"", headers=headers, chunks=chunks, max_body=MAX_BODY)
     assert reply.status == 413
-    assert reply.received <= MAX_BODY // 1000 + 1  # no more was read than was needed to tell
+    assert reply.before <= MAX_BODY // 1000 + 1  # no more was read than was needed to tell
 
 
 @pytest.mark.parametrize("chunks", [[b""], [b'{"images": '], [b"x" * 100] * 5])
-def test_a_client_that_leaves_gets_nothing_and_hurts_nobody(
+def test_a_client_that_leaves_while_it_sends_gets_nothing_and_hurts_nobody(
     engine: Engine, chunks: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ask(engine, "POST", "/encode", chunks=chunks, disconnect=True) is None
@@ -366,64 +278,351 @@ def test_an_unexpected_failure_is_500_without_details_and_a_line_in_the_log(
     assert "POST /encode" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/readyz", "/livez", "/metrics", "/docs.json", "/encode/", "/model/x", "/Encode"]
-)
-def test_other_paths_are_the_inner_apps(engine: Engine, path: str) -> None:
+# ---------------------------------------------------------------- BentoML's part
+
+
+@pytest.mark.parametrize("path", [*HEALTH, *PAGES, "/metrics", "/static_content/a.js"])
+def test_bentoml_s_own_paths_are_passed_on(engine: Engine, path: str) -> None:
     inner = Inner()
-    assert ask(engine, "GET", path, inner=inner) is None
+    reply = ask(engine, "GET", path, inner=inner, static=["a.js"])
+    assert reply is not None
+    assert (reply.status, reply.body) == (200, b"inner: /path/of/the/machine")
     assert inner.asked == [("http", path)]
 
 
-@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-def test_other_protocols_are_the_inner_apps(engine: Engine, kind: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    ["/encode/", "/model/x", "/Encode", "//", "", "/static_content/b.js", "/static_content/../a.js",
+     "/v1", "/v2x", "/v2/models", "/v2/models/encoder/x", "/v2/health",
+     "/v2/models/encoder/versions", "/v2/models/encoder/versions/1/x", "/v2/models//infer/x",
+     "/v2/models/encoder/infer/", "/a" * 5000, "/\x00", "/ü", "/docs.json/", "/metrics/"],
+)  # fmt: skip
+def test_unknown_paths_are_404_and_reach_nobody(engine: Engine, path: str) -> None:
     inner = Inner()
-    gateway = Gateway(inner, engine=lambda: engine, max_body=MAX_BODY)
-    scope = {"type": kind} if kind == "lifespan" else {"type": kind, "path": "/encode"}
+    for method in ("GET", "POST", "DELETE", "OPTIONS"):
+        reply = ask(engine, method, path, inner=inner, static=["a.js"])
+        assert reply is not None
+        assert reply.status == 404
+        if path.startswith("/v2/"):
+            assert list(reply.json) == ["error"]
+        else:
+            assert (reply.headers["content-type"], reply.json["status"]) == (PROBLEM, 404)
+        assert 'route="unknown"' in reply.metrics
+    assert inner.asked == []
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 500, 503])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_bentoml_s_errors_become_problems_without_its_words(
+    engine: Engine, status: int, method: str
+) -> None:
+    reply = ask(engine, method, "/readyz", inner=Inner(status))
+    assert reply is not None
+    assert (reply.status, reply.headers["content-type"]) == (status, PROBLEM)
+    assert b"machine" not in reply.body
+    if method == "GET":
+        assert reply.json["status"] == status
+
+
+def test_bentoml_that_fails_before_it_answers_is_a_500(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = ask(engine, "GET", "/metrics", inner=Inner(fails=True))
+    assert reply is not None
+    assert (reply.status, reply.json["title"]) == (500, "Internal Server Error")
+    assert b"machine" not in reply.body
+    assert "BentoML failed on /metrics" in caplog.text
+
+
+def test_docs_off_hides_the_documents_and_pages(engine: Engine) -> None:
+    for path in ("/docs.json", *PAGES, "/static_content/a.js"):
+        reply = ask(engine, "GET", path, static=["a.js"], docs=False)
+        assert reply is not None and reply.status == 404, path
+    for path in (*HEALTH, "/metrics", "/model"):
+        reply = ask(engine, "GET", path, docs=False)
+        assert reply is not None and reply.status == 200, path
+
+
+def test_the_lifespan_is_the_inner_app_s(engine: Engine) -> None:
+    inner = Inner()
+    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
+    gateway = Gateway(inner, engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
 
     async def nothing(*_: Any) -> Any:
         pytest.fail("the gateway spoke a protocol that is not its own")
 
-    asyncio.run(gateway(scope, nothing, nothing))
-    assert inner.asked == [(kind, scope.get("path"))]
+    asyncio.run(gateway({"type": "lifespan"}, nothing, nothing))
+    assert inner.asked == [("lifespan", None)]
+
+
+def test_websockets_are_closed_at_once(engine: Engine) -> None:
+    inner, sent = Inner(), []
+    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
+    gateway = Gateway(inner, engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def nothing() -> Any:
+        pytest.fail("it read from a websocket")
+
+    asyncio.run(gateway({"type": "websocket", "path": "/encode"}, nothing, send))
+    assert (sent, inner.asked) == (["websocket.close"], [])
 
 
 def test_our_routes_never_reach_the_inner_app(engine: Engine) -> None:
     inner = Inner()
-    for method, path in [("GET", "/model"), ("GET", "/encode"), ("POST", "/denoise")]:
+    for method, path in [
+        ("GET", "/model"), ("GET", "/encode"), ("POST", "/denoise"), ("GET", "/docs.json"),
+        ("GET", "/v2"), ("POST", "/v2/models/encoder/infer"), ("GET", "/nothing"),
+    ]:  # fmt: skip
         assert ask(engine, method, path, inner=inner) is not None
     assert inner.asked == []
 
 
-def test_several_accept_lines_are_one_list(engine: Engine) -> None:
-    """RFC 9110, 5.3: a field that is repeated means the same as its values joined by commas."""
-    sent: list[Any] = []
+# ---------------------------------------------------------------- refusals
+
+
+KEY = "a-key-of-some-length"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (f"Bearer {KEY}", 200),
+        (f"bearer {KEY}", 200),
+        (f"Bearer   {KEY} ", 200),
+        (None, 401),
+        ("", 401),
+        ("Bearer", 401),
+        ("Bearer ", 401),
+        (KEY, 401),
+        (f"Basic {KEY}", 401),
+        (f"Bearer {KEY}x", 401),
+        (f"Bearer {KEY[:-1]}", 401),
+        (f"Bearer {KEY.upper()}", 401),
+        (f"Bearer {KEY}, Bearer {KEY}", 401),
+        ("Bearer \xff\xfe", 401),
+        ("Bearer " + "x" * 100_000, 401),
+    ],
+)
+def test_the_api_key(engine: Engine, sent: str | None, status: int) -> None:
+    headers = {} if sent is None else {"authorization": sent}
+    for path in ("/model", "/docs.json", "/metrics", "/v2", "/v2/models/encoder", "/"):
+        reply = ask(engine, "GET", path, headers=headers, api_key=KEY)
+        assert reply is not None and reply.status == status, path
+        if status == 401:
+            assert reply.headers["www-authenticate"] == "Bearer"
+            assert KEY not in reply.body.decode()
+    for path in (*HEALTH, "/v2/health/live", "/v2/health/ready"):
+        reply = ask(engine, "GET", path, headers=headers, api_key=KEY)
+        assert reply is not None and reply.status == 200, path
+
+
+def test_without_the_key_nothing_tells_which_paths_exist(engine: Engine) -> None:
+    for method, path in [("GET", "/nothing"), ("GET", "/encode"), ("PUT", "/model")]:
+        reply = ask(engine, method, path, api_key=KEY)
+        assert reply is not None and reply.status == 401
+
+
+def test_a_request_without_the_key_is_refused_before_its_body(engine: Engine) -> None:
+    headers = {"content-length": "5000"}
+    reply = post(engine, "/encode", b"x" * 5000, headers=headers, api_key=KEY)
+    assert (reply.status, reply.before) == (401, 0)
+    assert reply.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type"),
+    [
+        ("/encode", npy(images(6)), NPY),
+        ("/denoise", json.dumps({"images": images(6).tolist()}).encode(), JSON),
+        ("/decode", npy(np.zeros((6, 4), np.float32)), NPY),
+    ],
+)
+def test_rows_are_limited(engine: Engine, path: str, body: bytes, content_type: str) -> None:
+    assert post(engine, path, body, content_type, max_rows=6).status == 200
+    reply = post(engine, path, body, content_type, max_rows=5)
+    assert (reply.status, reply.json["expected"]) == (413, "at most 5")
+    assert 'denoiser_refusals_total{reason="too-large"} 1.0' in reply.metrics
+
+
+def test_a_slow_body_is_408(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asgi, "LINGER", 0.05)
+    headers = {"transfer-encoding": "chunked"}
+    chunks = [b" "] * 100
+    reply = post(engine, "/encode", b"", headers=headers, chunks=chunks, pause=0.03, timeout=0.1)
+    assert (reply.status, reply.headers["content-type"]) == (408, PROBLEM)
+    assert reply.headers["connection"] == "close"
+    assert reply.received < 100
+
+
+def several(engine: Engine, count: int, **settings: Any) -> list[tuple[int, dict[bytes, bytes]]]:
+    """Status and headers of `count` requests that wait for their last byte together."""
+    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
+    gateway = Gateway(
+        Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings(**settings)
+    )
+    body = npy(images(2))
+
+    async def one() -> tuple[int, dict[bytes, bytes]]:
+        sent: list[Any] = []
+        come = iter([(body[:-1], True), (body[-1:], False)])
+
+        async def receive() -> Any:
+            part, more = next(come)
+            if not more:
+                await asyncio.sleep(0.05)
+            return {"type": "http.request", "body": part, "more_body": more}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/encode",
+            "query_string": b"",
+            "headers": [(b"content-type", NPY.encode())],
+        }
+        await gateway(scope, receive, send)
+        return sent[0]["status"], dict(sent[0]["headers"])
+
+    async def all_of_them() -> list[tuple[int, dict[bytes, bytes]]]:
+        first = await asyncio.gather(*(one() for _ in range(count)))
+        return [*first, await one()]  # and one when all is quiet: places and bytes were given back
+
+    return asyncio.run(all_of_them())
+
+
+@pytest.mark.parametrize(
+    ("settings", "good"),
+    [({"concurrency": 3}, 3), ({"max_buffered": 2 * len(npy(images(2))) + 10}, 2), ({}, 8)],
+)
+def test_too_many_at_once_are_told_429_and_when_to_come_back(
+    engine: Engine, settings: dict[str, int], good: int
+) -> None:
+    found = several(engine, 8, **settings)
+    statuses = [status for status, _ in found]
+    assert sorted(statuses[:-1]) == [200] * good + [429] * (8 - good)
+    assert statuses[-1] == 200
+    for status, headers in found:
+        assert (headers.get(b"retry-after") == b"1") == (status == 429)
+
+
+def test_a_client_that_leaves_while_it_is_computed_for_stops_the_work(engine: Engine) -> None:
+    body = npy(np.zeros((20_000, 8, 8, 1), np.uint8))
+    cancelled: list[Any] = []
+
+    class Watched:
+        manifest = engine.manifest
+
+        def submit(self, *args: Any, **options: Any) -> Any:
+            future = engine.submit(*args, **options)
+            future.add_done_callback(lambda done: cancelled.append(done.cancelled()))
+            return future
+
+    messages = [
+        {"type": "http.request", "body": body, "more_body": False},
+        {"type": "http.disconnect"},
+    ]
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": npy(images(1))}
+        return messages.pop(0)
 
     async def send(message: Any) -> None:
-        sent.append(message)
+        pytest.fail("an answer to nobody")
 
-    lines = [(b"content-type", NPY.encode()), (b"accept", b"image/png")]
+    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
+    watched: Any = Watched()
+    gateway = Gateway(Inner(), engine=lambda: watched, metrics=lambda: metrics, settings=Settings())
     scope = {
         "type": "http",
         "method": "POST",
         "path": "/denoise",
         "query_string": b"",
-        "headers": [*lines, (b"accept", b"application/json;q=0.1")],
+        "headers": [(b"content-type", NPY.encode())],
     }
-    asyncio.run(Gateway(Inner(), engine=lambda: engine, max_body=MAX_BODY)(scope, receive, send))
-    assert dict(sent[0]["headers"])[b"content-type"] == b"image/png"
+    asyncio.run(gateway(scope, receive, send))
+    assert cancelled == [True]
+    assert gateway._budget.used == 0
+
+
+def test_what_a_body_expands_to_counts_as_buffered(engine: Engine) -> None:
+    """Else 64 requests of 60 kB each could hold 64 MiB each."""
+    body = gzip.compress(b'{"images": []}'.ljust(50_000))
+    headers = {"content-encoding": "gzip"}
+    assert post(engine, "/encode", body, headers=headers, max_buffered=60_000).status == 200
+    assert post(engine, "/encode", body, headers=headers, max_buffered=40_000).status == 429
+
+
+def test_a_png_that_is_to_be_fitted_is_decoded_beside_the_event_loop(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 million pixels fit into 2 kB: 40 ms in which nobody else would be answered."""
+    threads = []
+    decode = png.decode
+
+    def watched(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return decode(*args, **options)
+
+    monkeypatch.setattr(png, "decode", watched)
+    stream = io.BytesIO()
+    Image.new("1", (4096, 4096)).save(stream, "PNG")
+    assert len(stream.getvalue()) <= INLINE
+    reply = post(engine, "/encode", stream.getvalue(), PNG, query=b"fit=contain")
+    assert reply.status == 200
+    assert threads and threading.main_thread() not in threads
+
+
+def test_a_query_of_many_fields_is_no_failure(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = post(engine, "/encode", npy(images(1)), NPY, query=b"a=1&" * 1000)
+    assert reply.status in (200, 422)
+    assert caplog.records == []
+
+
+def test_an_unexpected_failure_under_v2_has_the_protocol_s_form(engine: Engine) -> None:
+    body = json.dumps(
+        {
+            "inputs": [
+                {"name": "images", "datatype": "FP32", "shape": [1, 8, 8, 1], "data": [0] * 64}
+            ]
+        }
+    ).encode()
+    reply = post(Broken(engine), "/v2/models/encoder/infer", body)
+    assert (reply.status, reply.headers["content-type"]) == (500, JSON)
+    assert list(reply.json) == ["error"]
+    assert "secret" not in reply.json["error"]
+
+
+# ---------------------------------------------------------------- headers, order
+
+
+def test_several_accept_lines_are_one_list(engine: Engine) -> None:
+    """RFC 9110, 5.3: a field that is repeated means the same as its values joined by commas."""
+    lines = [("content-type", NPY), ("accept", "image/png"), ("accept", f"{JSON};q=0.1")]
+    reply = ask(engine, "POST", "/denoise", chunks=[npy(images(1))], headers=lines)
+    assert reply is not None
+    assert reply.headers["content-type"] == PNG
 
 
 def test_requests_at_the_same_time_get_their_own_answers(engine: Engine) -> None:
+    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
+    gateway = Gateway(Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
+
     async def one(size: int) -> np.ndarray:
         sent: list[Any] = []
 
+        come = iter([{"type": "http.request", "body": npy(images(size))}])
+
         async def receive() -> Any:
             await asyncio.sleep(0)
-            return {"type": "http.request", "body": npy(images(size))}
+            if (message := next(come, None)) is None:
+                await asyncio.Event().wait()
+            return message
 
         async def send(message: Any) -> None:
             sent.append(message)
@@ -436,7 +635,7 @@ def test_requests_at_the_same_time_get_their_own_answers(engine: Engine) -> None
             "query_string": b"",
             "headers": headers,
         }
-        await Gateway(Inner(), engine=lambda: engine, max_body=MAX_BODY)(scope, receive, send)
+        await gateway(scope, receive, send)
         loaded: np.ndarray = np.load(io.BytesIO(sent[1]["body"]))
         return loaded
 

@@ -35,8 +35,23 @@ def test_every_setting_is_documented(field: object) -> None:
         ("DENOISER_THREADS", "1024", "threads", 1024),
         ("DENOISER_MAX_BODY", "1024", "max_body", 1024),
         ("DENOISER_MAX_BODY", "2147483648", "max_body", 2**31),
+        ("DENOISER_MAX_BUFFERED", "1024", "max_buffered", 1024),
+        ("DENOISER_MAX_ROWS", "1", "max_rows", 1),
+        ("DENOISER_HOST", "0.0.0.0", "host", "0.0.0.0"),
+        ("DENOISER_HOST", "::1", "host", "::1"),
+        ("DENOISER_PORT", "65535", "port", 65535),
+        ("DENOISER_WORKERS", "2", "workers", 2),
+        ("DENOISER_CONCURRENCY", "1", "concurrency", 1),
+        ("DENOISER_TIMEOUT", "0.5", "timeout", 0.5),
+        ("DENOISER_API_KEY", "0123456789abcdef", "api_key", "0123456789abcdef"),
+        ("DENOISER_CORS_ORIGINS", "*", "cors_origins", ("*",)),
+        ("DENOISER_CORS_ORIGINS", "", "cors_origins", ()),
+        ("DENOISER_CORS_ORIGINS", "https://a.org, http://localhost:8080", "cors_origins",
+         ("https://a.org", "http://localhost:8080")),
+        ("DENOISER_DOCS", "off", "docs", False),
+        ("DENOISER_DOCS", " ON ", "docs", True),
     ],
-)
+)  # fmt: skip
 def test_each_variable_sets_its_field_alone(
     variable: str, text: str, name: str, value: object
 ) -> None:
@@ -60,6 +75,31 @@ def test_each_variable_sets_its_field_alone(
         ("DENOISER_MAX_BODY", "2147483649"),
         ("DENOISER_MAX_BODY", "64MB"),
         ("DENOISER_MAX_BODY", "inf"),
+        ("DENOISER_MAX_ROWS", "0"),
+        ("DENOISER_HOST", "localhost"),
+        ("DENOISER_HOST", "127.0.0.1:3000"),
+        ("DENOISER_PORT", "0"),
+        ("DENOISER_PORT", "65536"),
+        ("DENOISER_WORKERS", "0"),
+        ("DENOISER_WORKERS", "257"),
+        ("DENOISER_CONCURRENCY", "0"),
+        ("DENOISER_TIMEOUT", "0"),
+        ("DENOISER_TIMEOUT", "nan"),
+        ("DENOISER_TIMEOUT", "inf"),
+        ("DENOISER_TIMEOUT", "-1"),
+        ("DENOISER_API_KEY", ""),
+        ("DENOISER_API_KEY", "too-short"),
+        ("DENOISER_API_KEY", "a key with spaces in it"),
+        ("DENOISER_API_KEY", "schlüssel-schlüssel"),
+        ("DENOISER_API_KEY", "0123456789abcdef\n"),
+        ("DENOISER_CORS_ORIGINS", "example.org"),
+        ("DENOISER_CORS_ORIGINS", "https://example.org/"),
+        ("DENOISER_CORS_ORIGINS", "https://example.org/page"),
+        ("DENOISER_CORS_ORIGINS", "https://a.org, *"),
+        ("DENOISER_CORS_ORIGINS", "null"),
+        ("DENOISER_CORS_ORIGINS", "https://a.org https://b.org"),
+        ("DENOISER_DOCS", "yes"),
+        ("DENOISER_DOCS", ""),
     ],
 )
 def test_values_that_make_no_sense_are_refused_by_name(variable: str, text: str) -> None:
@@ -73,6 +113,12 @@ def test_values_that_make_no_sense_are_refused_by_name(variable: str, text: str)
 def test_an_empty_bundle_is_refused() -> None:
     with pytest.raises(SettingsError, match="DENOISER_BUNDLE"):
         Settings.from_environment({"DENOISER_BUNDLE": ""})
+
+
+def test_a_refused_key_is_not_told() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"DENOISER_API_KEY": "hunter2"})
+    assert "hunter2" not in str(caught.value)
 
 
 def test_bounds_are_told_in_full() -> None:

@@ -32,7 +32,9 @@ def _file_names(count: int, names: Sequence[str]) -> list[str]:
     found = []
     for index, name in enumerate(given):
         stem = _safe_stem(name) or f"{index:05d}"
-        unique = stem if stem.lower() not in taken else f"{stem}-{index:05d}"
+        unique, tries = stem, index
+        while unique.lower() in taken:
+            unique, tries = f"{stem}-{tries:05d}", tries + 1
         taken.add(unique.lower())
         found.append(f"{unique}.png")
     return found
@@ -41,4 +43,5 @@ def _file_names(count: int, names: Sequence[str]) -> list[str]:
 def _safe_stem(name: str) -> str:
     """A file name's stem, with nothing in it that a file system reads as something else."""
     stem = PurePosixPath(name.replace("\\", "/")).stem
-    return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in stem)[:100].strip(" .")
+    safe = "".join(c if c.isalnum() or c in "-_ ." else "_" for c in stem)
+    return safe.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")[:100].strip(" .")

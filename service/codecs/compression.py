@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 from service.errors import MalformedError, TooLargeError, UnsupportedTypeError
@@ -63,7 +64,7 @@ def choose(accept_encoding: str | None, size: int, *, text: bool) -> str | None:
     asked = {}
     for item in accept_encoding.lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
-        asked[name] = not any(p.replace(" ", "") in ("q=0", "q=0.0") for p in parameters)
+        asked[name] = not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", p) for p in parameters)
     if not text and len(asked) > 1:
         return None
     return next((name for name in ("gzip", "deflate") if asked.get(name)), None)

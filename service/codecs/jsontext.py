@@ -8,6 +8,7 @@ and memory stays near the size of the answer.
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,7 +34,8 @@ def decode(body: bytes, spec: RowSpec) -> Array:
     if len(body) > 2 * PIECE:
         return _decode_in_pieces(body, spec)
     _refuse_booleans(body, spec)
-    message = _loads(body, spec)
+    folded = _without_channel(body, spec)
+    message = _loads(folded or body, spec)
     if not isinstance(message, dict) or set(message) != {spec.kind}:
         found = sorted(map(str, message)) if isinstance(message, dict) else type(message).__name__
         raise MalformedError(
@@ -50,7 +52,7 @@ def decode(body: bytes, spec: RowSpec) -> Array:
         )
     if not values:
         return np.empty((0, *spec.shape), np.float32)
-    return spec.conform(_numbers(values, spec))
+    return spec.conform(_numbers(_unfolded(values, spec) if folded else values, spec))
 
 
 def encode(rows: Array, key: str, names: Sequence[str] = ()) -> bytes:
@@ -59,10 +61,7 @@ def encode(rows: Array, key: str, names: Sequence[str] = ()) -> bytes:
     float32 is written in the fewest digits that read back to the same float32.
     """
     each = max(1, PIECE // (20 * max(1, rows[0].size))) if len(rows) else 1
-    pieces = [
-        orjson.dumps(np.ascontiguousarray(rows[at : at + each]), option=orjson.OPT_SERIALIZE_NUMPY)
-        for at in range(0, len(rows), each)
-    ]
+    pieces = [_dumps(rows[at : at + each]) for at in range(0, len(rows), each)]
     joined = b",".join(piece[1:-1] for piece in pieces)
     return b'{"%s":[%s]%s}' % (key.encode(), joined, _names(names))
 
@@ -77,21 +76,50 @@ def _names(names: Sequence[str]) -> bytes:
     return b',"names":' + orjson.dumps([*names]) if names else b""
 
 
+def _dumps(rows: Array) -> bytes:
+    """Rows as nested lists.
+
+    A list for each number of a one-channel image costs five times the number itself, so those
+    brackets are put in afterwards: `a,b` becomes `a],[b`, and `],[` between rows `]],[[`.
+    """
+    one_channel = rows.ndim == 4 and rows.shape[-1] == 1
+    plain = np.ascontiguousarray(rows[..., 0] if one_channel else rows)
+    text = orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    return b"[%s]" % text.replace(b",", b"],[") if one_channel else text
+
+
+def _without_channel(text: bytes, spec: RowSpec) -> bytes | None:
+    """The inverse of what `_dumps` does to one-channel images, or None where it does not apply.
+
+    What comes out has one pair of brackets too many around the rows. Each comma of the text must
+    separate two one-number lists, so that no other nesting is taken for this one.
+    """
+    if len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.shape[-2] == 1:
+        return None
+    text = text.replace(b", ", b",")  # as Python's json writes; there are no strings with commas
+    if b"],[" not in text or text.count(b"],[") != text.count(b","):
+        return None
+    return text.replace(b"],[", b",")
+
+
 def _decode_in_pieces(body: bytes, spec: RowSpec) -> Array:
     """As `decode`, for a body too large to parse at once."""
     _refuse_booleans(body, spec)
     head = re.match(
         rb'[ \t\r\n]*\{[ \t\r\n]*"' + spec.kind.encode() + rb'"[ \t\r\n]*:[ \t\r\n]*\[', body
     )
-    tail = re.search(rb"\][ \t\r\n]*\}[ \t\r\n]*\Z", body[-64:])
+    last = len(body.rstrip(_SPACE))
+    tail = re.search(rb"\][ \t\r\n]*\}\Z", body[max(0, last - 64) : last])
     if head is None or tail is None:
         raise MalformedError(
             f"{len(body):,} bytes that do not begin and end as {_example(spec)}",
             expected=f'an object with the one key "{spec.kind}"',
             todo=f"Send {_example(spec)}.",
         )
-    end = len(body) - min(len(body), 64) + tail.start()
-    rows = [_numbers(_loads(piece, spec), spec) for piece in _pieces(body, head.end(), end, spec)]
+    end = max(0, last - 64) + tail.start()
+    rows = [_piece_numbers(piece, spec) for piece in _pieces(body, head.end(), end, spec)]
+    if not rows:
+        return np.empty((0, *spec.shape), np.float32)
     shapes = {piece.shape[1:] for piece in rows}
     if len(shapes) != 1:
         raise ShapeError(
@@ -102,9 +130,24 @@ def _decode_in_pieces(body: bytes, spec: RowSpec) -> Array:
     return spec.conform(np.concatenate(rows))
 
 
+def _piece_numbers(piece: bytes, spec: RowSpec) -> Array:
+    folded = _without_channel(piece, spec)
+    values = _loads(folded or piece, spec)
+    return _numbers(_unfolded(values, spec) if folded else values, spec)
+
+
+def _unfolded(values: list[Any], spec: RowSpec) -> list[Any]:
+    """The rows inside the pair of brackets too many: a second item was outside the rows' list."""
+    if len(values) != 1 or not isinstance(values[0], list):
+        raise _not_json("unexpected character behind the rows", spec)
+    rows: list[Any] = values[0]
+    return rows
+
+
 def _pieces(body: bytes, start: int, end: int, spec: RowSpec) -> Iterator[bytes]:
     """Lists of whole rows, `[row,row,…]`, some `PIECE` bytes each."""
     depth, begun = 0, start
+    longest = 4 * PIECE + 256 * math.prod(spec.shape)  # or a row that never ends is parsed at once
     for at in range(start, end, PIECE):
         segment = np.frombuffer(body, np.uint8, min(PIECE, end - at), at)
         steps = (segment == ord("[")).astype(np.int32) - (segment == ord("]"))
@@ -115,6 +158,12 @@ def _pieces(body: bytes, start: int, end: int, spec: RowSpec) -> Iterator[bytes]
             stop = at + int(closes[-1]) + 1
             yield b"[%s]" % body[begun:stop]
             begun = _after_comma(body, stop, end, spec)
+        if at + PIECE - begun > longest:
+            raise ShapeError(
+                f"a row of more than {longest:,} bytes",
+                expected=f"{math.prod(spec.shape)} numbers",
+                todo="Close each row, and leave out white space.",
+            )
     if body[begun:end].strip(_SPACE):
         yield b"[%s]" % body[begun:end]  # not a row: the parser says what is wrong with it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from email.message import Message
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from service.errors import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+_SILENT = logging.Logger("multipart", logging.CRITICAL + 1)  # its complaints are the client's
 
 MAX_HEADERS = 8  # a part needs two: Content-Disposition and Content-Type
 MAX_HEADER = 2048  # bytes of one header line
@@ -51,6 +54,7 @@ def decode(body: bytes, content_type: str, *, max_parts: int) -> list[Part]:
             max_header_count=MAX_HEADERS,
             max_header_size=MAX_HEADER,
         )
+        parser.logger = _SILENT
         parser.write(body)
         parser.finalize()
     except TooLargeError:
