@@ -11,6 +11,7 @@ NAME    ?= $(basename $(notdir $(DATASET)))
 
 VENV       := .venv
 VENV_SERVE := .venv-serve
+VENV_PEERS := .venv-peers
 PY         := $(VENV)/bin/python
 PY_SERVE   := $(VENV_SERVE)/bin/python
 LOCK       := $(PY) -m uv pip compile --quiet --universal --python-version 3.11 \
@@ -58,7 +59,7 @@ format: env  ## let ruff mend what it can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: env  ## the README's tables, peers in the same run
+bench: env $(VENV)/.bench $(VENV_PEERS)/.ready  ## the README's tables, peers in the same run
 	@$(PY) -m benchmarks
 
 env: $(VENV)/.ready  ## .venv, with everything
@@ -71,13 +72,22 @@ $(VENV)/.ready: requirements/dev.txt
 $(VENV_SERVE)/.ready: requirements/serve.txt
 	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_SERVE) $<
 
+$(VENV_PEERS)/.ready: requirements/peers.txt
+	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_PEERS) $<
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.ready
+	@$(PY) -m pip install --quiet --require-hashes --only-binary :all: --requirement $<
+	@touch $@
+
 lock: env  ## resolve pyproject.toml into hashed pins under requirements/
 	@$(LOCK) pyproject.toml --extra train --extra dev -o requirements/dev.txt $(LOCK_FLAGS)
 	@$(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
 	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	@$(LOCK) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
+	@$(LOCK) requirements/peers.in -o requirements/peers.txt
 
 clean:  ## remove environments, caches, runs and local bundles; keep what git tracks
-	@rm -rf $(VENV) $(VENV_SERVE) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_SERVE) $(VENV_PEERS) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name article -exec rm -rf {} +
 

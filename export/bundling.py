@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from export import convert, parity
+from export.cost import chunk_of
 from service import __version__
 from service.bundle import GOLDEN, MODELS, PARITY, Bundle, Manifest, write_manifest
 from service.engine import Engine
@@ -67,9 +68,11 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
         "denoiser.latent_size": str(facts["latent_size"]),
     }
 
+    facts["chunks"] = {}
     for name in MODELS:
         model = convert.to_onnx(getattr(models, name), name, metadata=metadata)
         (stage / f"{name}.onnx").write_bytes(convert.serialize(model))
+        facts["chunks"][name] = chunk_of(model)
         say(f"{name}: {len(model.graph.node)} nodes, opset {convert.OPSET}")
     # The engine needs a manifest to know its shapes; this one is not yet the final seal.
     engine = Engine(Bundle(stage, write_manifest(stage, parity={}, **facts)))

@@ -8,6 +8,7 @@ import onnx
 
 from export.cleanup import clean
 from export.graph import Graph
+from export.optimise import optimise
 
 # Opset 18 is what tf2onnx 1.17 writes at most; every ONNX Runtime since 1.14 reads it.
 OPSET = 18
@@ -38,6 +39,7 @@ def to_onnx(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelPro
     graph = Graph(raw)
     _name_ends(graph, source, answer)
     clean(graph)
+    optimise(graph)
     made = graph.model()
     onnx.helper.set_model_props(made, {"denoiser.model": name, **metadata})
     onnx.checker.check_model(made, full_check=True)

@@ -20,7 +20,7 @@ class Graph:
     """The graph of one model, with its initializers as numpy arrays."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._opset = model.opset_import[0].version
+        self.opset = model.opset_import[0].version
         self._ir_version = model.ir_version
         self.inputs = list(model.graph.input)
         self.outputs = list(model.graph.output)
@@ -119,7 +119,7 @@ class Graph:
         )
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", self._opset)],
+            opset_imports=[helper.make_opsetid("", self.opset)],
             ir_version=self._ir_version,
             producer_name="denoiser",
         )

@@ -58,6 +58,7 @@ class Manifest:
         training: settings, data and noise of the run, as its `config.json` has them.
         quality: figures on the test split, as the run's `metrics.json` has them.
         parity: the largest differences found at export, and their limits.
+        chunks: model → images that the engine computes at once; a rule on its cost chose it.
         tools: versions of what made it.
         created: ISO 8601, UTC.
     """
@@ -70,6 +71,7 @@ class Manifest:
     training: dict[str, Any]
     quality: dict[str, Any]
     parity: dict[str, Any]
+    chunks: dict[str, int]
     tools: dict[str, str]
     created: str
     schema_version: int = field(default=SCHEMA_VERSION)
@@ -185,9 +187,13 @@ class Bundle:
 
 def _check_kinds(manifest: Manifest) -> None:
     """Raise TypeError for a field of the wrong kind, also inside `files`."""
-    kinds = {"name": str, "fingerprint": str, "latent_size": int, "training": dict, "quality": dict,
-             "parity": dict, "tools": dict, "created": str, "schema_version": int}  # fmt: skip
+    kinds: dict[str, type] = dict.fromkeys(("name", "fingerprint", "created"), str)
+    kinds |= dict.fromkeys(("latent_size", "schema_version"), int)
+    kinds |= dict.fromkeys(("training", "quality", "parity", "chunks", "tools"), dict)
     values = [(name, getattr(manifest, name), kind) for name, kind in kinds.items()]
+    values += [(f"chunks of {name}", size, int) for name, size in manifest.chunks.items()]
+    if any(size < 1 for size in manifest.chunks.values() if isinstance(size, int)):
+        raise ValueError("chunks below 1")
     for name, facts in manifest.files.items():
         values += [(f"{name} sha256", facts.sha256, str), (f"{name} bytes", facts.bytes, int)]
     for name, value, kind in values:
@@ -214,6 +220,7 @@ def write_manifest(
     parity: dict[str, Any],
     tools: dict[str, str],
     created: str,
+    chunks: dict[str, int] | None = None,
 ) -> Manifest:
     """Seal `folder`: hash every file in it and write `manifest.json` beside them."""
     files = {
@@ -228,6 +235,7 @@ def write_manifest(
         training=training,
         quality=quality,
         parity=parity,
+        chunks=chunks or {},
         tools=tools,
         created=created,
     )

@@ -19,9 +19,11 @@ from service.bundle import MODELS, Bundle, Manifest
 from service.errors import BundleDamagedError, DtypeError, InputError, RangeError, ShapeError
 from service.pool import Call, Pool, usable_cores
 
-# Images in one chunk. The article's largest activation is 50 kB an image, so 16 of them and the
-# weights stay inside 1 MiB of L2; `make bench` shows the rate by chunk size.
+# Images in one chunk where the manifest names no number (export/cost.py has the rule).
 CHUNK = 16
+
+# A call of fewer images is not worth waking a second thread for (benchmarks/LOG.md).
+SHARED_FROM = 4
 
 # Golden answers were computed on another machine, perhaps with other vector units: float32 sums in
 # another order differ in the last digits, a damaged model differs in the first.
@@ -100,7 +102,7 @@ class Engine:
     ) -> Future[np.ndarray]:
         """Start one of the models ("encoder", "decoder", "autoencoder") on `rows`.
 
-        A chunk's worth of rows is computed before this returns; more goes to the pool. Cancelling
+        What is one chunk is computed before this returns; more goes to the pool. Cancelling
         the future drops what has not begun.
 
         Raises:
@@ -116,12 +118,13 @@ class Engine:
         answer = np.empty((len(rows), *network.row_shape), answer_dtype)
         check = _finite_latents if model == "decoder" else _unit_images
 
+        chunks, size = self._cut(len(rows), self.manifest.chunks.get(model, CHUNK))
+
         def run(index: int) -> None:
-            chunk = slice(index * CHUNK, (index + 1) * CHUNK)
+            chunk = slice(index * size, (index + 1) * size)
             result = network(check(rows[chunk]))
             answer[chunk] = result if answer_dtype != np.uint8 else np.rint(result * 255)
 
-        chunks = -(-len(rows) // CHUNK)
         if chunks > 1:
             return self._pool.submit(Call(run, chunks=chunks, answer=answer))
         done: Future[np.ndarray] = Future()
@@ -132,6 +135,19 @@ class Engine:
         except RangeError as exc:
             done.set_exception(exc)
         return done
+
+    def _cut(self, rows: int, size: int) -> tuple[int, int]:
+        """How many chunks a call becomes, and the rows in each.
+
+        A call of few chunks is cut evenly into a multiple of the threads, so that none waits for
+        the last one's chunk; in a call of many that is a small part of the whole.
+        """
+        chunks = -(-rows // size)
+        if self.threads > 1 and rows >= SHARED_FROM and chunks < 4 * self.threads:
+            chunks = min(rows // 2, -(-chunks // self.threads) * self.threads)
+            size = -(-rows // chunks)
+            chunks = -(-rows // size)
+        return chunks, size
 
     def _check(self, model: str, rows: np.ndarray) -> None:
         """Refuse rows of the wrong dtype or shape."""

@@ -49,6 +49,9 @@ OPERATIONS = {
     "/denoise": Operation("autoencoder", "images", "images", _IMAGES_IN, _IMAGES_OUT),
 }
 
+# A few kilobytes of PNG may claim millions of pixels, and fitting decodes them all: some seconds.
+MAX_FITTED = 2**27
+
 # What a client gets that names no format: the one it sent, where that can hold the answer.
 _ANSWERS = {FORM: ZIP}
 
@@ -170,6 +173,13 @@ def _decode_form(
 ) -> Rows:
     """Every part is a PNG; a fault names the part it is in."""
     parts = multipart.decode(body, content_type, max_parts=max_rows)
+    area = sum(png.pixels(part.data) for part in parts)
+    if options.fit and area > MAX_FITTED:
+        raise TooLargeError(
+            f"{area:,} pixels to be fitted",
+            expected=f"at most {MAX_FITTED:,} in one request",
+            todo="Shrink the images, or send fewer at a time.",
+        )
     images = np.empty((len(parts), *spec.shape), np.uint8)
     for index, part in enumerate(parts):
         try:

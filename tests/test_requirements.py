@@ -38,7 +38,11 @@ def test_every_pin_has_a_hash_and_no_address(name: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_declared_package_is_pinned(name: str) -> None:
-    groups = {"serve": ["serve"], "train": ["serve", "train"], "dev": ["serve", "train", "dev"]}
+    groups = {
+        "serve": ["serve"],
+        "train": ["serve", "train"],
+        "dev": ["serve", "train", "dev"],
+    }
     for group in groups[name]:
         for requirement in declared()[group]:
             package = re.split(r"[<>=;\[ ]", requirement)[0]
@@ -72,7 +76,7 @@ def test_make_lock_gives_the_same_pins(tmp_path: Path) -> None:
     if "error sending request" in done.stderr or "Failed to fetch" in done.stderr:
         pytest.skip("the package index cannot be reached")
     assert done.returncode == 0, done.stderr
-    for name in SETS:
+    for name in (*SETS, "bench", "peers"):
         made = (tmp_path / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
         kept = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
         assert made == kept, f"requirements/{name}.txt is not what pyproject.toml gives"

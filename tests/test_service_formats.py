@@ -283,3 +283,19 @@ def test_an_operation_reads_and_writes_what_it_can_hold() -> None:
         pictures = {PNG, FORM, ZIP}
         assert not pictures & set(operation.reads) or operation.source == "images"
         assert not pictures & set(operation.writes) or operation.answer == "images"
+
+
+def test_a_form_of_huge_images_to_be_fitted_is_refused_by_their_headers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = png.encode(np.zeros((64, 64, 1), np.uint8))
+    parts = b"".join(
+        b"--x\r\nContent-Disposition: form-data\r\n\r\n" + image + b"\r\n" for _ in "ab"
+    )
+    body, spec = parts + b"--x--\r\n", RowSpec("images", (8, 8, 1))
+    how: Any = {"content_type": f"{FORM}; boundary=x", "max_rows": 9}
+    fitted = formats.decode(body, FORM, spec, options=Options(fit="contain"), **how)
+    assert fitted.array.shape == (2, 8, 8, 1)
+    monkeypatch.setattr(formats, "MAX_FITTED", 2 * 64 * 64 - 1)
+    with pytest.raises(TooLargeError, match="8,192 pixels"):
+        formats.decode(body, FORM, spec, options=Options(fit="contain"), **how)

@@ -57,6 +57,13 @@ def decode(body: bytes, spec: RowSpec, *, fit: Fit | None = None, invert: bool =
     return np.asarray(prepared, np.uint8).reshape(1, height, width, channels)
 
 
+def pixels(body: bytes) -> int:
+    """Width × height as a PNG's header claims; 0 where there is no such header."""
+    if len(body) < 24 or body[12:16] != b"IHDR":
+        return 0
+    return int.from_bytes(body[16:20], "big") * int.from_bytes(body[20:24], "big")
+
+
 def encode(image: Array) -> bytes:
     """uint8 (H, W, C) as a grey (C = 1) or RGB (C = 3) PNG."""
     stream = io.BytesIO()

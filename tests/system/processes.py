@@ -67,9 +67,11 @@ def serving(
     command = command or [
         str(SERVING / "bentoml"), "serve", *target, "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
+    # A home of its own: BentoML keeps its processes' metrics there, and empties it at each start.
+    variables = {"BENTOML_HOME": str(folder / f"bentoml-{port}"), **(settings or {})}
     with output.open("wb") as sink:
         process = subprocess.Popen(
-            command, cwd=cwd, env=environment(settings), stdout=sink, stderr=subprocess.STDOUT
+            command, cwd=cwd, env=environment(variables), stdout=sink, stderr=subprocess.STDOUT
         )
     server = Server(url, process, output)
     try:

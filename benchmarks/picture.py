@@ -1,0 +1,168 @@
+"""The README's pictures. Each is drawn from the JSON's content alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+INK, FAINT = "#222222", "#8a8a8a"
+FLOOR = 0.01  # MiB; less does not show among pages
+OURS = "Engine (ours)"
+STYLES = {
+    OURS: ("#c8402f", "-", 2.8),
+    "ONNX Runtime": ("#2f6db5", "-", 1.6),
+    "OpenVINO f32 throughput": ("#3b8f5b", "-", 1.6),
+    "OpenVINO f32 latency": ("#3b8f5b", "--", 1.6),
+    "OpenVINO bf16 throughput": ("#8b6fb8", "-", 1.6),
+    "OpenVINO bf16 latency": ("#8b6fb8", "--", 1.6),
+    "Keras predict": ("#d99a2b", "-", 1.6),
+    "TensorFlow XLA": ("#7c5a3c", "-", 1.6),
+}
+
+
+def rates(result: dict[str, Any], path: Path) -> Path:
+    """Denoised images per second by batch size, every runtime, the limit as a line."""
+    denoise = result["results"]["denoise"]
+    figure = Figure(figsize=(9.6, 5.4), layout="constrained")
+    axes = figure.subplots()
+    ends = []
+    for name, by_batch in denoise["sweep"].items():
+        color, line, width = STYLES.get(name, (FAINT, "-", 1.6))
+        points = {int(batch): facts["images_per_second"] for batch, facts in by_batch.items()}
+        if name == OURS:  # the headline's one call is its last point
+            points[result["images"]] = denoise["peers"][OURS]["images_per_second"]
+        batches = sorted(points)
+        middle = np.array([points[batch]["median"] for batch in batches])
+        axes.plot(batches, middle, line, color=color, lw=width, marker="o", ms=width + 2, zorder=3)
+        low = [points[batch]["low"] for batch in batches]
+        high = [points[batch]["high"] for batch in batches]
+        axes.vlines(batches, low, high, color=color, alpha=0.35, lw=1.2, zorder=2)
+        ends.append((name, batches[-1], middle[-1], color))
+    limit = denoise["peers"]["GEMM peak"]["images_per_second"]["median"]
+    axes.axhline(limit, color=INK, lw=1.2, ls=(0, (6, 3)))
+    flop = 2 * result["multiply_adds"]["denoise"]["needed"] / 1e6
+    axes.annotate(
+        f"limit: {limit:,.0f} = GEMM peak ÷ {flop:.1f} MFLOP",
+        (1, limit),
+        (0, 5),
+        textcoords="offset points",
+        color=INK,
+        fontsize=9.5,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
+        zorder=4,
+    )
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(0.85, max(at for _, at, _, _ in ends) * 14)
+    drawn = [float(np.asarray(line.get_ydata()).max()) for line in axes.get_lines()]
+    top = max(limit, *drawn) * 1.12
+    axes.set_ylim(0, top)
+    _label_ends(axes, ends, gap=top * 0.047)
+    ticks = sorted({int(b) for by_batch in denoise["sweep"].values() for b in by_batch})
+    axes.set_xticks([tick for tick in ticks if tick not in (32,)])
+    axes.set_xlabel("images in one call (batch size)")
+    axes.set_title(
+        f"Denoised images per second on {result['machine']['cores']} cores "
+        f"({result['machine']['cpu']})",
+        loc="left",
+        color=INK,
+        fontsize=13,
+    )
+    _tidy(axes)
+    return _save(figure, path)
+
+
+def growth(result: dict[str, Any], path: Path) -> Path:
+    """Time of one call by its images, beside a straight line, and the memory it needs."""
+    rows = result["growth"]
+    images = [row["images"] for row in rows]
+    figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+
+    seconds = [sorted(row["seconds"])[len(row["seconds"]) // 2] for row in rows]
+    slope = seconds[-1] / images[-1]
+    left.plot(images, [slope * count for count in images], color=FAINT, lw=1.2, ls=(0, (6, 3)))
+    left.plot(images, seconds, color=STYLES[OURS][0], lw=2.4, marker="o")
+    left.annotate(
+        "in proportion",
+        (images[0], slope),
+        (8, -2),
+        textcoords="offset points",
+        color=FAINT,
+        fontsize=9.5,
+        va="top",
+    )
+    left.set_yscale("log")
+    left.set_title("Seconds for one call", loc="left", color=INK, fontsize=12)
+
+    held = [(row["input_bytes"] + row["answer_bytes"]) / 2**20 for row in rows]
+    extra = [max(row["extra_bytes"] / 2**20, FLOOR) for row in rows]
+    right.plot(images, held, color=FAINT, lw=1.2, ls=(0, (6, 3)))
+    right.plot(images, extra, color=STYLES[OURS][0], lw=2.4, marker="o")
+    right.annotate(
+        "images and answer themselves",
+        (images[-1], held[-1]),
+        (-6, 0),
+        textcoords="offset points",
+        ha="right",
+        color=FAINT,
+        fontsize=9.5,
+    )
+    right.annotate(
+        "engine's own",
+        (images[-1], extra[-1]),
+        (-2, 8),
+        textcoords="offset points",
+        ha="right",
+        color=STYLES[OURS][0],
+        fontsize=9.5,
+    )
+    right.set_yscale("log")
+    right.set_title("MiB of memory", loc="left", color=INK, fontsize=12)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xlabel("images in one call")
+        _tidy(axes, plain_y=False)
+    return _save(figure, path)
+
+
+def _label_ends(axes: Axes, ends: list[tuple[str, int, float, str]], *, gap: float) -> None:
+    """Names at the right of their lines, moved apart where they would overlap."""
+    right = max(at for _, at, _, _ in ends)
+    below = -gap
+    for name, at, value, color in sorted(ends, key=lambda end: end[2]):
+        below = max(value, below + gap)
+        axes.annotate(
+            name,
+            (at, value),
+            (right * 1.35, below),
+            color=color,
+            fontsize=9.5,
+            fontweight="bold" if name == OURS else "normal",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.5, "alpha": 0.5},
+        )
+
+
+def _tidy(axes: Axes, *, plain_y: bool = True) -> None:
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if plain_y:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.grid(axis="y", color="#e6e6e6", lw=0.8, zorder=0)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9.5, length=0)
+    axes.xaxis.label.set_color(INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#bbbbbb")
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160, facecolor="white")
+    return path

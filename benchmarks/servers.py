@@ -1,0 +1,112 @@
+"""Servers to measure: started on free loopback ports, waited for, ended by their process id."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / ".venv-peers" / "bin" / "python"
+
+
+@contextmanager
+def ours(bundle: Path, log: Path, *, workers: int, threads: int) -> Iterator[str]:
+    """`bentoml serve` with the given workers and engine threads; yields its address."""
+    port = _free_port()
+    settings = {
+        "DENOISER_BUNDLE": str(bundle),
+        "DENOISER_WORKERS": str(workers),
+        "DENOISER_THREADS": str(threads),
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    command = [
+        str(Path(sys.executable).with_name("bentoml")), "serve", "service.app:Denoiser",
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    with _running(command, settings, log, port, "/readyz"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def fastapi(model: Path, log: Path, *, workers: int) -> Iterator[str]:
+    """The hand-written FastAPI app under uvicorn, with uvloop and httptools."""
+    port = _free_port()
+    command = [
+        str(PEERS), "-m", "uvicorn", "benchmarks.http_peers.fastapi_app:app", "--port", str(port),
+        "--workers", str(workers), "--no-access-log", "--loop", "uvloop", "--http", "httptools",
+    ]  # fmt: skip
+    with _running(command, {"PEER_MODEL": str(model)}, log, port, "/readyz"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def mlserver(model: Path, folder: Path, *, workers: int) -> Iterator[str]:
+    """MLServer with that many parallel workers, metrics and gRPC on ports of their own."""
+    port = _free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "host": "127.0.0.1",
+        "http_port": port,
+        "grpc_port": _free_port(),
+        "metrics_port": _free_port(),
+        "parallel_workers": workers,
+        "debug": False,
+    }
+    described = {
+        "name": "autoencoder",
+        "implementation": "benchmarks.http_peers.mlserver_model.Denoiser",
+    }
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "model-settings.json").write_text(json.dumps(described))
+    command = [str(PEERS.with_name("mlserver")), "start", str(folder)]
+    environment = {"PEER_MODEL": str(model), "PYTHONPATH": str(ROOT)}
+    with _running(command, environment, folder / "log", port, "/v2/models/autoencoder/ready"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(
+    command: Sequence[str], extra: Mapping[str, str], log: Path, port: int, ready: str
+) -> Iterator[None]:
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("DENOISER_")}
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**clean, **extra}, stdout=sink, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait(process, f"http://127.0.0.1:{port}{ready}", log)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"no server at {url}:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,75 @@
+"""What one benchmark run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import SETTLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one run; the numbers of images and rounds follow from `quick`.
+
+    Attributes:
+        bundle: whose network (image shape, filters, latent size) is measured. Where it does not
+            exist, the preset's default network for 28×28×1 images.
+        run: a run folder whose weights every runtime gets; None for random ones from `seed`.
+        out: folder of JSON and pictures.
+        quick: a few seconds and small numbers, to see that everything works.
+        seed: of the random weights and images.
+    """
+
+    bundle: Path
+    run: Path | None = None
+    out: Path = Path("benchmarks/results")
+    quick: bool = False
+    seed: int = 0
+
+    @property
+    def images(self) -> int:
+        """Images in the headline comparison."""
+        return 256 if self.quick else 10_000
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the headline comparison."""
+        return 2 if self.quick else 11
+
+    @property
+    def sweep_rounds(self) -> int:
+        """Rounds of the sweep over batch sizes, where many candidates share the time."""
+        return 2 if self.quick else 3
+
+    @property
+    def sweep_images(self) -> int:
+        """Images in one timing of the sweep, for batches that are no larger."""
+        return 64 if self.quick else 1_024
+
+    @property
+    def wire_rounds(self) -> int:
+        """Rounds of the comparison over HTTP."""
+        return 1 if self.quick else 7
+
+    @property
+    def settle(self) -> float:
+        """Seconds of quiet before each timed call."""
+        return 0.0 if self.quick else SETTLE
+
+    @property
+    def gemm_flops(self) -> float:
+        """FLOPs in one timing of one matrix product."""
+        return 5e7 if self.quick else 4e9
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """Batch sizes of the sweep."""
+        return (1, 32) if self.quick else (1, 4, 16, 64, 256, 1024)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Images in one call, for the growth of time and memory."""
+        if self.quick:
+            return (1, 100, 1_000)
+        return (1, 10, 100, 1_000, 10_000, 100_000, 200_000, 1_000_000)
