@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -165,6 +167,24 @@ def test_bentoml_s_client_works(server: Server, golden: dict[str, np.ndarray]) -
     assert done.returncode == 0, done.stderr
     latents = np.array(json.loads(done.stdout)["latents"])
     np.testing.assert_allclose(latents, golden["latents"], atol=1e-3)
+
+
+def test_every_curl_of_the_readme_answers(server: Server, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    curls = re.findall(r"^curl -s .+$", readme, re.M)
+    assert len(curls) >= 5
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for curl in curls:
+        line = curl.replace("curl -s", "curl -sS --fail", 1)
+        line = line.replace("http://127.0.0.1:3000", server.url)
+        subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True)
+    with zipfile.ZipFile(tmp_path / "clean.zip") as archive:
+        assert len(archive.namelist()) == 2
+    for name in ("clean.png", "mean.png"):
+        with Image.open(tmp_path / name) as image:
+            assert image.size == (28, 28)
 
 
 def test_plain_bentoml_serve_in_the_project_s_root(tmp_path: Path) -> None:
