@@ -23,7 +23,6 @@ from service.engine import Engine
 from service.errors import DenoiserError
 from service.gateway import Gateway
 from service.metrics import Metrics
-from service.pool import usable_cores
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ class GatedService(bentoml.Service[Any]):
         # In a container BentoML leaves a worker that died dead, so that the orchestrator may
         # replace the container; but it goes on answering /readyz from the others, or from none.
         os.environ.pop("BENTOML_CONTAINERIZED", None)
-        self.config["workers"] = settings.workers
+        self.config["workers"] = settings.worker_count
         self.config["http"] = {"host": settings.host, "port": settings.port}
         # BentoML's folder of metrics is one for all servers of a user, emptied by each that starts.
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # a worker has it from its parent
@@ -121,8 +120,7 @@ class Denoiser:
 
     def __init__(self) -> None:
         settings = Settings.from_environment()
-        share = max(1, usable_cores() // settings.workers)
-        self.engine = Engine.load(settings.bundle, threads=settings.threads or share)
+        self.engine = Engine.load(settings.bundle, threads=settings.thread_count)
 
     @bentoml.on_deployment
     @staticmethod

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from service.errors import SettingsError
+from service.pool import usable_cores
 
 PREFIX = "DENOISER_"
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, or the source folder of a bento
@@ -78,7 +79,9 @@ class Settings:
     bundle: Path = _setting(ROOT / "bundles/mnist", _folder, "folder of the bundle to serve")
     host: str = _setting("127.0.0.1", _address, "address to bind, unless `--host` names one")
     port: int = _setting(3000, _number(1, 65535), "port to bind, unless `--port` names one")
-    workers: int = _setting(1, _number(1, 256), "worker processes, each with its own engine")
+    workers: int = _setting(
+        0, _number(0, 256), "worker processes; 0: one for each usable core, at most 4"
+    )
     threads: int = _setting(
         0, _number(0, 1024), "engine threads in each worker; 0: the usable cores, shared by workers"
     )
@@ -104,6 +107,16 @@ class Settings:
         (), _origins, "origins whose pages may call, separated by commas; none: no CORS headers"
     )
     docs: bool = _setting(True, _switch, "`on`: /docs.json, /schema.json and the page at /")
+
+    @property
+    def worker_count(self) -> int:
+        """Worker processes to start: as set, or one for each core up to 4 (150 MB each)."""
+        return self.workers or min(4, usable_cores())
+
+    @property
+    def thread_count(self) -> int:
+        """Engine threads in each worker: as set, or this worker's share of the cores."""
+        return self.threads or max(1, usable_cores() // self.worker_count)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -80,7 +80,7 @@ def test_each_variable_sets_its_field_alone(
         ("DENOISER_HOST", "127.0.0.1:3000"),
         ("DENOISER_PORT", "0"),
         ("DENOISER_PORT", "65536"),
-        ("DENOISER_WORKERS", "0"),
+        ("DENOISER_WORKERS", "-1"),
         ("DENOISER_WORKERS", "257"),
         ("DENOISER_CONCURRENCY", "0"),
         ("DENOISER_TIMEOUT", "0"),
@@ -148,3 +148,12 @@ def test_the_environment_is_read_when_asked_and_not_before(
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Settings().threads = 3  # type: ignore[misc]
+
+
+def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, workers, threads in [(1, 1, 1), (2, 2, 1), (4, 4, 1), (16, 4, 4)]:
+        monkeypatch.setattr("service.settings.usable_cores", lambda cores=cores: cores)
+        assert (Settings().worker_count, Settings().thread_count) == (workers, threads)
+    chosen = Settings(workers=2, threads=3)
+    assert (chosen.worker_count, chosen.thread_count) == (2, 3)
+    assert Settings(workers=2).thread_count == 8

@@ -68,7 +68,12 @@ def serving(
         str(SERVING / "bentoml"), "serve", *target, "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     # A home of its own: BentoML keeps its processes' metrics there, and empties it at each start.
-    variables = {"BENTOML_HOME": str(folder / f"bentoml-{port}"), **(settings or {})}
+    # One worker unless a test asks for more, so that limits of a worker are limits of the server.
+    variables = {
+        "BENTOML_HOME": str(folder / f"bentoml-{port}"),
+        "DENOISER_WORKERS": "1",
+        **(settings or {}),
+    }
     with output.open("wb") as sink:
         process = subprocess.Popen(
             command, cwd=cwd, env=environment(variables), stdout=sink, stderr=subprocess.STDOUT
