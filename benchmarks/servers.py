@@ -59,6 +59,7 @@ def mlserver(model: Path, folder: Path, *, workers: int) -> Iterator[str]:
         "http_port": port,
         "grpc_port": _free_port(),
         "metrics_port": _free_port(),
+        "metrics_dir": str(folder / "metrics"),
         "parallel_workers": workers,
         "debug": False,
     }
