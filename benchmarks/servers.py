@@ -38,6 +38,24 @@ def ours(bundle: Path, log: Path, *, workers: int, threads: int) -> Iterator[str
 
 
 @contextmanager
+def plain_bentoml(model: Path, log: Path, *, workers: int) -> Iterator[str]:
+    """BentoML with its own endpoints and a mounted app, without our gateway."""
+    port = _free_port()
+    settings = {
+        "PEER_MODEL": str(model),
+        "PEER_WORKERS": str(workers),
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(log.with_suffix(".home")),
+    }
+    command = [
+        str(Path(sys.executable).with_name("bentoml")), "serve",
+        "benchmarks.http_peers.bentoml_plain:Plain", "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    with _running(command, settings, log, port, "/readyz"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
 def fastapi(model: Path, log: Path, *, workers: int) -> Iterator[str]:
     """The hand-written FastAPI app under uvicorn, with uvloop and httptools."""
     port = _free_port()

@@ -98,6 +98,9 @@ def _start(material: Material, folder: Path, stack: ExitStack) -> dict[str, str]
             servers.ours, bundle, folder / "b.log", workers=cores, threads=1
         ),
     }
+    start[f"BentoML, {cores} workers"] = partial(
+        servers.plain_bentoml, plain, folder / "d.log", workers=cores
+    )
     if servers.PEERS.exists():
         start[f"FastAPI, {cores} workers"] = partial(
             servers.fastapi, plain, folder / "c.log", workers=cores
@@ -109,23 +112,32 @@ def _start(material: Material, folder: Path, stack: ExitStack) -> dict[str, str]
 
 
 def _single(urls: Mapping[str, str], pixels: Array, rows: Array) -> dict[str, Case]:
+    cases = _batches(urls, pixels, rows)
+    for label, url in urls.items():
+        if label.startswith("BentoML"):
+            for route, how in (("each", "ndarray JSON"), ("batched", "ndarray JSON, batched")):
+                cases[f"{label}, {how}"] = _ndarray_case(f"{url}/{route}", rows)
+    return cases
+
+
+def _batches(urls: Mapping[str, str], pixels: Array, rows: Array) -> dict[str, Case]:
     cases = {}
     for label, url in urls.items():
-        if not label.startswith("MLServer"):
+        if label.startswith("BentoML"):
+            cases[f"{label}, mounted app, npy"] = _npy_case(f"{url}/mounted", pixels)
+        elif not label.startswith("MLServer"):
             cases[f"{label}, npy"] = _npy_case(url, pixels)
         if label.startswith("ours"):
             cases[f"{label}, V2 binary"] = _v2_binary(url, pixels)
     return cases
 
 
-def _batches(urls: Mapping[str, str], pixels: Array, rows: Array) -> dict[str, Case]:
-    return _single(urls, pixels, rows)
-
-
 def _json(urls: Mapping[str, str], pixels: Array, rows: Array) -> dict[str, Case]:
     cases = {}
     for label, url in urls.items():
-        if not label.startswith("FastAPI"):
+        if label.startswith("BentoML"):
+            cases[f"{label}, ndarray JSON"] = _ndarray_case(f"{url}/each", rows)
+        elif not label.startswith("FastAPI"):
             cases[f"{label}, V2 JSON"] = _v2_json(url, rows)
         if label.startswith("ours"):
             cases[f"{label}, JSON"] = _json_case(url, rows)
@@ -146,6 +158,14 @@ def _json_case(url: str, rows: Array) -> Case:
 
     body = orjson.dumps({"images": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
     return Case(f"{url}/denoise", body, {"Content-Type": "application/json"}, read)
+
+
+def _ndarray_case(url: str, rows: Array) -> Case:
+    def read(body: bytes) -> Array:
+        return np.array(orjson.loads(body), np.float32)
+
+    body = orjson.dumps({"images": rows}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Case(url, body, {"Content-Type": "application/json"}, read)
 
 
 def _v2_request(datatype: str, shape: tuple[int, ...], **tensor: Any) -> bytes:
