@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.system.conftest import require_serving
-from tests.system.processes import ROOT, SERVING, Server, environment, serving
+from tests.system.processes import ROOT, Server, environment, serving
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("bentoml")
     offline = {"BENTOML_HOME": str(home), "PIP_NO_INDEX": "1", "UV_OFFLINE": "1"}
     done = subprocess.run(
-        [SERVING / "bentoml", "build", "--version", "test"],
+        # BentoML builds with uv, which the development environment has and serving does not need.
+        [Path(sys.executable).with_name("bentoml"), "build", "--version", "test"],
         cwd=ROOT,
         env=environment(offline),
         capture_output=True,
