@@ -190,8 +190,9 @@ def test_every_curl_of_the_readme_answers(server: Server, tmp_path: Path) -> Non
 def test_plain_bentoml_serve_in_the_project_s_root(tmp_path: Path) -> None:
     require_serving()
     port = free_port()
-    command = [str(SERVING / "bentoml"), "serve", "--host", "127.0.0.1", "--port", str(port)]
-    with serving(tmp_path, command=command, port=port) as running:
+    command = [str(SERVING / "bentoml"), "serve"]  # bentofile.yaml names the service
+    settings = {"DENOISER_HOST": "127.0.0.1", "DENOISER_PORT": str(port)}
+    with serving(tmp_path, command=command, port=port, settings=settings) as running:
         assert httpx.get(f"{running.url}/model").json()["name"] == "mnist"
 
 
