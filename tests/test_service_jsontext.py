@@ -270,3 +270,10 @@ def test_one_channel_images_read_as_by_the_book(count: int, spaces: bool, data: 
 def test_rows_behind_the_rows_are_no_json(rows: bytes) -> None:
     with pytest.raises(MalformedError):
         jsontext.decode(b'{"images":%s}' % rows, SMALL)
+
+
+@pytest.mark.parametrize("size", [3, 400_000])
+def test_empty_lists_are_a_wrong_shape_and_not_broken_json(size: int) -> None:
+    body = b'{"images":[' + b",".join([b"[]"] * size) + b"]}"
+    with pytest.raises(ShapeError):
+        jsontext.decode(body, RowSpec("images", (28, 28, 1)))

@@ -34,8 +34,7 @@ def decode(body: bytes, spec: RowSpec) -> Array:
     if len(body) > 2 * PIECE:
         return _decode_in_pieces(body, spec)
     _refuse_booleans(body, spec)
-    folded = _without_channel(body, spec)
-    message = _loads(folded or body, spec)
+    message, folded = _parse(body, spec)
     if not isinstance(message, dict) or set(message) != {spec.kind}:
         found = sorted(map(str, message)) if isinstance(message, dict) else type(message).__name__
         raise MalformedError(
@@ -52,7 +51,7 @@ def decode(body: bytes, spec: RowSpec) -> Array:
         )
     if not values:
         return np.empty((0, *spec.shape), np.float32)
-    return spec.conform(_numbers(_unfolded(values, spec) if folded else values, spec))
+    return spec.conform(_array(values, spec, folded=folded))
 
 
 def encode(rows: Array, key: str, names: Sequence[str] = ()) -> bytes:
@@ -131,9 +130,13 @@ def _decode_in_pieces(body: bytes, spec: RowSpec) -> Array:
 
 
 def _piece_numbers(piece: bytes, spec: RowSpec) -> Array:
-    folded = _without_channel(piece, spec)
-    values = _loads(folded or piece, spec)
-    return _numbers(_unfolded(values, spec) if folded else values, spec)
+    values, folded = _parse(piece, spec)
+    return _array(values, spec, folded=folded)
+
+
+def _array(values: list[Any], spec: RowSpec, *, folded: bool) -> Array:
+    """What was parsed as float32; a channel axis that was folded away is there again."""
+    return _numbers(_unfolded(values, spec), spec)[..., None] if folded else _numbers(values, spec)
 
 
 def _unfolded(values: list[Any], spec: RowSpec) -> list[Any]:
@@ -187,6 +190,17 @@ def _refuse_booleans(body: bytes, spec: RowSpec) -> None:
             expected="nested lists of numbers",
             todo="Send 1 and 0.",
         )
+
+
+def _parse(text: bytes, spec: RowSpec) -> tuple[Any, bool]:
+    """What the text says, and whether its channel axis was folded away."""
+    folded = _without_channel(text, spec)
+    if folded is not None:
+        try:
+            return orjson.loads(folded), True
+        except orjson.JSONDecodeError:
+            pass  # the parser's word on the text as it came is the one that helps
+    return _loads(text, spec), False
 
 
 def _loads(text: bytes, spec: RowSpec) -> Any:
