@@ -47,14 +47,21 @@ def _fold(graph: Graph, gemm: onnx.NodeProto) -> bool:
     found = next(
         (c for op in _CONVOLUTIONS if (c := graph.chain(gemm, "Gemm", "Reshape", op))), None
     )
-    if found is None or any(name not in graph.constants for name in gemm.input[1:]):
+    if found is None:
         return False
     convolution = found[-1]
+    if any(name not in graph.constants for node in found for name in node.input[1:]):
+        return False
+    # onnx.reference, which `_as_matrix` evaluates with, gets these two wrong.
+    if convolution.op_type == "ConvTranspose" and (
+        attribute(convolution, "group", 1) != 1 or attribute(convolution, "output_shape")
+    ):
+        return False
     shapes = graph.shapes()
     made = [side or 0 for side in shapes[convolution.output[0]][1:]]
     taken = [side or 0 for side in shapes[convolution.input[0]][1:]]
-    weights = graph.constants.get(convolution.input[1])
-    if weights is None or 0 in made or 0 in taken or attribute(gemm, "transB", 0):
+    weights = graph.constants[convolution.input[1]]
+    if 0 in made or 0 in taken or attribute(gemm, "transB", 0):
         return False
     size = len(graph.constants[gemm.input[1]])
     positions = taken if convolution.op_type == "ConvTranspose" else made

@@ -33,6 +33,8 @@ def split_last_upsampling(graph: Graph) -> None:
     their channels, which costs what the phases save (benchmarks/LOG.md).
     """
     for node in list(graph.nodes):
+        if node not in graph.nodes:  # part of what was rewritten before
+            continue
         for activation in ELEMENTWISE:
             found = graph.chain(node, "ConvTranspose", activation, "ConvTranspose")
             if found:
@@ -52,17 +54,19 @@ class _Layer:
     def of(cls, graph: Graph, node: onnx.NodeProto) -> _Layer | None:
         """The layer, or None where it is of another kind than the rewriting is for."""
         weights = graph.constants.get(node.input[1])
+        if weights is None or weights.ndim != 4:
+            return None
         shapes = graph.shapes()
         taken, made = shapes[node.input[0]][2:], shapes[node.output[0]][2:]
         strides = list(attribute(node, "strides", [1, 1]))
         if (
-            weights is None
-            or None in taken
+            None in taken
             or strides[0] != strides[1]
             or attribute(node, "group", 1) != 1
             or list(attribute(node, "dilations", [1, 1])) != [1, 1]
             or list(attribute(node, "output_padding", [0, 0])) != [0, 0]
             or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
+            or attribute(node, "output_shape")  # the pads then follow from it
             or [side * strides[0] for side in taken if side is not None] != list(made)
         ):
             return None
