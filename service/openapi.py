@@ -53,10 +53,13 @@ def document(manifest: Manifest, settings: Settings) -> Json:
             **made.operations(),
             **made.protocol(),
             "/model": made.reading("The bundle's manifest"),
-            "/livez": _health("The process is alive"),
-            "/healthz": _health("The process is alive"),
-            "/readyz": _health("The model is loaded and verified"),
+            "/livez": made.health("The process is alive"),
+            "/healthz": made.health("The process is alive"),
+            "/readyz": made.health("The model is loaded and verified"),
             "/metrics": made.reading("Prometheus metrics", media_type="text/plain"),
+            "/docs.json": made.reading("This document"),
+            "/schema.json": made.reading("BentoML's own description, for its client"),
+            "/": made.reading("BentoML's page for trying the API", media_type="text/html"),
         },
         "components": components,
         **({"security": [{"key": []}]} if secured else {}),
@@ -111,8 +114,8 @@ class _Paths:
         }
         paths: Json = {
             "/v2": self.reading("Server metadata", v2_errors=True),
-            "/v2/health/live": _health("Alive", media_type=JSON),
-            "/v2/health/ready": _health("Ready", media_type=JSON),
+            "/v2/health/live": self.health("Alive", media_type=JSON, v2_errors=True),
+            "/v2/health/ready": self.health("Ready", media_type=JSON, v2_errors=True),
             "/v2/repository/index": {
                 "post": {
                     "operationId": "v2RepositoryIndex",
@@ -159,6 +162,14 @@ class _Paths:
                 "responses": self._responses(found, errors, v2_errors=v2_errors),
             }
         }
+
+    def health(
+        self, about: str, *, media_type: str = "text/plain", v2_errors: bool = False
+    ) -> Json:
+        """A path that answers GET without an API key."""
+        item = self.reading(about, media_type=media_type, v2_errors=v2_errors)
+        item["get"]["responses"].pop("401", None)
+        return {"get": {**item["get"], "security": []}}
 
     def _infer(self) -> Json:
         header = {
@@ -297,16 +308,6 @@ def _list(items: Json, length: int | None = None) -> Json:
     if length is None:
         return {"type": "array", "items": items}
     return {"type": "array", "items": items, "minItems": length, "maxItems": length}
-
-
-def _health(about: str, *, media_type: str = "text/plain") -> Json:
-    return {
-        "get": {
-            "summary": about,
-            "security": [],
-            "responses": {"200": {"description": about, "content": {media_type: {}}}},
-        }
-    }
 
 
 def _problem() -> Json:
