@@ -61,6 +61,7 @@ format: env  ## let ruff mend what it can
 
 bench: env $(VENV)/.bench $(VENV_PEERS)/.ready  ## the README's tables, peers in the same run
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.readme
 
 env: $(VENV)/.ready  ## .venv, with everything
 

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import agreement, limits, machine, picture, report
 from benchmarks.harness import Spread, Timing, interleave
 from benchmarks.material import Array, Material
-from benchmarks.peers import OURS, PEERS, Peer, Run
+from benchmarks.peers import OURS, OURS_INT8, PEERS, Peer, Run
 from benchmarks.settings import Settings
 from export import cost
 from service.bundle import MODELS
@@ -24,8 +24,8 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
     """Check, sweep the batch sizes, compare at the best of them; write JSON and picture."""
     facts = machine.facts()
     say(f"{facts['cpu']}, {facts['cores']} cores; {material.weights}\n")
-    present = [peer for peer in PEERS if peer.installed]
-    absent = [peer.name for peer in PEERS if not peer.installed]
+    present = [peer for peer in PEERS if peer.runs(material)]
+    absent = [peer.name for peer in PEERS if peer not in present]
     counted = _count(material)
     say(_counts_table(counted))
 
@@ -153,7 +153,8 @@ def _final(
         name: max(by_batch, key=lambda batch: by_batch[batch]["images_per_second"]["median"])
         for name, by_batch in sweep.items()
     }
-    best[OURS] = settings.images  # one call: cutting it is the engine's own business
+    for name in {OURS, OURS_INT8} & set(best):
+        best[name] = settings.images  # one call: cutting it is the engine's own business
     calls: dict[str, Callable[[], Any]] = {
         peer.name: partial(runner, rows, best[peer.name]) for peer, runner in opened.items()
     }

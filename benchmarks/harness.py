@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 # Idle threads of ONNX Runtime's default session and of OpenBLAS spin before they sleep. Whoever
-# comes next within 20 ms or so runs at half speed; after 100 ms at its own (see LOG.md).
+# comes next within 20 ms runs at about half speed, after 60 ms still slower (see LOG.md).
 SETTLE = 0.15
 
 

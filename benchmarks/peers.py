@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.material import Array, Material
+from service.bundle import PrecisionName
+from service.engine import Engine
 from service.pool import usable_cores
 
 Run = Callable[[Array, int], Array]
 OURS = "Engine (ours)"
+OURS_INT8 = "Engine int8 (ours)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Peer:
         tolerance: largest difference from Keras, absolute for images, for latents relative to
             the largest.
         batches: batch sizes it is asked for; None for every one of the sweep.
+        precision: of our bundle, that it needs.
     """
 
     name: str
@@ -40,15 +44,27 @@ class Peer:
     open: Callable[[Material, str], Run]
     tolerance: float = 1e-4
     batches: tuple[int, ...] | None = None
+    precision: PrecisionName = "float32"
 
     @property
     def installed(self) -> bool:
         return find_spec(self.package) is not None
 
+    def runs(self, material: Material) -> bool:
+        """Whether it can be measured here: installed, and the bundle has its precision."""
+        return self.installed and self.precision in material.engine.manifest.available
+
 
 def _engine(material: Material, model: str) -> Run:
     """Calls of `batch` images from one thread; the engine cuts each as it sees fit."""
-    engine = material.engine
+    return _called(material.engine, model)
+
+
+def _engine_int8(material: Material, model: str) -> Run:
+    return _called(Engine.load(material.bundle, precision="int8"), model)
+
+
+def _called(engine: Engine, model: str) -> Run:
     methods: dict[str, Callable[[Array], Array]] = {
         "encoder": engine.encode,
         "decoder": engine.decode,
@@ -155,6 +171,7 @@ def _in_turn(call: Callable[[Array], Array], rows: Array, batch: int) -> Array:
 
 PEERS = (
     Peer(OURS, "onnxruntime", _engine),
+    Peer(OURS_INT8, "onnxruntime", _engine_int8, tolerance=0.3, precision="int8"),
     Peer("Keras predict", "keras", _keras, batches=(1, 4, 32, 256, 1024)),
     Peer("TensorFlow XLA", "tensorflow", _xla),
     Peer("ONNX Runtime", "onnxruntime", _onnxruntime),

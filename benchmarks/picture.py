@@ -13,8 +13,10 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 INK, FAINT = "#222222", "#8a8a8a"
 FLOOR = 0.01  # MiB; less does not show among pages
 OURS = "Engine (ours)"
+OURS_INT8 = "Engine int8 (ours)"
 STYLES = {
     OURS: ("#c8402f", "-", 2.8),
+    OURS_INT8: ("#c8402f", "--", 2.2),
     "ONNX Runtime": ("#2f6db5", "-", 1.6),
     "OpenVINO f32 throughput": ("#3b8f5b", "-", 1.6),
     "OpenVINO f32 latency": ("#3b8f5b", "--", 1.6),
@@ -34,8 +36,8 @@ def rates(result: dict[str, Any], path: Path) -> Path:
     for name, by_batch in denoise["sweep"].items():
         color, line, width = STYLES.get(name, (FAINT, "-", 1.6))
         points = {int(batch): facts["images_per_second"] for batch, facts in by_batch.items()}
-        if name == OURS:  # the headline's one call is its last point
-            points[result["images"]] = denoise["peers"][OURS]["images_per_second"]
+        if name in (OURS, OURS_INT8):  # the headline's one call is its last point
+            points[result["images"]] = denoise["peers"][name]["images_per_second"]
         batches = sorted(points)
         middle = np.array([points[batch]["median"] for batch in batches])
         axes.plot(batches, middle, line, color=color, lw=width, marker="o", ms=width + 2, zorder=3)

@@ -86,7 +86,7 @@ def _latency(
     settings: Settings, material: Material, say: Callable[[str], None]
 ) -> dict[str, dict[str, Any]]:
     """One image in one call, again and again: median and 99th percentile of each peer."""
-    opened = {peer: peer.open(material, MODEL) for peer in PEERS if peer.installed}
+    opened = {peer: peer.open(material, MODEL) for peer in PEERS if peer.runs(material)}
     agreement.check(material, MODEL, opened)
     one = material.rows(MODEL, 1)
     block = 10 if settings.quick else LATENCY_BLOCK

@@ -14,13 +14,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     options = parser.parse_args(arguments)
 
-    from export.bundling import export_run
     from service.errors import DenoiserError
     from training.backend import load_tensorflow
     from training.errors import TrainingError
 
     try:
-        load_tensorflow()
+        load_tensorflow()  # first and quietly: what follows imports it
+        from export.bundling import export_run
+
         export_run(options.run, options.out, overwrite=options.overwrite)
     except (DenoiserError, TrainingError, OSError) as exc:
         print(f"export: {exc}", file=sys.stderr)

@@ -11,14 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from export import convert, parity
+from export import convert, parity, quality, quantise
 from export.cost import chunk_of
 from service import __version__
-from service.bundle import GOLDEN, MODELS, PARITY, Bundle, Manifest, write_manifest
+from service.bundle import (
+    INT8,
+    MODELS,
+    PARITY,
+    Bundle,
+    Manifest,
+    Precision,
+    golden_file,
+    model_file,
+    write_manifest,
+)
 from service.engine import Engine
 from service.staging import staged_folder
-from training.runs import Run
+from training.runs import Run, Samples
 
 GOLDEN_IMAGES = 16
 
@@ -80,17 +91,56 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
     say(parity.table(rows))
     parity.enforce(rows)
     (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")
-    _write_golden(stage / GOLDEN, engine, samples.noisy[:GOLDEN_IMAGES])
-    manifest = write_manifest(stage, parity=parity.summary(rows), **facts)
-    Engine.load(stage)  # what the service will do first: it must hold here already
+    _write_golden(stage, engine, samples.noisy[:GOLDEN_IMAGES])
+    facts["parity"] = parity.summary(rows)
+    facts["precisions"] = {INT8: _reduce(stage, engine, samples, facts)}
+    manifest = write_manifest(stage, **facts)
+    for precision in manifest.available:
+        Engine.load(stage, precision=precision)  # what the service will do first must hold already
+    tried = manifest.precisions[INT8]
+    say(quality.table(tried.figures) if "loss" in tried.figures else "")
+    say(f"int8: {tried.reason or 'ships'}")
     return manifest
 
 
-def _write_golden(path: Path, engine: Engine, images: np.ndarray) -> None:
+def _reduce(stage: Path, engine: Engine, samples: Samples, facts: dict[str, Any]) -> Precision:
+    """Write the int8 models beside the float32 ones; leave none where they may not ship.
+
+    Every second pair calibrates, the others judge.
+    """
+    models = {name: onnx.load(stage / model_file(name)) for name in MODELS}
+    intensity = quantise.intensity(models["autoencoder"])
+    figures: dict[str, Any] = {"multiply_adds_per_activation": round(intensity, 1)}
+    if intensity < quantise.LEAST_INTENSITY:
+        reason = (
+            f"too little to gain: {intensity:.1f} multiply-adds for each activation in the layers "
+            f"that could be int8, where {quantise.LEAST_INTENSITY:.0f} would make it faster"
+        )
+        return Precision(reason=reason, figures=figures)
+    judges = len(samples.noisy[1::2])
+    if judges < quality.LEAST_IMAGES:
+        reason = f"{judges} held-out images to judge it by, where {quality.LEAST_IMAGES} are needed"
+        return Precision(reason=reason, figures=figures)
+
+    for name, model in quantise.quantise(models, samples.noisy[0::2]).items():
+        (stage / model_file(name, INT8)).write_bytes(convert.serialize(model))
+    sealed = write_manifest(stage, **facts, precisions={INT8: Precision()})
+    judged = Engine(Bundle(stage, sealed), precision=INT8)
+    figures |= quality.losses(engine, judged, clean=samples.clean[1::2], noisy=samples.noisy[1::2])
+    reason = quality.refusal(figures)
+    if reason:
+        for name in MODELS:
+            (stage / model_file(name, INT8)).unlink()
+    else:
+        _write_golden(stage, judged, samples.noisy[:GOLDEN_IMAGES])
+    return Precision(reason=reason, figures=figures)
+
+
+def _write_golden(stage: Path, engine: Engine, images: np.ndarray) -> None:
     """Store inputs and answers that every later load must reproduce."""
     latents = engine.encode(images)
     np.savez_compressed(
-        path,
+        stage / golden_file(engine.precision),
         images=images,
         latents=latents,
         decoded=engine.decode(latents),

@@ -26,6 +26,7 @@ def clean(graph: Graph) -> None:
     absorb_transpose_before_dense(graph)
     absorb_transpose_after_dense(graph)
     fuse_bias(graph)
+    name_dense(graph)
     graph.prune()
     rename(graph)
 
@@ -111,6 +112,15 @@ def fuse_bias(graph: Graph) -> None:
             )
             fused.attribute.extend(node.attribute)
             graph.replace(found, [fused])
+
+
+def name_dense(graph: Graph) -> None:
+    """A MatMul by a constant matrix is a Gemm without a bias: tf2onnx leaves out biases of zero."""
+    for node in list(graph.nodes):
+        if node.op_type != "MatMul" or node.input[1] not in graph.constants:
+            continue
+        if graph.constants[node.input[1]].ndim == 2:
+            graph.replace([node], [helper.make_node("Gemm", list(node.input), list(node.output))])
 
 
 def rename(graph: Graph) -> None:

@@ -120,7 +120,9 @@ class Denoiser:
 
     def __init__(self) -> None:
         settings = Settings.from_environment()
-        self.engine = Engine.load(settings.bundle, threads=settings.thread_count)
+        self.engine = Engine.load(
+            settings.bundle, threads=settings.thread_count, precision=settings.precision
+        )
 
     @bentoml.on_deployment
     @staticmethod
@@ -130,7 +132,8 @@ class Denoiser:
         A worker that cannot load would be started again and again; here one line tells why.
         """
         try:
-            Bundle.open(Settings.from_environment().bundle)
+            settings = Settings.from_environment()
+            Bundle.open(settings.bundle).manifest.at(settings.precision)
         except DenoiserError as exc:
             _end(exc)
 

@@ -4,6 +4,7 @@
         encoder.onnx  decoder.onnx  autoencoder.onnx    float32, dynamic batch
         parity.json                                     how they were compared with Keras
         golden.npz                                      inputs and answers, replayed at load
+        *.int8.onnx  golden.int8.npz                    the same in int8, where it passes its gate
         manifest.json                                   written last: hashes, identity, facts
 
 Writer and reader stand side by side so that they cannot drift apart.
@@ -15,9 +16,9 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -29,6 +30,10 @@ GOLDEN = "golden.npz"
 PARITY = "parity.json"
 MODELS = ("encoder", "decoder", "autoencoder")
 GOLDEN_ARRAYS = ("images", "latents", "decoded", "denoised")
+FLOAT32: Final = "float32"
+INT8: Final = "int8"
+PrecisionName = Literal["float32", "int8"]
+PRECISIONS: tuple[PrecisionName, ...] = (FLOAT32, INT8)
 
 _REMAKE = "Export the run again (python -m export RUN --out BUNDLE) or restore the bundle."
 
@@ -47,11 +52,28 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """One precision that the three models exist in, or were tried in.
+
+    Attributes:
+        fingerprint: 64 hex digits over its own three models, the identity of the latents that they
+            make; "" where the bundle does not have them.
+        reason: why the bundle does not have them; "" where it does.
+        figures: what the reduced precision costs on held-out images, and the limits.
+    """
+
+    fingerprint: str = ""
+    reason: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle says about itself; `manifest.json` is this, field by field.
 
     Attributes:
         fingerprint: 64 hex digits, the identity of the latents: one hash over the float32 models.
+            In `Engine.manifest` it is that of the precision which answers.
         image_shape: (H, W, C) of one image.
         latent_size: numbers in one latent.
         files: name → hash and size, for every file but the manifest.
@@ -61,6 +83,7 @@ class Manifest:
         chunks: model → images that the engine computes at once; a rule on its cost chose it.
         tools: versions of what made it.
         created: ISO 8601, UTC.
+        precisions: name → what is known of it; bundles from before int8 have none.
     """
 
     name: str
@@ -74,7 +97,32 @@ class Manifest:
     chunks: dict[str, int]
     tools: dict[str, str]
     created: str
+    precisions: dict[str, Precision] = field(default_factory=dict)
     schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def available(self) -> list[PrecisionName]:
+        """The precisions that the bundle has models in: float32, and what passed its gate."""
+        tried = self.precisions
+        return [n for n in PRECISIONS if n == FLOAT32 or (n in tried and tried[n].fingerprint)]
+
+    def at(self, precision: str) -> Manifest:
+        """The manifest as an engine of this precision shows it: with the fingerprint of its own.
+
+        Raises:
+            BundleMissingError: the bundle has no such models; names those that it has.
+        """
+        if precision == FLOAT32:
+            return self
+        found = self.precisions.get(precision, Precision())
+        if precision not in self.available:
+            why = f": {found.reason}" if found.reason else ""
+            raise BundleMissingError(
+                f"precision {precision}, which the bundle {self.name} does not have{why}",
+                expected=f"one of {', '.join(self.available)}",
+                todo="Choose that (DENOISER_PRECISION), or another bundle.",
+            )
+        return replace(self, fingerprint=found.fingerprint)
 
     def as_dict(self) -> dict[str, Any]:
         """The manifest as plain JSON types."""
@@ -98,7 +146,9 @@ class Manifest:
                 todo="Upgrade this project, or export the model again with this version.",
             )
         try:
-            known = {name: plain[name] for name in cls.__dataclass_fields__}
+            known = {name: plain[name] for name in cls.__dataclass_fields__ if name != "precisions"}
+            tried = plain.get("precisions", {})
+            known["precisions"] = {name: Precision(**facts) for name, facts in tried.items()}
             height, width, channels = (int(side) for side in known["image_shape"])
             known["image_shape"] = (height, width, channels)
             known["files"] = {name: FileFacts(**facts) for name, facts in known["files"].items()}
@@ -147,39 +197,44 @@ class Bundle:
                     expected=f"{facts.bytes} bytes and {facts.sha256[:12]}…",
                     todo=_REMAKE,
                 )
-        wanted = {f"{model}.onnx" for model in MODELS} | {GOLDEN, PARITY}
+        wanted = {PARITY}
+        for precision in manifest.available:
+            wanted |= {golden_file(precision), *(model_file(m, precision) for m in MODELS)}
         if absent := sorted(wanted - set(manifest.files)):
             raise BundleDamagedError(
                 f"a manifest that does not name {', '.join(absent)}",
-                expected="the three models, golden.npz and parity.json",
+                expected="three models and golden answers in each precision, and parity.json",
                 todo=_REMAKE,
             )
-        if (found_print := fingerprint_of(manifest.files)) != manifest.fingerprint:
-            raise BundleDamagedError(
-                f"fingerprint {manifest.fingerprint[:12]}… in {path / MANIFEST}",
-                expected=f"{found_print[:12]}…, that of its own models",
-                todo=_REMAKE,
-            )
+        for precision in manifest.available:
+            stated = manifest.at(precision).fingerprint
+            if (found_print := fingerprint_of(manifest.files, precision)) != stated:
+                raise BundleDamagedError(
+                    f"fingerprint {stated[:12]}… ({precision}) in {path / MANIFEST}",
+                    expected=f"{found_print[:12]}…, that of its own models",
+                    todo=_REMAKE,
+                )
         return cls(path=path, manifest=manifest)
 
-    def model(self, name: str) -> Path:
+    def model(self, name: str, precision: str = FLOAT32) -> Path:
         """The ONNX file of "encoder", "decoder" or "autoencoder"."""
-        return self.path / f"{name}.onnx"
+        return self.path / model_file(name, precision)
 
-    def golden(self) -> dict[str, np.ndarray]:
+    def golden(self, precision: str = FLOAT32) -> dict[str, np.ndarray]:
         """Stored inputs and answers: `images` → `latents`, `denoised`; `latents` → `decoded`.
 
         Images and answers are float32 (N, H, W, C) in [0, 1]; latents float32 (N, latent_size).
         """
+        path = self.path / golden_file(precision)
         try:
             with (
-                (self.path / GOLDEN).open("rb") as file,
+                path.open("rb") as file,
                 np.load(file, allow_pickle=False) as stored,
             ):
                 return {name: stored[name] for name in GOLDEN_ARRAYS}
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
             raise BundleDamagedError(
-                f"{self.path / GOLDEN} does not read ({exc})",
+                f"{path} does not read ({exc})",
                 expected=f"arrays {', '.join(GOLDEN_ARRAYS)}",
                 todo=_REMAKE,
             ) from exc
@@ -189,23 +244,40 @@ def _check_kinds(manifest: Manifest) -> None:
     """Raise TypeError for a field of the wrong kind, also inside `files`."""
     kinds: dict[str, type] = dict.fromkeys(("name", "fingerprint", "created"), str)
     kinds |= dict.fromkeys(("latent_size", "schema_version"), int)
-    kinds |= dict.fromkeys(("training", "quality", "parity", "chunks", "tools"), dict)
+    dicts = ("training", "quality", "parity", "chunks", "tools", "precisions")
+    kinds |= dict.fromkeys(dicts, dict)
     values = [(name, getattr(manifest, name), kind) for name, kind in kinds.items()]
     values += [(f"chunks of {name}", size, int) for name, size in manifest.chunks.items()]
     if any(size < 1 for size in manifest.chunks.values() if isinstance(size, int)):
         raise ValueError("chunks below 1")
     for name, facts in manifest.files.items():
         values += [(f"{name} sha256", facts.sha256, str), (f"{name} bytes", facts.bytes, int)]
+    for name, tried in manifest.precisions.items():
+        values += [
+            (f"{name} {key}", value, str)
+            for key, value in (("fingerprint", tried.fingerprint), ("reason", tried.reason))
+        ]
+        values += [(f"{name} figures", tried.figures, dict)]
     for name, value, kind in values:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
 
 
-def fingerprint_of(files: Mapping[str, FileFacts]) -> str:
-    """One SHA-256 over names and hashes of the three float32 models, in a fixed order."""
+def model_file(model: str, precision: str = FLOAT32) -> str:
+    """encoder.onnx, encoder.int8.onnx"""
+    return f"{model}.onnx" if precision == FLOAT32 else f"{model}.{precision}.onnx"
+
+
+def golden_file(precision: str = FLOAT32) -> str:
+    """golden.npz, golden.int8.npz"""
+    return GOLDEN if precision == FLOAT32 else GOLDEN.replace(".", f".{precision}.")
+
+
+def fingerprint_of(files: Mapping[str, FileFacts], precision: str = FLOAT32) -> str:
+    """One SHA-256 over names and hashes of the three models of a precision, in a fixed order."""
     digest = hashlib.sha256()
     for model in MODELS:
-        digest.update(f"{model} {files[f'{model}.onnx'].sha256}\n".encode())
+        digest.update(f"{model} {files[model_file(model, precision)].sha256}\n".encode())
     return digest.hexdigest()
 
 
@@ -221,8 +293,12 @@ def write_manifest(
     tools: dict[str, str],
     created: str,
     chunks: dict[str, int] | None = None,
+    precisions: Mapping[str, Precision] | None = None,
 ) -> Manifest:
-    """Seal `folder`: hash every file in it and write `manifest.json` beside them."""
+    """Seal `folder`: hash every file in it and write `manifest.json` beside them.
+
+    `precisions` are those beside float32; what has no reason to be missing gets its fingerprint.
+    """
     files = {
         path.name: FileFacts.of(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST
     }
@@ -238,6 +314,10 @@ def write_manifest(
         chunks=chunks or {},
         tools=tools,
         created=created,
+        precisions={
+            name: tried if tried.reason else replace(tried, fingerprint=fingerprint_of(files, name))
+            for name, tried in {FLOAT32: Precision(), **(precisions or {})}.items()
+        },
     )
     text = json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.bundle import Bundle
+from service.bundle import FLOAT32, Bundle, Precision
 
 
 def describe(bundle: Bundle) -> str:
@@ -21,11 +21,12 @@ def describe(bundle: Bundle) -> str:
         f"  trained      {trained}",
         f"  quality      {_figures(manifest.quality)}",
         f"  parity       {_parity(manifest.parity)}",
+        *(f"  {n:<11}  {_precision(p)}" for n, p in manifest.precisions.items() if n != FLOAT32),
         f"  made with    {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",
         "  files        every hash holds:",
     ]
     lines += [
-        f"    {name:<18} {facts.bytes:>9,} bytes  {facts.sha256[:16]}…"
+        f"    {name:<22} {facts.bytes:>9,} bytes  {facts.sha256[:16]}…"
         for name, facts in manifest.files.items()
     ]
     return "\n".join(lines)
@@ -46,6 +47,18 @@ def _figures(quality: Mapping[str, Any]) -> str:
         )
     except (KeyError, TypeError, ValueError):
         return "not recorded"
+
+
+def _precision(tried: Precision) -> str:
+    """Why a reduced precision is not there, or its identity and what it costs."""
+    if not tried.fingerprint:
+        return f"not in this bundle: {tried.reason}"
+    try:
+        loss = tried.figures["loss"]["autoencoder"]
+        cost = f"loses {loss['psnr']:.4f} dB of PSNR and {loss['ssim']:.5f} of SSIM"
+    except (KeyError, TypeError, ValueError):
+        cost = "its cost was not recorded"
+    return f"fingerprint {tried.fingerprint}; {cost}"
 
 
 def _parity(parity: Mapping[str, Any]) -> str:

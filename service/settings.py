@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from service.bundle import FLOAT32, PRECISIONS, PrecisionName
 from service.errors import SettingsError
 from service.pool import usable_cores
 
@@ -35,6 +36,13 @@ def _number(low: float, high: float, kind: type = int) -> Callable[[str], Any]:
 def _switch(text: str) -> bool:
     """on or off"""
     return {"on": True, "off": False}[text.strip().lower()]
+
+
+def _precision(text: str) -> str:
+    """float32 or int8"""
+    if text not in PRECISIONS:
+        raise ValueError
+    return text
 
 
 def _address(text: str) -> str:
@@ -77,6 +85,9 @@ class Settings:
     """What the service runs with; each field's `about` is its documentation."""
 
     bundle: Path = _setting(ROOT / "bundles/mnist", _folder, "folder of the bundle to serve")
+    precision: PrecisionName = _setting(
+        FLOAT32, _precision, "`float32`, or `int8` where the bundle has it: faster, other latents"
+    )
     host: str = _setting("127.0.0.1", _address, "address to bind, unless `--host` names one")
     port: int = _setting(3000, _number(1, 65535), "port to bind, unless `--port` names one")
     workers: int = _setting(

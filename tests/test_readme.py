@@ -86,3 +86,11 @@ def test_the_parity_figure_is_the_shipped_bundle_s() -> None:
 def test_links_and_pictures_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_tables_on_speed_are_the_committed_results() -> None:
+    from benchmarks.readme import BLOCK, section
+
+    found = BLOCK.search(README)
+    assert found is not None
+    assert found.group() == section()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -343,3 +345,114 @@ def test_memory_grows_with_the_answer_alone(bundle_path: Path) -> None:
     )
     grown, arrays = map(int, done.stdout.split())
     assert grown <= arrays + 8 * 2**20
+
+
+# --- how a call is cut
+
+
+def cut(threads: int, rows: int, size: int) -> tuple[int, int]:
+    """`Engine._cut` of an engine with so many threads, without making one."""
+    engine: Any = SimpleNamespace(threads=threads)
+    return Engine._cut(engine, rows, size)
+
+
+@pytest.mark.parametrize("threads", range(1, 9))
+def test_chunks_cover_every_row_once_and_none_is_larger_than_allowed(threads: int) -> None:
+    for size in range(1, 65):
+        for rows in range(301):
+            chunks, each = cut(threads, rows, size)
+            case = (rows, size, chunks, each)
+            ends = [min(rows, (k + 1) * each) - k * each for k in range(chunks)]
+            assert sum(ends) == rows and all(end > 0 for end in ends), case
+            assert 1 <= each <= size, case
+
+
+@pytest.mark.parametrize("threads", range(1, 9))
+def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
+    """The busiest of the threads, if each takes the next chunk in turn."""
+    for size in range(1, 65):
+        for rows in range(301):
+            chunks, each = cut(threads, rows, size)
+            busiest = min(rows, -(-chunks // threads) * each)
+            whole = -(-rows // size)
+            plain = min(rows, -(-whole // threads) * size)
+            assert busiest <= plain, (rows, size, chunks, each)
+
+
+@pytest.mark.parametrize(
+    ("threads", "rows", "size", "wanted"),
+    [
+        (2, 3, 16, (1, 16)),  # not worth a second thread
+        (2, 4, 16, (2, 2)),
+        (2, 16, 16, (2, 8)),
+        (2, 24, 16, (2, 12)),  # not 16 and 8
+        (2, 33, 16, (4, 9)),  # not 16, 16 and 1
+        (2, 100, 16, (8, 13)),  # 7 would leave one thread idle
+        (2, 113, 16, (8, 16)),  # many: as they come
+        (8, 16, 64, (8, 2)),
+        (8, 6, 64, (3, 2)),  # at least two rows in each
+        (4, 64, 64, (4, 16)),
+        (4, 65, 64, (4, 17)),
+        (1, 24, 16, (2, 16)),  # one thread has nothing to share
+        (1, 7, 64, (1, 64)),
+        (2, 0, 16, (0, 16)),
+        (2, 4, 1, (4, 1)),  # a large network: one image at a time
+        (2, 5, 2, (3, 2)),
+        (2, 10_000, 16, (625, 16)),
+    ],
+)
+def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, wanted: tuple[int, int]) -> None:
+    assert cut(threads, rows, size) == wanted
+
+
+@pytest.mark.parametrize("rows", [8, 24, 30, 48, 100])
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_threads_share_a_short_call_to_a_row_or_two(threads: int, rows: int) -> None:
+    chunks, each = cut(threads, rows, 64)
+    turns = -(-chunks // threads)
+    assert turns * each - rows / threads < turns + 1
+
+
+def seen_chunks(engine: Engine, model: str, size: int) -> list[int]:
+    """The numbers of rows that a call's chunks had."""
+    real, seen = engine._networks[model], list[int]()
+
+    def spy(chunk: np.ndarray) -> np.ndarray:
+        seen.append(len(chunk))
+        return real(chunk)
+
+    spy.row_shape = real.row_shape  # type: ignore[attr-defined]
+    engine._networks[model] = spy  # type: ignore[assignment]
+    try:
+        answer = run(engine, model, rows_for(engine, model, size))
+    finally:
+        engine._networks[model] = real
+    np.testing.assert_allclose(
+        answer, run(engine, model, rows_for(engine, model, size)), rtol=0, atol=1e-6
+    )
+    return sorted(seen, reverse=True)
+
+
+def test_the_manifests_chunks_are_used_and_missing_ones_are_16(
+    make_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_bundle(tmp_path / "b", chunks={"encoder": 64, "decoder": 3})
+    engine = Engine.load(path, threads=1)
+    assert seen_chunks(engine, "encoder", 150) == [64, 64, 22]
+    assert seen_chunks(engine, "decoder", 10) == [3, 3, 3, 1]
+    assert seen_chunks(engine, "autoencoder", 40) == [16, 16, 8]
+    assert CHUNK == 16
+
+
+def test_chunks_of_one_image(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_bundle(tmp_path / "b", chunks=dict.fromkeys(MODELS, 1))
+    engine = Engine.load(path, threads=2)
+    assert seen_chunks(engine, "autoencoder", 7) == [1] * 7
+
+
+def test_two_threads_get_equal_parts(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    path = make_bundle(tmp_path / "b", chunks={"encoder": 16})
+    engine = Engine.load(path, threads=2)
+    assert seen_chunks(engine, "encoder", 24) == [12, 12]
+    assert seen_chunks(engine, "encoder", 3) == [3]
+    assert seen_chunks(engine, "encoder", 0) == []

@@ -1,0 +1,96 @@
+"""The README's section on speed, made from the results in `benchmarks/results/`.
+
+`python -m benchmarks.readme` rewrites it; a test fails when it is not what the results say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.harness import Spread
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(?<=<!-- speed: python -m benchmarks.readme -->\n).*(?=<!-- end -->)", re.S)
+
+WIRE = {
+    "single": "one image a request, 16 connections",
+    "batches": "256 images a request, 4 connections",
+    "json": "16 images a request as JSON, 8 connections",
+}
+
+
+def rewrite() -> None:
+    """Rewrite the block in README.md."""
+    text = README.read_text(encoding="utf-8")
+    README.write_text(BLOCK.sub(lambda _: section(), text), encoding="utf-8")
+
+
+def section() -> str:
+    """The block's text."""
+    engine, wire = _read("engine.json"), _read("wire.json")
+    machine = engine["machine"]
+    parts = [
+        f"Measured on {machine['cores']} shared cores ({machine['cpu']}), {machine['date'][:10]}, "
+        "candidates in turn, medians and ranges over the rounds. Absolute numbers change with the "
+        "machine's other guests; the ratios are taken round by round.",
+        _engine_table(engine["results"]["denoise"], f"denoise, {engine['images']:,} images"),
+        "![Images per second by batch size, every runtime, and the limit of matrix products]"
+        "(benchmarks/results/engine.png)",
+        _limits(engine),
+        "Over HTTP, the load generator on the same cores:",
+        *(_wire_table(wire[name], title) for name, title in WIRE.items()),
+    ]
+    return "\n" + "\n\n".join(parts) + "\n\n"
+
+
+def _read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return content
+
+
+def _engine_table(result: dict[str, Any], title: str) -> str:
+    rows = [
+        [
+            name,
+            report.rate(Spread(**peer["images_per_second"])),
+            "" if name.startswith("Engine (ours)") else report.ratio(
+                Spread(**peer["ours_is_times_as_fast"])
+            ),
+        ]
+        for name, peer in result["peers"].items()
+    ]  # fmt: skip
+    return report.table([title, "images/s (range)", "ours is … as fast"], rows)
+
+
+def _limits(engine: dict[str, Any]) -> str:
+    def share(operation: str) -> str:
+        peak = engine["results"][operation]["peers"].get("GEMM peak")
+        return f"{100 * peak['ours_is_times_as_fast']['median']:.0f} %" if peak else "?"
+
+    return (
+        "The limit (GEMM peak) is the fastest matrix product of this network's own shapes on these "
+        "cores, divided by the fewest multiply-adds that the network needs: "
+        f"denoise reaches {share('denoise')} of it, decode {share('decode')}, "
+        f"encode {share('encode')}."
+    )
+
+
+def _wire_table(result: dict[str, Any], title: str) -> str:
+    engine = Spread(**result["engine_images_per_second"]).median
+    size = result["images_in_a_request"]
+    rows = []
+    for label, row in result["rows"].items():
+        rate = Spread(**row["rate"])
+        share = f"{100 * rate.median * size / engine:.0f} %"
+        rows.append([label, report.rate(rate), share, report.duration(row["p99"])])
+    return report.table([title, "requests/s (range)", "of the engine's images/s", "p99"], rows)
+
+
+if __name__ == "__main__":
+    rewrite()
