@@ -50,7 +50,7 @@ class Settings:
     @property
     def wire_rounds(self) -> int:
         """Rounds of the comparison over HTTP."""
-        return 1 if self.quick else 7
+        return 1 if self.quick else 4
 
     @property
     def settle(self) -> float:

@@ -63,9 +63,9 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
         urls = _start(material, Path(folder), stack)
         result["servers"] = list(urls)
         for name, make, size, connections, requests in (
-            ("single", _single, 1, 16, 3_000),
-            ("batches", _batches, 256, 4, 64),
-            ("json", _json, 16, 8, 200),
+            ("single", _single, 1, 16, 1_500),
+            ("batches", _batches, 256, 4, 48),
+            ("json", _json, 16, 8, 120),
         ):
             cases = make(urls, pixels[:size], rows[:size])
             _agree(material, cases, rows[:size], pixels[:size])

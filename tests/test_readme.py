@@ -94,3 +94,11 @@ def test_the_tables_on_speed_are_the_committed_results() -> None:
     found = BLOCK.search(README)
     assert found is not None
     assert found.group() == section()
+
+
+def test_the_int8_figures_are_the_shipped_bundle_s() -> None:
+    manifest = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))
+    losses = manifest["precisions"]["int8"]["figures"]["loss"].values()
+    psnr, ssim = max(loss["psnr"] for loss in losses), max(loss["ssim"] for loss in losses)
+    said = f"they fall by {psnr:.3f} dB and {ssim:.4f}"
+    assert said in " ".join(README.split())
