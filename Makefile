@@ -60,7 +60,7 @@ format: env  ## let ruff mend what it can
 	@$(PY) -m ruff format .
 
 bench: env $(VENV)/.bench $(VENV_PEERS)/.ready  ## the README's tables, peers in the same run
-	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks $(if $(RUN),--run $(RUN))
 	@$(PY) -m benchmarks.readme
 
 env: $(VENV)/.ready  ## .venv, with everything
