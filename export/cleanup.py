@@ -23,6 +23,7 @@ def clean(graph: Graph) -> None:
     """All passes, in the order in which they need each other."""
     fix_reshapes(graph)
     graph.prune()
+    fuse_scale(graph)
     absorb_transpose_before_dense(graph)
     absorb_transpose_after_dense(graph)
     fuse_bias(graph)
@@ -64,14 +65,15 @@ def absorb_transpose_before_dense(graph: Graph) -> None:
 
 
 def absorb_transpose_after_dense(graph: Graph) -> None:
-    """MatMul (+ bias), reshape to NHWC, Transpose to NCHW: permute the matrix's columns instead."""
+    """MatMul (+ bias, Relu), reshape to NHWC, Transpose to NCHW: permute the columns instead."""
+    between = ([], ["Add"], ["Relu"], ["Add", "Relu"])
     for node in list(graph.nodes):
-        found = graph.chain(node, "MatMul", "Add", "Reshape", "Transpose") or graph.chain(
-            node, "MatMul", "Reshape", "Transpose"
-        )
+        chains = (graph.chain(node, "MatMul", *ops, "Reshape", "Transpose") for ops in between)
+        found = next(filter(None, chains), None)
         if not found or list(attribute(found[-1], "perm")) != NHWC_TO_NCHW:
             continue
-        dense, *add, reshape, transpose = found
+        dense, *rest, reshape, transpose = found
+        add = [other for other in rest if other.op_type == "Add"]
         target = graph.constants.get(reshape.input[1])
         if dense.input[1] not in graph.constants or target is None or len(target) != 4:
             continue
@@ -88,6 +90,36 @@ def absorb_transpose_after_dense(graph: Graph) -> None:
             shape = np.array([-1, channels, height, width], np.int64)
             reshape.input[1] = graph.add_constant(f"{reshape.input[1]}_nchw", shape)
             _skip(graph, transpose)
+
+
+def fuse_scale(graph: Graph) -> None:
+    """A constant factor for each output goes into the weights: batch normalisation, at inference.
+
+    The exporter does this for Conv, and leaves Mul and Add behind MatMul and ConvTranspose. The
+    product is computed in float64, so that it rounds once.
+    """
+    for node in list(graph.nodes):
+        for op in ("MatMul", "ConvTranspose"):
+            found = graph.chain(node, op, "Mul")
+            weights = graph.constants.get(node.input[1]) if found else None
+            factor_name = graph.constant_input(found[1]) if found else None
+            if weights is None or factor_name is None or len(node.input) > 2:
+                continue
+            factor = graph.constants[factor_name]
+            outputs = weights.shape[1]
+            if factor.size != outputs or (op != "MatMul" and factor.shape[-2:] != (1, 1)):
+                continue
+            if op == "ConvTranspose" and attribute(node, "group", 1) != 1:
+                continue
+            along = factor.reshape(1, outputs, *[1] * (weights.ndim - 2)).astype(np.float64)
+            scaled = (weights * along).astype(np.float32)
+            fused = helper.make_node(
+                op,
+                [node.input[0], graph.add_constant(f"{node.input[1]}_scaled", scaled)],
+                [found[1].output[0]],
+            )
+            fused.attribute.extend(node.attribute)
+            graph.replace(found, [fused])
 
 
 def fuse_bias(graph: Graph) -> None:

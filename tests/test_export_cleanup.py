@@ -125,6 +125,51 @@ def test_a_transpose_that_is_the_output_keeps_the_outputs_name() -> None:
     assert ops(graph) == ["MatMul", "Reshape"]
 
 
+def test_a_transpose_after_an_active_dense_layer_goes_into_its_columns() -> None:
+    graph = graph_of([
+        ("MatMul", ["x", "w"], "m"),
+        ("Add", ["m", "b"], "a"),
+        ("Relu", ["a"], "r"),
+        ("Reshape", ["r", "shape"], "i"),
+        ("Transpose", ["i"], "y", {"perm": [0, 3, 1, 2]}),
+    ], {"w": floats(5, 24), "b": floats(24), "shape": np.array([-1, 2, 3, 4])},
+        (5,), (4, 2, 3))  # fmt: skip
+    same_after(graph, floats(3, 5), cleanup.absorb_transpose_after_dense)
+    assert ops(graph) == ["MatMul", "Add", "Relu", "Reshape"]
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6)])
+def test_a_factor_goes_into_the_matrix_before_it(shape: tuple[int, ...]) -> None:
+    graph = graph_of([
+        ("MatMul", ["x", "w"], "m"),
+        ("Mul", ["m", "f"], "s"),
+        ("Add", ["s", "b"], "y"),
+    ], {"w": floats(5, 6), "f": floats(*shape), "b": floats(6)}, (5,), (6,))  # fmt: skip
+    same_after(graph, floats(3, 5), cleanup.fuse_scale)
+    assert ops(graph) == ["MatMul", "Add"]
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1)])
+def test_a_factor_goes_into_the_transposed_convolution_before_it(shape: tuple[int, ...]) -> None:
+    attributes = {"strides": [2, 2], "pads": [0, 0, 1, 1]}
+    graph = graph_of([
+        ("ConvTranspose", ["x", "w"], "c", attributes),
+        ("Mul", ["f", "c"], "y"),
+    ], {"w": floats(3, 4, 3, 3), "f": floats(*shape)}, (3, 5, 7), (4, 10, 14))  # fmt: skip
+    same_after(graph, floats(2, 3, 5, 7), cleanup.fuse_scale)
+    assert ops(graph) == ["ConvTranspose"]
+
+
+@pytest.mark.parametrize("factor", [floats(1), floats(1, 1, 5, 7), floats(1, 1, 1, 7)])
+def test_a_factor_that_is_not_for_each_output_is_left_alone(factor: np.ndarray) -> None:
+    graph = graph_of([
+        ("ConvTranspose", ["x", "w"], "c", {"pads": [1, 1, 1, 1]}),
+        ("Mul", ["c", "f"], "y"),
+    ], {"w": floats(3, 7, 3, 3), "f": factor}, (3, 5, 7), (7, 5, 7))  # fmt: skip
+    same_after(graph, floats(2, 3, 5, 7), cleanup.fuse_scale)
+    assert ops(graph) == ["ConvTranspose", "Mul"]
+
+
 @pytest.mark.parametrize("perm", [[0, 1, 3, 2], [0, 3, 1, 2]])
 def test_other_transposes_stay(perm: list[int]) -> None:
     shape = [2, 3, 4]

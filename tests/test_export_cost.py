@@ -139,9 +139,29 @@ def test_the_articles_decoder_by_hand() -> None:
     assert cost.folded_macs(model) == 16 * 12544 + sum(wanted[2:]) == 4_039_168
 
 
+def test_a_residual_branch_ends_a_linear_chain() -> None:
+    nodes: list[Any] = [
+        ("MatMul", ["x", "a"], "m"),
+        ("Add", ["m", "x"], "s"),
+        ("MatMul", ["s", "b"], "n"),
+        ("Add", ["n", "c"], "t"),
+        ("MatMul", ["t", "d"], "y"),
+    ]
+    model = model_of(nodes, (4,), a=(4, 4), b=(4, 4), c=(4,), d=(4, 4))
+    assert [layer.follows for layer in cost.layers(model)] == [False, False, True]
+
+
 def of_cost(macs: int) -> onnx.ModelProto:
     """A model of exactly so many multiply-adds: one number spread over a row."""
     return model_of([("MatMul", ["x", "w"], "y")], (1,), w=(1, macs))
+
+
+WIDE = 1 << 20  # elements of a layer beyond any core's cache
+
+
+def of_size(macs: int, elements: int) -> cost.Layer:
+    """A layer that reads and writes so many elements for one image."""
+    return cost.Layer("Conv", macs, elements - elements // 2, elements // 2, (1, 1, 1), False)
 
 
 @pytest.mark.parametrize(
@@ -164,8 +184,19 @@ def of_cost(macs: int) -> onnx.ModelProto:
     ],
 )
 def test_chunks_by_cost(monkeypatch: pytest.MonkeyPatch, macs: int, chunk: int) -> None:
-    monkeypatch.setattr(cost, "macs", lambda _: macs)
+    monkeypatch.setattr(cost, "layers", lambda _: [of_size(macs, WIDE)])
     assert cost.chunk_of(of_cost(1)) == chunk
+
+
+@pytest.mark.parametrize(("elements", "chunk"), [(16_384, 16), (16_385, 4), (WIDE, 4), (1, 16)])
+def test_what_fits_the_cache_is_cut_no_finer_than_16(
+    monkeypatch: pytest.MonkeyPatch, elements: int, chunk: int
+) -> None:
+    # 16 images × 16,384 floats of 4 bytes are one MiB.
+    monkeypatch.setattr(cost, "layers", lambda _: [of_size(13_000_000, elements)])
+    assert cost.chunk_of(of_cost(1)) == chunk
+    monkeypatch.setattr(cost, "layers", lambda _: [of_size(2_000_000, elements)])
+    assert cost.chunk_of(of_cost(1)) == 32
 
 
 def test_a_model_that_costs_nothing_has_a_chunk() -> None:
@@ -181,7 +212,7 @@ def test_the_chunk_reads_models_and_files(tmp_path: Path) -> None:
 def test_dearer_models_get_no_larger_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for macs in np.geomspace(1, 1e10, 200).astype(int):
-        monkeypatch.setattr(cost, "macs", lambda _, answer=int(macs): answer)
+        monkeypatch.setattr(cost, "layers", lambda _, macs=int(macs): [of_size(macs, WIDE)])
         found.append(cost.chunk_of(of_cost(1)))
     assert found == sorted(found, reverse=True)
     assert set(found) == {1, 2, 4, 8, 16, 32, 64}
