@@ -15,6 +15,7 @@ import onnx
 
 from export import convert, parity, quality, quantise
 from export.cost import chunk_of
+from export.exact import in_float64
 from service import __version__
 from service.bundle import (
     INT8,
@@ -87,7 +88,7 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
         say(f"{name}: {len(model.graph.node)} nodes, opset {convert.OPSET}")
     # The engine needs a manifest to know its shapes; this one is not yet the final seal.
     engine = Engine(Bundle(stage, write_manifest(stage, parity={}, **facts)))
-    rows = parity.compare(engine, models, clean=samples.clean, noisy=samples.noisy)
+    rows = parity.compare(engine, in_float64(models), clean=samples.clean, noisy=samples.noisy)
     say(parity.table(rows))
     parity.enforce(rows)
     (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")

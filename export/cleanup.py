@@ -66,7 +66,7 @@ def absorb_transpose_before_dense(graph: Graph) -> None:
 
 def absorb_transpose_after_dense(graph: Graph) -> None:
     """MatMul (+ bias, Relu), reshape to NHWC, Transpose to NCHW: permute the columns instead."""
-    between = ([], ["Add"], ["Relu"], ["Add", "Relu"])
+    between: tuple[list[str], ...] = ([], ["Add"], ["Relu"], ["Add", "Relu"])
     for node in list(graph.nodes):
         chains = (graph.chain(node, "MatMul", *ops, "Reshape", "Transpose") for ops in between)
         found = next(filter(None, chains), None)
@@ -101,9 +101,11 @@ def fuse_scale(graph: Graph) -> None:
     for node in list(graph.nodes):
         for op in ("MatMul", "ConvTranspose"):
             found = graph.chain(node, op, "Mul")
-            weights = graph.constants.get(node.input[1]) if found else None
-            factor_name = graph.constant_input(found[1]) if found else None
-            if weights is None or factor_name is None or len(node.input) > 2:
+            if not found or len(node.input) > 2:
+                continue
+            weights = graph.constants.get(node.input[1])
+            factor_name = graph.constant_input(found[1])
+            if weights is None or factor_name is None:
                 continue
             factor = graph.constants[factor_name]
             outputs = weights.shape[1]

@@ -1,6 +1,7 @@
 """Parity: do the files that ship compute what Keras computes?
 
-The engine that will serve them runs every case; Keras runs the same arrays. Differences are
+The engine that will serve them runs every case; Keras runs the same arrays in double precision
+(`export.exact`), so that what is measured is the error of the files alone. Differences are
 measured as the largest over all values, images in absolute terms (they lie in [0, 1]), latents
 relative to the largest latent of the case (they are unbounded).
 """
