@@ -9,13 +9,13 @@ load_tensorflow()
 import keras  # noqa: E402
 
 from training.batches import NoisyBatches, Pair, to_floats  # noqa: E402
-from training.noise import GaussianNoise  # noqa: E402
+from training.noise import parse_noise  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 1), dtype=np.uint8)
 
 
 def batches(seed: int = 3, epoch: int = 0, noisy: bool = True) -> NoisyBatches:
-    noise = GaussianNoise() if noisy else None
+    noise = parse_noise("gaussian") if noisy else None
     data = NoisyBatches(IMAGES, noise=noise, batch_size=32, seed=seed)
     data.begin(epoch)
     return data
@@ -64,6 +64,16 @@ def test_without_noise_input_and_target_are_the_same() -> None:
     np.testing.assert_array_equal(given, target)
 
 
+def test_given_noisy_images_go_with_their_clean_ones() -> None:
+    data = NoisyBatches(IMAGES, noise=None, noisy=255 - IMAGES, batch_size=32, seed=3)
+    drawn = [data[k] for k in range(len(data))]
+    for given, target in drawn:
+        np.testing.assert_allclose(given, 1 - target, atol=1e-6)
+    plain = batches(noisy=False)
+    for k, (_, target) in enumerate(drawn):
+        np.testing.assert_array_equal(target, plain[k][1])  # the same order
+
+
 class Recorder(NoisyBatches):
     """Notes each batch that Keras draws."""
 
@@ -79,7 +89,7 @@ def test_keras_draws_every_epoch_in_order_also_when_it_starts_late() -> None:
     def drawn(first_epoch: int) -> set[tuple[int, int, float]]:
         model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
         model.compile("sgd", "mse", steps_per_execution=8)
-        data = Recorder(IMAGES, noise=GaussianNoise(), batch_size=32, seed=0)
+        data = Recorder(IMAGES, noise=parse_noise("gaussian"), batch_size=32, seed=0)
         data.drawn = []
         model.fit(
             data,

@@ -12,7 +12,8 @@ load_tensorflow()
 
 from training import figures  # noqa: E402
 from training.model import build  # noqa: E402
-from training.noise import GaussianNoise  # noqa: E402
+from training.noise import parse_noise  # noqa: E402
+from training.noises import KINDS  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
 HISTORY = [
@@ -51,12 +52,31 @@ def test_grids_show_their_images(tmp_path: Path, count: int, channels: int) -> N
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_levels_grow(tmp_path: Path, channels: int) -> None:
     clean = images(1, channels)[0]
-    levels = figures.spoil_in_levels(clean, GaussianNoise(0.0, 0.3))
+    levels = figures.spoil_in_levels(clean, parse_noise("gaussian:0,0.3"))
     assert levels.noisy.shape == (len(figures.STRENGTHS), *clean.shape)
     errors = abs(levels.noisy - clean).mean(axis=(1, 2, 3))
     assert (np.diff(errors) > 0).all()
     drawn = pixels(figures.noise_levels(tmp_path, levels, clean=clean, output=levels.noisy))
     assert drawn.std() > 20
+
+
+@pytest.mark.parametrize("spec", [*KINDS, "gaussian:0..0.5,0..0.7", "blur:1+mask:0.2+poisson:9"])
+def test_every_noise_can_be_drawn_in_levels(tmp_path: Path, spec: str) -> None:
+    noise = parse_noise(spec)
+    clean = images(1, 1)[0]
+    levels = figures.spoil_in_levels(clean, noise)
+    assert len(set(levels.names)) == len(levels.names) == len(levels.noisy)
+    for part in noise.describe():
+        assert all(part["kind"] in name for name in levels.names)
+    itself = noise.at(1).apply(clean[None], np.random.default_rng(0))[0]
+    assert any(np.array_equal(level, itself) for level in levels.noisy)
+    drawn = pixels(figures.noise_levels(tmp_path, levels, clean=clean, output=levels.noisy))
+    assert drawn.std() > 20
+
+
+def test_levels_end_where_a_number_does(tmp_path: Path) -> None:
+    levels = figures.spoil_in_levels(images(1, 1)[0], parse_noise("mask:0.8"))
+    assert [name.split()[1] for name in levels.names] == ["0.2", "0.4", "0.6", "0.8", "1"]
 
 
 def test_the_learning_curve_follows_the_history(tmp_path: Path) -> None:

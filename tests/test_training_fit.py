@@ -21,6 +21,8 @@ from training.datasets import load_dataset  # noqa: E402
 from training.errors import DatasetError, RunError  # noqa: E402
 from training.evaluate import evaluate  # noqa: E402
 from training.fit import fit  # noqa: E402
+from training.heldout import spoil  # noqa: E402
+from training.noise import parse_noise  # noqa: E402
 from training.runs import Run  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
@@ -221,6 +223,46 @@ def test_ctrl_c_keeps_the_last_finished_epoch(
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_patience_ends_training_and_keeps_the_best_weights(
+    data: str, tmp_path: Path, without_figures: None
+) -> None:
+    # A rate this high makes the loss jump: some early epoch is the best, and soon nothing beats it.
+    wild = settings(data, epochs=40, patience=2, learning_rate=0.3, schedule="constant")
+    said: list[str] = []
+    run = fit(wild, tmp_path / "wild", verbose=0, say=said.append)
+    history = losses(run)[:, 1]
+    best = int(np.argmin(history))
+    assert best == len(history) - 3 < 37, "it stopped two epochs after the best"
+    assert f"weights of epoch {best + 1}, the best by validation" in said
+    dataset = load_dataset(data)
+    clean, noisy = spoil(dataset.validation, parse_noise("gaussian"), key=0)
+    found = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
+    assert found == pytest.approx(history[best], rel=1e-4)
+    assert history[-1] > history[best] * 1.001, "else the last weights would do as well"
+
+
+def test_a_run_can_start_from_another(
+    whole: Run, data: str, tmp_path: Path, without_figures: None
+) -> None:
+    # With a rate of almost nothing the weights stay what they were.
+    still = settings(data, epochs=1, learning_rate=1e-12, start=str(whole.path))
+    run = fit(still, tmp_path / "more", verbose=0, say=quiet)
+    before, after = (r.models().autoencoder.get_weights() for r in (whole, run))
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(before, after, strict=True))
+    assert run.config["settings"]["start"] == whole.path.name
+    wider = settings(data, epochs=1, start=str(whole.path), filters=(5,))
+    with pytest.raises(RunError, match="its encoder is another network"):
+        fit(wider, tmp_path / "wider", verbose=0, say=quiet)
+    assert not (tmp_path / "wider").exists()
+
+
+def test_best_and_exhausted() -> None:
+    rows = [{"val_loss": loss} for loss in (3.0, 1.0, 2.0, 1.0)]
+    assert [checkpoints.since_best(rows[:n]) for n in (1, 2, 3, 4)] == [0, 0, 1, 2]
+    assert checkpoints.exhausted(rows, 2) and not checkpoints.exhausted(rows, 3)
+    assert not checkpoints.exhausted(rows, None) and not checkpoints.exhausted([], 1)
+
+
 def test_resume_refuses_other_images(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +328,8 @@ def test_evaluate_repeats_the_metrics(whole: Run, data: str) -> None:
     assert samples["output"]["mse"] == pytest.approx(again["output"]["mse"], rel=0.2)
     mild = evaluate(whole.path, noise="gaussian:0,0.01")
     assert mild["input"]["mse"] < 0.001
-    assert evaluate(whole.path, noise="gaussian:0,0.01") == mild
+    again = evaluate(whole.path, noise="gaussian:0,0.01")
+    assert (again["output"], again["levels"]) == (mild["output"], mild["levels"])
 
 
 def test_evaluate_refuses_images_of_another_shape(whole: Run) -> None:

@@ -1,11 +1,13 @@
 """The command line: quick help, one line for an error, no traceback."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.trained import Trained, trained  # noqa: F401
 from training import __main__ as cli
 
 ROOT = Path(__file__).parents[1]
@@ -16,7 +18,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", [["--help"], ["fit", "--help"], ["evaluate", "--help"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], *([name, "--help"] for name in ("fit", "evaluate", "compare"))]
+)
 def test_help_needs_no_tensorflow(command: list[str]) -> None:
     program = (
         "import sys, training.__main__ as cli\n"
@@ -98,3 +102,50 @@ def test_a_run_from_the_command_line(tmp_path: Path) -> None:
     for part in ('Model: "encoder"', "Total params", "val_loss", "256 test images", "PSNR dB"):
         assert part in done.stdout
     assert (out / "metrics.json").is_file()
+
+
+def test_a_run_is_evaluated_and_compared_from_the_command_line(
+    trained: Trained,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    report = tmp_path / "report.html"
+    done = run(
+        "compare", str(trained.one), str(trained.other), "--dataset", trained.data,
+        "--levels", "1,2", "--html", str(report), "--json",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    result = json.loads(done.stdout)
+    assert [r["name"] for r in result["runs"]] == ["one", "other"]
+    assert [level["level"] for level in result["levels"]] == [1, 2]
+    assert report.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    done = run("evaluate", str(trained.one), "--noise", "mask:0.3", "--levels", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("30 images: samples.npz", "noise: mask:0.3", "PSNR dB", "latents not judged"):
+        assert part in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "a"], "error: compare with a; expected two or more different runs; name"),
+        (["evaluate", "a", "--html", "no/such/x.html"], "error: --html no/such/x.html; expected a"),
+        (["evaluate", "a", "--classical", "b"], "error: the classical method 'b'; expected some"),
+        (["evaluate", "a", "--levels", "nan"], "error: noise level nan; expected"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_once(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_help_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--help"])
+    text = "".join(capsys.readouterr().out.split())
+    from training.assess import LEVELS
+    from training.classical import METHODS
+
+    assert ",".join(METHODS) in text
+    assert f"(default:{','.join(f'{level:g}' for level in LEVELS)})" in text

@@ -9,7 +9,7 @@ load_tensorflow()
 
 import keras  # noqa: E402
 
-from training.model import ModelSettings, article, build, compile_for  # noqa: E402
+from training.model import PRESETS, ModelSettings, build, compile_for  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
 
@@ -32,6 +32,19 @@ def test_the_article_network_to_the_letter() -> None:
     assert models.decoder.output_shape == (None, 28, 28, 1)
 
 
+def test_the_standard_network_to_the_letter() -> None:
+    models = build(FitSettings.resolve(preset="standard"), (28, 28, 1))
+    assert models.autoencoder.count_params() == 1_819_729
+    convolutions = [x for x in models.encoder.layers if isinstance(x, keras.layers.Conv2D)]
+    assert [x.filters for x in convolutions] == [32] * 3 + [64] * 5
+    assert [x.strides[0] for x in convolutions] == [2, 1, 1, 2, 1, 1, 1, 1]
+    assert len([x for x in models.encoder.layers if isinstance(x, keras.layers.Add)]) == 3
+    assert models.encoder.output_shape == (None, 16)
+    assert models.encoder.layers[-1].activation.__name__ == "linear"
+    assert models.decoder.layers[-1].activation.__name__ == "sigmoid"
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize(
     ("shape", "filters", "latent_size", "kernel_size"),
     [
@@ -42,12 +55,16 @@ def test_the_article_network_to_the_letter() -> None:
     ],
 )
 def test_other_settings(
-    shape: tuple[int, int, int], filters: tuple[int, ...], latent_size: int, kernel_size: int
+    preset: str,
+    shape: tuple[int, int, int],
+    filters: tuple[int, ...],
+    latent_size: int,
+    kernel_size: int,
 ) -> None:
     settings = ModelSettings(
         image_shape=shape, filters=filters, latent_size=latent_size, kernel_size=kernel_size
     )
-    models = article(settings)
+    models = PRESETS[preset](settings)
     images = np.random.default_rng(0).random((3, *shape), dtype=np.float32)
     latents = np.asarray(models.encoder(images))
     decoded = np.asarray(models.decoder(latents))
@@ -77,3 +94,14 @@ def test_the_cosine_schedule_ends_at_zero() -> None:
     assert float(autoencoder.optimizer.learning_rate) == pytest.approx(0.01)
     autoencoder.optimizer.iterations.assign(35)
     assert float(autoencoder.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_warm_cosine_climbs_for_half_an_epoch_and_ends_at_zero() -> None:
+    settings = FitSettings.resolve(filters=(2,), schedule="warm-cosine", epochs=5)
+    autoencoder = build(settings, (4, 4, 1)).autoencoder
+    compile_for(autoencoder, settings, steps_per_epoch=8)
+    rates = []
+    for step in (0, 2, 4, 40):
+        autoencoder.optimizer.iterations.assign(step)
+        rates.append(float(autoencoder.optimizer.learning_rate) / settings.learning_rate)
+    assert rates == pytest.approx([0, 0.5, 1, 0], abs=1e-6)

@@ -1,4 +1,4 @@
-"""The noise: its statistics, its seeds, its purity, and its specs."""
+"""Specs: every noise reads back as itself, parts apply in turn, and bad ones are refused."""
 
 import numpy as np
 import pytest
@@ -6,83 +6,117 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.errors import SettingsError
-from training.noise import KINDS, GaussianNoise, parse_noise
+from training.noise import DEFAULT_NOISE, HELP, PAIRS, Blend, described, drawn_noise, parse_noise
+from training.noises import KINDS
+from training.ranges import Range
 
 
-def grey(value: float, count: int = 40) -> np.ndarray:
-    return np.full((count, 28, 28, 1), value, np.float32)
+def ranges(least: float, most: float) -> st.SearchStrategy[Range]:
+    ends = st.tuples(st.floats(least, most), st.floats(least, most))
+    return ends.map(lambda pair: Range(min(pair), max(pair)))
 
 
-def test_adds_the_mean_and_deviation_where_nothing_is_clipped() -> None:
-    noisy = GaussianNoise(0.1, 0.05).apply(grey(0.4), np.random.default_rng(0))
-    assert noisy.mean() == pytest.approx(0.5, abs=0.001)
-    assert noisy.std() == pytest.approx(0.05, abs=0.001)
-
-
-def test_clips_the_classic_noise_to_the_range() -> None:
-    noisy = GaussianNoise().apply(grey(0.0), np.random.default_rng(0))
-    assert noisy.min() == 0.0
-    assert noisy.max() == 1.0
-    # N(0.5, 0.5) leaves [0, 1] one standard deviation away, on either side.
-    assert (noisy == 0).mean() == pytest.approx(0.1587, abs=0.01)
-    assert (noisy == 1).mean() == pytest.approx(0.1587, abs=0.01)
-
-
-def test_is_repeatable_and_leaves_its_input_alone() -> None:
-    images = np.random.default_rng(1).random((3, 8, 8, 3), dtype=np.float32)
-    before = images.copy()
-    once, again, other = (
-        GaussianNoise().apply(images, np.random.default_rng(seed)) for seed in (5, 5, 6)
-    )
-    assert once.dtype == np.float32
-    assert once.shape == images.shape
-    np.testing.assert_array_equal(images, before)
-    np.testing.assert_array_equal(once, again)
-    assert (once != other).any()
-
-
-def test_every_value_has_noise_of_its_own() -> None:
-    noisy = GaussianNoise(0.0, 0.05).apply(grey(0.5, 2), np.random.default_rng(0))
-    assert len(np.unique(noisy)) > 0.95 * noisy.size
-
-
-def test_without_deviation_it_only_shifts() -> None:
-    noisy = GaussianNoise(0.25, 0.0).apply(grey(0.5), np.random.default_rng(0))
-    np.testing.assert_array_equal(noisy, grey(0.75))
-
-
-numbers = st.floats(-10, 10, allow_nan=False)
-
-
-@given(mean=numbers, std=st.floats(0, 10))
-def test_a_spec_reads_back_as_the_same_noise(mean: float, std: float) -> None:
-    noise = GaussianNoise(mean, std)
-    assert parse_noise(str(noise)) == noise
-
-
-@given(mean=numbers, std=st.floats(0, 10), seed=st.integers(0, 100))
-def test_any_noise_stays_in_range(mean: float, std: float, seed: int) -> None:
-    noisy = GaussianNoise(mean, std).apply(grey(0.3, 1), np.random.default_rng(seed))
-    assert noisy.min() >= 0
-    assert noisy.max() <= 1
-
-
-def test_a_bare_kind_is_the_classic() -> None:
-    assert parse_noise("gaussian") == GaussianNoise(0.5, 0.5)
-
-
-def test_scaled_changes_the_deviation_alone() -> None:
-    assert GaussianNoise(0.5, 0.5).scaled(0.5) == GaussianNoise(0.5, 0.25)
-
-
-@pytest.mark.parametrize(
-    "spec", ["", "gauss:1,1", "gaussian:a,b", "gaussian:1,2,3", "gaussian:0,-1", "gaussian:nan,1"]
+anything = st.one_of(
+    st.builds(KINDS["gaussian"], ranges(-1e6, 1e6), ranges(0, 1e6)),
+    st.builds(KINDS["salt-pepper"], ranges(0, 1)),
+    st.builds(KINDS["speckle"], ranges(0, 1e6)),
+    st.builds(KINDS["poisson"], ranges(0.001, 1e6)),
+    st.builds(KINDS["mask"], ranges(0, 1)),
+    st.builds(KINDS["blur"], ranges(0, 100)),
 )
-def test_a_bad_spec_is_refused_by_name(spec: str) -> None:
-    with pytest.raises(SettingsError, match=r"noise .*; expected .*; pass for example --noise"):
-        parse_noise(spec)
+
+
+@given(anything)
+def test_a_kind_reads_back_as_the_same(noise: object) -> None:
+    assert parse_noise(str(noise)) == noise
+    assert str(parse_noise(str(noise))) == str(noise)
+
+
+@given(st.lists(anything, min_size=2, max_size=4))
+def test_a_blend_reads_back_as_the_same(parts: list) -> None:
+    blend = Blend(tuple(parts))
+    assert parse_noise(str(blend)) == blend
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_can_be_parsed_and_written_again(kind: str) -> None:
+def test_a_kind_alone_takes_its_usual_numbers(kind: str) -> None:
     assert str(parse_noise(kind)).startswith(f"{kind}:")
+    assert parse_noise(kind) == KINDS[kind]()
+
+
+def test_the_classic_is_the_default() -> None:
+    assert str(parse_noise("gaussian")) == DEFAULT_NOISE == "gaussian:0.5,0.5"
+
+
+def test_spelling_does_not_matter() -> None:
+    spec = " gaussian: 5e-1,.5 + mask:0.10 + blur:1e+00 "
+    assert str(parse_noise(spec)) == "gaussian:0.5,0.5+mask:0.1+blur:1.0"
+
+
+def test_parts_apply_from_left_to_right_with_one_generator() -> None:
+    images = np.full((4, 8, 8, 1), 0.5, np.float32)
+    rng = np.random.default_rng(0)
+    expected = parse_noise("mask:0.5").apply(images, rng)
+    expected = parse_noise("gaussian:0.2,0.1").apply(expected, rng)
+    blend = parse_noise("mask:0.5+gaussian:0.2,0.1")
+    np.testing.assert_array_equal(blend.apply(images, np.random.default_rng(0)), expected)
+    other = parse_noise("gaussian:0.2,0.1+mask:0.5").apply(images, np.random.default_rng(0))
+    assert (expected == 0).mean() < 0.1 < (other == 0).mean()
+    assert (images == 0.5).all()
+
+
+def test_a_blend_is_scaled_and_described_by_its_parts() -> None:
+    blend = parse_noise("gaussian:0.5,0.5+mask:0.2..0.4")
+    assert str(blend.scaled(0.5)) == "gaussian:0.5,0.25+mask:0.1..0.2"
+    assert str(blend.at(0.5)) == "gaussian:0.5,0.25+mask:0.2"
+    assert [part["kind"] for part in blend.describe()] == ["gaussian", "mask"]
+
+
+FORMS = "one of gaussian:MEAN,STD, salt-pepper:P, speckle:STD, poisson:PEAK, mask:P, blur:SIGMA"
+
+
+@pytest.mark.parametrize(
+    ("spec", "came", "expected"),
+    [
+        ("", "noise ''", FORMS),
+        ("rain", "noise 'rain'", FORMS),
+        ("pairs", "noise 'pairs'", FORMS),
+        ("gauss:1,1", "noise 'gauss:1,1'", FORMS),
+        ("gaussian:", "'gaussian:' with 1 number", "gaussian:MEAN,STD, 2 numbers"),
+        ("gaussian:1", "'gaussian:1' with 1 number", "2 numbers"),
+        ("gaussian:1,2,3", "with 3 numbers", "2 numbers"),
+        ("mask:0.1,0.2", "'mask:0.1,0.2' with 2 numbers", "mask:P, 1 number"),
+        ("gaussian:a,b", "the number 'a'", "a finite number, or LOW..HIGH"),
+        ("gaussian:nan,1", "the number 'nan'", "a finite number"),
+        ("gaussian:0,inf", "the number 'inf'", "a finite number"),
+        ("gaussian:0,1..0.5", "the number '1..0.5'", "LOW not above HIGH"),
+        ("blur+", "'blur+' with an empty part", FORMS),
+        ("+blur", "'+blur' with an empty part", FORMS),
+        ("blur++mask", "'blur++mask' with an empty part", FORMS),
+        ("blur+fog:1", "noise 'fog:1'", FORMS),
+    ],
+)
+def test_a_bad_spec_is_refused_by_name(spec: str, came: str, expected: str) -> None:
+    with pytest.raises(SettingsError, match=r"noise .*; expected .*; pass for example") as caught:
+        parse_noise(spec)
+    assert came in caught.value.came
+    assert expected in caught.value.expected
+
+
+def test_the_examples_of_the_messages_are_good() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_noise("rain")
+    parse_noise(caught.value.do.rpartition(" ")[2])
+
+
+def test_the_help_names_every_kind_with_its_numbers() -> None:
+    for kind in KINDS.values():
+        assert kind.form() in HELP
+
+
+def test_what_a_run_says_of_its_noise() -> None:
+    assert drawn_noise(None) is drawn_noise(PAIRS) is None
+    assert drawn_noise("mask:0.5") == parse_noise("mask:0.5")
+    assert described(None) == []
+    assert described(PAIRS) == [{"kind": "pairs", "parameters": {}}]
+    assert described("mask:0.5") == [{"kind": "mask", "parameters": {"p": [0.5, 0.5]}}]

@@ -1,4 +1,4 @@
-"""`python -m training fit|evaluate`: parse, make settings, one call, translate errors."""
+"""`python -m training fit|evaluate|compare`: parse, make settings, one call, translate errors."""
 
 import argparse
 import io
@@ -10,10 +10,8 @@ from typing import Any
 
 from training.backend import load_tensorflow
 from training.errors import TrainingError
-from training.noise import DEFAULT_NOISE
+from training.noise import DEFAULT_NOISE, HELP
 from training.settings import PRESET_NAMES, SCHEDULES, TASKS, FitSettings
-
-NOISE_HELP = f"gaussian:MEAN,STD, added and clipped to [0, 1] (default: {DEFAULT_NOISE})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file grows with every epoch
     try:
-        return _fit(options) if command == "fit" else _evaluate(options)
+        return _fit(options) if command == "fit" else _measure(command, options)
     except TrainingError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
@@ -43,16 +41,30 @@ def _fit(options: dict[str, Any]) -> int:
     return 0
 
 
-def _evaluate(options: dict[str, Any]) -> int:
+def _measure(command: str, options: dict[str, Any]) -> int:
     load_tensorflow()
-    from training.evaluate import evaluate, table
+    from training import compare, evaluate
+    from training.assess import assess
+    from training.report.page import require_place, write_report
+    from training.summary import summarise
 
-    result = evaluate(options["run"], noise=options["noise"], dataset=options["dataset"])
-    if options["json"]:
-        print(json.dumps(result, indent=2))
+    runs, html, as_json = (options.pop(name) for name in ("runs", "html", "json"))
+    if command == "compare":
+        compare.require_several(runs)
+    if html:
+        require_place(html)
+    assessment = assess(runs, **options)
+    summary = summarise(assessment)
+    if html:
+        write_report(assessment, summary, html)
+    if command == "compare":
+        result, text = summary, compare.describe(summary)
     else:
-        print(f"{result['run']} on {result['n']} images: {result['source']}")
-        print(f"noise: {result['noise'] or 'none'}\n{table(result)}")
+        result = evaluate.evaluation(summary)
+        text = evaluate.describe(result)
+    print(json.dumps(result, indent=2, allow_nan=False) if as_json else text)
+    if html and not as_json:
+        print(f"report: {html}")
     return 0
 
 
@@ -60,9 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training", description="Train and measure denoising autoencoders."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="fit|evaluate")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="fit|evaluate|compare")
     _add_fit(commands.add_parser("fit", help="train a network and write a run folder"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a finished run on test images"))
+    _add_compare(commands.add_parser("compare", help="measure runs on the same noisy images"))
     return parser
 
 
@@ -72,11 +85,11 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     add(
         "--dataset",
         help="digits, mnist, fashion-mnist, a .npz or .npy file, or a folder of pictures "
-        "(default: digits, which needs no network)",
+        "or of pairs in clean/ and noisy/ (default: digits, which needs no network)",
     )
     add("--out", required=True, metavar="DIR", help="the run folder to write, such as runs/article")
     add("--task", choices=TASKS, help="what to learn (default: denoise)")
-    add("--preset", choices=PRESET_NAMES, help="the network (default: article)")
+    add("--preset", choices=PRESET_NAMES, help="the network and its recipe (default: article)")
     add("--filters", type=_filters, metavar="N,N", help="of each stride-2 layer (default: 32,64)")
     add("--latent-size", type=int, metavar="N", help="numbers an image (default: 16)")
     add("--kernel-size", type=int, metavar="N", help="of every convolution (default: 3)")
@@ -94,7 +107,15 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="Adam's (default: 0.001, for digits 0.002)",
     )
     add("--schedule", choices=SCHEDULES, help="(default: constant, for digits cosine)")
-    add("--noise", metavar="SPEC", help=NOISE_HELP)
+    add(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="stop after N epochs without a lower validation loss, and keep the best epoch's "
+        "weights (default: 10 for standard; for article the last weights)",
+    )
+    add("--noise", metavar="SPEC", help=f"{HELP} (default: {DEFAULT_NOISE})")
+    add("--start", metavar="RUN", help="go on from a finished run's weights (default: random)")
     add("--resize", type=_size, metavar="HxW", help="resize every image (default: as they are)")
     add("--seed", type=int, metavar="N", help="of weights, order and noise (default: 0)")
     add(
@@ -107,12 +128,46 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Measure a finished run on test images, with the same noise every time."
+    parser.description = (
+        "Measure a finished run on test images, with the same noise every time: MSE, PSNR and "
+        "SSIM with 95 % intervals, by strength of the noise, and what its latents know."
+    )
+    parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder, such as runs/article")
+    _add_measuring(parser)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measure several finished runs on the same noisy images; differences to the first run "
+        "are paired, image by image."
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders; the first is what others are held to"
+    )
+    _add_measuring(parser)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, such as runs/article")
-    add("--noise", metavar="SPEC", help="gaussian:MEAN,STD (default: the run's own)")
-    add("--dataset", help="whose test split to use (default: the run's own, or its samples.npz)")
-    add("--json", action="store_true", help="print JSON")
+    add("--noise", metavar="SPEC", help=f"{HELP} (default: the data's or the first run's own)")
+    add("--dataset", help="whose test split to use (default: the runs' own, or samples.npz)")
+    add(
+        "--levels",
+        type=_levels,
+        metavar="X,X",
+        help="factors of the noise's strength to measure at (default: 0.25,0.5,0.75,1,1.5,2)",
+    )
+    add(
+        "--classical",
+        nargs="?",
+        type=lambda text: text.split(","),
+        const=[],
+        metavar="NAMES",
+        help="measure classical denoisers beside, on some of the images: median,tv,wavelets,nlm,"
+        "bm3d or some of them (default with the option alone: all); takes minutes",
+    )
+    add("--html", metavar="FILE", help="write a report as one HTML file")
+    add("--json", action="store_true", help="print JSON, with every figure of the report")
 
 
 def _filters(text: str) -> tuple[int, ...]:
@@ -120,6 +175,13 @@ def _filters(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"{text!r} is not N,N such as 32,64") from exc
+
+
+def _levels(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,X such as 0.5,1,2") from exc
 
 
 def _size(text: str) -> tuple[int, int]:

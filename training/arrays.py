@@ -11,7 +11,10 @@ from PIL import Image
 
 from training.errors import DatasetError
 
-LAYOUTS = "arrays x_train (with x_test, y_train, y_test where they exist) or images (with labels)"
+LAYOUTS = (
+    "arrays x_train (with x_test, y_train, y_test where they exist), images (with labels), or "
+    "clean and noisy (with labels)"
+)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -29,6 +32,15 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             expected=f"a NumPy file of plain numbers, {LAYOUTS}",
             do="save it again with numpy.savez",
         ) from exc
+
+
+def array_names(path: Path) -> set[str]:
+    """The names of the arrays in a `.npz`, which are not read; none where it is no zip file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return set()  # `read_arrays` will say what is wrong with it
 
 
 def as_images(array: NDArray[Any], name: str) -> NDArray[np.uint8]:

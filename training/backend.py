@@ -1,5 +1,6 @@
 """TensorFlow, imported quietly: its start-up notes are for its developers, not for our users."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -22,13 +23,14 @@ def load_tensorflow() -> None:
     try:
         with _silent_stderr():
             import keras  # noqa: F401
-            import tensorflow  # noqa: F401
+            import tensorflow
     except ModuleNotFoundError as exc:
         raise RunError(
             f"{exc.name} is not installed",
             expected="the packages of the `train` extra",
             do="make the environment with: make env",
         ) from exc
+    tensorflow.get_logger().setLevel(logging.ERROR)  # it warns of retracing from the fifth model on
 
 
 @contextmanager

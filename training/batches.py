@@ -23,10 +23,11 @@ def to_floats(images: NDArray[np.uint8]) -> Floats:
 class NoisyBatches(keras.utils.PyDataset):
     """(input, target) batches, float32 (B, H, W, C) in [0, 1]; the last of an epoch may be short.
 
-    Each epoch has its own order and its own noise. Without noise, input and target are the same
-    clean images. Hand it to `fit` with `shuffle=False`, since it shuffles itself, and with
-    `follow()` among the callbacks: Keras calls `on_epoch_end` also before the first epoch, so
-    counting those calls would not tell which epoch it is.
+    Each epoch has its own order and its own noise. Without noise to draw, the input is the given
+    noisy image of each clean one, or, where none are given, the clean one itself. Hand it to `fit`
+    with `shuffle=False`, since it shuffles itself, and with `follow()` among the callbacks: Keras
+    calls `on_epoch_end` also before the first epoch, so counting those calls would not tell which
+    epoch it is.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class NoisyBatches(keras.utils.PyDataset):
         images: NDArray[np.uint8],
         *,
         noise: Noise | None,
+        noisy: NDArray[np.uint8] | None = None,
         batch_size: int,
         seed: int,
     ) -> None:
         super().__init__()
         self.images = images
         self.noise = noise
+        self.noisy = noisy
         self.batch_size = batch_size
         self.seed = seed
         self.begin(0)
@@ -51,7 +54,7 @@ class NoisyBatches(keras.utils.PyDataset):
         chosen = self._order[index * self.batch_size : (index + 1) * self.batch_size]
         clean = to_floats(self.images[chosen])
         if self.noise is None:
-            return clean, clean
+            return (clean if self.noisy is None else to_floats(self.noisy[chosen])), clean
         rng = np.random.default_rng([self.seed, self.epoch, 1 + index])
         return self.noise.apply(clean, rng), clean
 

@@ -3,6 +3,9 @@
 A checkpoint is one `.npz`, written under a temporary name and then renamed; it costs about 10 ms
 for the classic network. The last two are kept. Where epochs are short, at most one is written in
 five seconds; a Ctrl-C still writes the last finished epoch through `flush`.
+
+With a `patience` the weights of the best epoch so far, by validation loss, are kept beside them,
+written before the checkpoint that knows of them.
 """
 
 import json
@@ -14,6 +17,7 @@ import keras
 import numpy as np
 
 KEPT = 2
+BEST = "best.npz"
 PAUSE = 5.0  # seconds between two checkpoints, at least
 
 Row = dict[str, float]  # one epoch: epoch (from 1), loss, val_loss, learning_rate, seconds
@@ -22,12 +26,16 @@ Row = dict[str, float]  # one epoch: epoch (from 1), loss, val_loss, learning_ra
 class Checkpoints(keras.callbacks.Callback):
     """Keeps `history`, one row for each finished epoch, and writes checkpoints as it grows."""
 
-    def __init__(self, folder: Path, history: list[Row], *, epochs: int) -> None:
+    def __init__(
+        self, folder: Path, history: list[Row], *, epochs: int, patience: int | None = None
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.history = history
         self.epochs = epochs
+        self.patience = patience
         self._unwritten: dict[str, Any] | None = None
+        self._unwritten_best: dict[str, Any] | None = None
         self._began = 0.0
         self._wrote = 0.0
 
@@ -40,7 +48,14 @@ class Checkpoints(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         self.history.append({**row, "seconds": round(now - self._began, 3)})
         self._unwritten = _state(self.model, self.history)
-        if now - self._wrote >= PAUSE or epoch + 1 == self.epochs:
+        if self.patience is not None and since_best(self.history) == 0:
+            self._unwritten_best = {
+                name: array for name, array in self._unwritten.items() if name.startswith("weight_")
+            }
+        stop = exhausted(self.history, self.patience)
+        if stop:
+            self.model.stop_training = True
+        if now - self._wrote >= PAUSE or epoch + 1 == self.epochs or stop:
             self.flush()
 
     def flush(self) -> None:
@@ -48,15 +63,32 @@ class Checkpoints(keras.callbacks.Callback):
         if self._unwritten is None:
             return
         self.folder.mkdir(exist_ok=True)
-        target = self.folder / f"epoch-{len(self.history):05d}.npz"
-        temporary = self.folder / f".{target.name}.new"
-        with temporary.open("wb") as file:
-            np.savez(file, **self._unwritten)
-        temporary.replace(target)
+        if self._unwritten_best is not None:
+            _write(self.folder / BEST, self._unwritten_best)
+            self._unwritten_best = None
+        _write(self.folder / f"epoch-{len(self.history):05d}.npz", self._unwritten)
         for old in written(self.folder)[KEPT:]:
             old.unlink()
         self._unwritten = None
         self._wrote = time.monotonic()
+
+
+def since_best(history: list[Row]) -> int:
+    """Epochs after the one with the lowest validation loss, the first of equals."""
+    losses = [row["val_loss"] for row in history]
+    return len(losses) - 1 - losses.index(min(losses))
+
+
+def exhausted(history: list[Row], patience: int | None) -> bool:
+    """Whether so many epochs brought no lower validation loss that training ends."""
+    return patience is not None and bool(history) and since_best(history) >= patience
+
+
+def use_best(folder: Path, model: Any) -> None:
+    """Give the model the weights of its best epoch."""
+    with np.load(folder / BEST, allow_pickle=False) as arrays:
+        for k, variable in enumerate(model.weights):
+            variable.assign(arrays[f"weight_{k}"])
 
 
 def written(folder: Path) -> list[Path]:
@@ -78,6 +110,13 @@ def restore(folder: Path, model: Any) -> list[Row]:
             variable.assign(state[name])
         return history
     return []
+
+
+def _write(target: Path, arrays: dict[str, Any]) -> None:
+    temporary = target.with_name(f".{target.name}.new")
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    temporary.replace(target)
 
 
 def _variables(model: Any) -> dict[str, Any]:

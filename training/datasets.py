@@ -1,9 +1,10 @@
 """Where images come from, and how they are split into train, validation and test.
 
 A source is a name (`digits`, `mnist`, `fashion-mnist`), a `.npz` or `.npy` file, or a folder of
-pictures. A source's own test split is kept; otherwise one is cut. Splits come from a fixed seed,
-not from the run's: two runs on the same data can be compared, since neither has trained on what
-the other is tested on.
+pictures; a file or a folder may hold pairs, each clean image with its own noisy one. A source's
+own test split is kept; otherwise one is cut. Splits come from a fixed seed, not from the run's:
+two runs on the same data can be compared, since neither has trained on what the other is tested
+on.
 """
 
 import hashlib
@@ -18,6 +19,13 @@ from training.arrays import LAYOUTS, as_images, as_labels, read_arrays, resized
 from training.digits import load_digits_28
 from training.errors import DatasetError
 from training.imagefolder import load_folder
+from training.pairs import (
+    SIDES,
+    holds_pairs,
+    is_pair_folder,
+    load_pair_folder,
+    pairs_of_arrays,
+)
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -31,7 +39,10 @@ FEWEST = 24
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 (N, H, W, C) in 0..255 in three separate splits; labels int64 (N,) or None."""
+    """Images uint8 (N, H, W, C) in 0..255 in three separate splits; labels int64 (N,) or None.
+
+    Where the data are pairs, each split has its noisy images, in the order of its clean ones.
+    """
 
     name: str
     source: str  # "builtin", "file" or "folder"
@@ -41,6 +52,9 @@ class Dataset:
     train_labels: Labels | None = None
     validation_labels: Labels | None = None
     test_labels: Labels | None = None
+    train_noisy: Images | None = None
+    validation_noisy: Images | None = None
+    test_noisy: Images | None = None
     file_sha256: str | None = None  # of the .npz or .npy file that it came from
 
     @property
@@ -52,12 +66,18 @@ class Dataset:
     def facts(self) -> dict[str, Any]:
         """What config.json says of the data: no machine path, but a hash of every split."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        noisy = {
+            "train_noisy": self.train_noisy,
+            "validation_noisy": self.validation_noisy,
+            "test_noisy": self.test_noisy,
+        }
+        given = {name: images for name, images in noisy.items() if images is not None}
         return {
             "name": self.name,
             "source": self.source,
             "image_shape": list(self.image_shape),
             "counts": {name: len(images) for name, images in splits.items()},
-            "sha256": {name: _sha256(images) for name, images in splits.items()},
+            "sha256": {name: _sha256(images) for name, images in (splits | given).items()},
             "file_sha256": self.file_sha256,
         }
 
@@ -75,21 +95,40 @@ class Dataset:
             )
 
 
+class _Part(NamedTuple):
+    """Images that belong to one split, or to none yet."""
+
+    images: Images
+    labels: Labels | None = None
+    noisy: Images | None = None  # in the order of the images
+
+    def take(self, indices: NDArray[np.int64]) -> "_Part":
+        """Some of them, each with its label and its noisy partner."""
+        return _Part(
+            self.images[indices],
+            None if self.labels is None else self.labels[indices],
+            None if self.noisy is None else self.noisy[indices],
+        )
+
+    def resized(self, size: tuple[int, int]) -> "_Part":
+        """All of them at another height and width."""
+        noisy = None if self.noisy is None else resized(self.noisy, size)
+        return _Part(resized(self.images, size), self.labels, noisy)
+
+
 class _Source(NamedTuple):
     """What a source gives, before the split."""
 
     kind: str  # "builtin", "file" or "folder"
-    images: Images
-    labels: Labels | None = None
-    test: Images | None = None
-    test_labels: Labels | None = None
+    train: _Part
+    test: _Part | None = None
     file_sha256: str | None = None
 
 
 def load_dataset(source: str, *, resize: tuple[int, int] | None = None) -> Dataset:
     """The dataset that a name or a path stands for, split, at `resize` (height, width) if given."""
     if source == "digits":
-        found = _Source("builtin", *load_digits_28())
+        found = _Source("builtin", _Part(*load_digits_28()))
     elif source in NAMES:
         found = _from_keras(source)
     elif Path(source).is_dir():
@@ -103,9 +142,14 @@ def load_dataset(source: str, *, resize: tuple[int, int] | None = None) -> Datas
             do="check the spelling and the path",
         )
     if resize:
-        test = None if found.test is None else resized(found.test, resize)
-        found = found._replace(images=resized(found.images, resize), test=test)
+        test = found.test.resized(resize) if found.test else None
+        found = found._replace(train=found.train.resized(resize), test=test)
     return _split(Path(source).name, found)
+
+
+def has_own_noise(source: str) -> bool:
+    """Whether a dataset's name or path stands for pairs; reads no image."""
+    return source not in NAMES and holds_pairs(Path(source))
 
 
 def _from_keras(name: str) -> _Source:
@@ -121,45 +165,59 @@ def _from_keras(name: str) -> _Source:
             do=f"get a {name}.npz with the arrays x_train, y_train, x_test, y_test and pass "
             f"--dataset path/to/{name}.npz, or take the embedded --dataset digits",
         ) from exc
-    train_labels, test_labels = y_train.astype(np.int64), y_test.astype(np.int64)
-    return _Source("builtin", x_train[..., None], train_labels, x_test[..., None], test_labels)
+    train = _Part(x_train[..., None], y_train.astype(np.int64))
+    return _Source("builtin", train, _Part(x_test[..., None], y_test.astype(np.int64)))
 
 
 def _from_file(path: Path) -> _Source:
     arrays = read_arrays(path)
-    images_name, labels_name = (
-        ("x_train", "y_train") if "x_train" in arrays else ("images", "labels")
-    )
-    if images_name not in arrays:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if arrays.keys() >= set(SIDES):
+        return _Source("file", _Part(*pairs_of_arrays(arrays)), file_sha256=digest)
+    names = ("x_train", "y_train") if "x_train" in arrays else ("images", "labels")
+    if names[0] not in arrays:
         raise DatasetError(
             f"{path.name!r} holds the arrays {', '.join(sorted(arrays)) or 'none'}",
             expected=LAYOUTS,
             do="rename them",
         )
+    train, test = _part_of(arrays, *names), None
+    if names[0] == "x_train" and "x_test" in arrays:
+        test = _part_of(arrays, "x_test", "y_test")
+        _require_same_shape(train, test)
+    return _Source("file", train, test, digest)
+
+
+def _part_of(arrays: dict[str, NDArray[Any]], images_name: str, labels_name: str) -> _Part:
     images = as_images(arrays[images_name], images_name)
-    labels = as_labels(arrays.get(labels_name), labels_name, len(images))
-    test = test_labels = None
-    if images_name == "x_train" and "x_test" in arrays:
-        test = as_images(arrays["x_test"], "x_test")
-        test_labels = as_labels(arrays.get("y_test"), "y_test", len(test))
-        _require_same_shape(images, test)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return _Source("file", images, labels, test, test_labels, digest)
+    return _Part(images, as_labels(arrays.get(labels_name), labels_name, len(images)))
 
 
 def _from_folder(folder: Path, resize: tuple[int, int] | None) -> _Source:
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        train, test = (load_folder(folder / part, resize) for part in ("train", "test"))
-        _require_same_shape(train.images, test.images)
-        return _Source("folder", train.images, train.labels, test.images, test.labels)
-    return _Source("folder", *load_folder(folder, resize))
-
-
-def _require_same_shape(train: Images, test: Images) -> None:
-    if train.shape[1:] != test.shape[1:]:
+    parts = [folder / name for name in ("train", "test")]
+    if not all(part.is_dir() for part in parts):
+        return _Source("folder", _read_folder(folder, resize))
+    if len({is_pair_folder(part) for part in parts}) > 1:
         raise DatasetError(
-            f"training images {train.shape[1:]} and test images {test.shape[1:]}",
+            f"pairs in only one of train/ and test/ of {folder.name!r}",
+            expected="clean/ and noisy/ in both, or in neither",
+            do="make them alike",
+        )
+    train, test = (_read_folder(part, resize) for part in parts)
+    _require_same_shape(train, test)
+    return _Source("folder", train, test)
+
+
+def _read_folder(folder: Path, resize: tuple[int, int] | None) -> _Part:
+    load = load_pair_folder if is_pair_folder(folder) else load_folder
+    return _Part(*load(folder, resize))
+
+
+def _require_same_shape(train: _Part, test: _Part) -> None:
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DatasetError(
+            f"training images {train.images.shape[1:]} and test images {test.images.shape[1:]}",
             expected="one shape (H, W, C)",
             do="make them alike",
         )
@@ -167,31 +225,32 @@ def _require_same_shape(train: Images, test: Images) -> None:
 
 def _split(name: str, found: _Source) -> Dataset:
     """Cut the test split, where there is none, and then the validation split."""
-    kind, images, labels, test, test_labels, file_sha256 = found
-    if len(images) < FEWEST:
+    images, test = found.train, found.test
+    count = len(images.images)
+    if count < FEWEST:
         raise DatasetError(
-            f"{len(images)} images", expected=f"at least {FEWEST} to train with", do="add images"
+            f"{count} images", expected=f"at least {FEWEST} to train with", do="add images"
         )
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
+    order = np.random.default_rng(SPLIT_SEED).permutation(count)
     if test is None:
         held, order = np.split(order, [len(order) // TEST_SHARE])
-        test, test_labels = images[held], _take(labels, held)
+        test = images.take(held)
     held, order = np.split(order, [len(order) // VALIDATION_SHARE])
+    train, validation = images.take(order), images.take(held)
     return Dataset(
         name=name,
-        source=kind,
-        train=images[order],
-        validation=images[held],
-        test=test,
-        train_labels=_take(labels, order),
-        validation_labels=_take(labels, held),
-        test_labels=test_labels,
-        file_sha256=file_sha256,
+        source=found.kind,
+        train=train.images,
+        validation=validation.images,
+        test=test.images,
+        train_labels=train.labels,
+        validation_labels=validation.labels,
+        test_labels=test.labels,
+        train_noisy=train.noisy,
+        validation_noisy=validation.noisy,
+        test_noisy=test.noisy,
+        file_sha256=found.file_sha256,
     )
-
-
-def _take(labels: Labels | None, indices: NDArray[np.int64]) -> Labels | None:
-    return None if labels is None else labels[indices]
 
 
 def _sha256(images: Images) -> str:

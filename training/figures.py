@@ -30,17 +30,21 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the run's own noise
 
 
 class Levels(NamedTuple):
-    """One image at several noise levels: spec and float32 (L, H, W, C) in [0, 1]."""
+    """One image at several noise levels: a name of each and float32 (L, H, W, C) in [0, 1]."""
 
-    specs: list[str]
+    names: list[str]
     noisy: Floats
 
 
 def spoil_in_levels(image: Floats, noise: Noise) -> Levels:
-    """The image (H, W, C) under the noise from weak to strong, the same draw in each."""
-    kinds = [noise.scaled(strength) for strength in STRENGTHS]
-    noisy = [kind.apply(image[None], np.random.default_rng(0)) for kind in kinds]
-    return Levels([str(kind) for kind in kinds], np.concatenate(noisy))
+    """The image (H, W, C) under the noise from weak to strong, the same draw in each.
+
+    Strength 1 is the noise itself, or the strong ends of its ranges. Where a number comes to its
+    limit (no more than every pixel can be masked), the levels end.
+    """
+    levels = {str(level): level for level in map(noise.at, STRENGTHS)}
+    noisy = [level.apply(image[None], np.random.default_rng(0)) for level in levels.values()]
+    return Levels([_named(level) for level in levels.values()], np.concatenate(noisy))
 
 
 def reconstruction(folder: Path, *, clean: Floats, output: Floats) -> Path:
@@ -70,7 +74,7 @@ def denoising(folder: Path, *, clean: Floats, noisy: Floats, output: Floats) -> 
 
 def noise_levels(folder: Path, levels: Levels, *, clean: Floats, output: Floats) -> Path:
     """One image (H, W, C) at several noise levels, noisy and denoised, with the PSNR of each."""
-    count = len(levels.specs)
+    count = len(levels.names)
     figure = Figure(figsize=(1.55 * (count + 1), 4.0), layout="constrained")
     grid = figure.subplots(2, count + 1)
     originals = np.broadcast_to(clean, output.shape)
@@ -82,8 +86,8 @@ def noise_levels(folder: Path, levels: Levels, *, clean: Floats, output: Floats)
             _show(axes, image)
             axes.set_xlabel(f"{value:.1f} dB", fontsize=9, color=FAINT, labelpad=3)
         _label_row(grid[row, 1], title)
-    for axes, spec in zip(grid[0, 1:], levels.specs, strict=True):
-        axes.set_title(spec.replace(":", "\n"), fontsize=9, color=INK)
+    for axes, name in zip(grid[0, 1:], levels.names, strict=True):
+        axes.set_title(name, fontsize=9, color=INK)
     _hide_empty(grid.flat)
     return _save(figure, folder / "noise_levels.png")
 
@@ -114,7 +118,7 @@ def learning_curve(folder: Path, history: list[dict[str, float]]) -> Path:
 
 def latent_scatter(folder: Path, latents: Floats, labels: NDArray[np.int64] | None) -> Path:
     """Latents, float32 (N, D), on their first two principal axes, coloured by label."""
-    points, shares = _principal(latents)
+    points, shares = principal(latents)
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
     dots: dict[str, Any] = {"s": 13, "alpha": 0.75, "linewidths": 0}
@@ -153,7 +157,16 @@ def model_diagram(folder: Path, models: Models) -> Path | None:
     return path if path.is_file() else None
 
 
-def _principal(latents: Floats) -> tuple[Floats, tuple[float, float]]:
+def _named(noise: Noise) -> str:
+    """A fixed noise for a title: each kind with its numbers below it, to three digits."""
+    lines = []
+    for part in noise.describe():
+        numbers = (f"{low:.3g}" for low, _ in part["parameters"].values())
+        lines.append(f"{part['kind']}\n{', '.join(numbers)}")
+    return "\n".join(lines)
+
+
+def principal(latents: Floats) -> tuple[Floats, tuple[float, float]]:
     """The first two principal components, (N, 2), and their shares of the variance."""
     centred = latents - latents.mean(axis=0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)

@@ -20,13 +20,23 @@ import tensorflow as tf
 
 from training import figures, runs
 from training.batches import NoisyBatches
-from training.checkpoints import Checkpoints, Row, restore, written
+from training.checkpoints import (
+    Checkpoints,
+    Row,
+    exhausted,
+    restore,
+    since_best,
+    use_best,
+    written,
+)
 from training.datasets import Dataset, load_dataset
 from training.errors import RunError
-from training.evaluate import denoise, draw_samples, measure, spoil, table
+from training.heldout import draw_samples, spoil
+from training.measure import denoise, measure, table
 from training.metrics import DEFINITIONS
 from training.model import Models, build, compile_for
-from training.noise import Noise, parse_noise
+from training.noise import Noise, described, drawn_noise
+from training.reference import draw_reference, write_reference
 from training.runs import Run, Samples
 from training.settings import FitSettings
 
@@ -59,7 +69,12 @@ def fit(
     partial = runs.partial_path(out)
     partial.mkdir(parents=True, exist_ok=True)
     with runs.locked(partial):
-        config = {"settings": settings.saved(), "data": dataset.facts(), "versions": versions()}
+        config = {
+            "settings": settings.saved(),
+            "data": dataset.facts(),
+            "noise": described(settings.noise),
+            "versions": versions(),
+        }
         _prepare(partial, settings, config, resume=resume, overwrite=overwrite)
         if not (partial / runs.METRICS).is_file():  # else killed just before its last rename
             _work(partial, settings, dataset, verbose, say)
@@ -103,9 +118,11 @@ def _prepare(
 
 def _work(partial: Path, settings: FitSettings, dataset: Dataset, verbose: int, say: Say) -> None:
     """Everything between the empty partial folder and the finished one."""
-    noise = parse_noise(settings.noise) if settings.noise else None
+    noise = drawn_noise(settings.noise)
     keras.utils.set_random_seed(settings.seed)
     models = build(settings, dataset.image_shape)
+    if settings.start:
+        _start_from(models, Run.load(settings.start))
     if verbose:
         for model in models:
             model.summary(print_fn=say)
@@ -116,12 +133,15 @@ def _work(partial: Path, settings: FitSettings, dataset: Dataset, verbose: int, 
     _write_history(partial / runs.HISTORY, history)
     samples, labels = draw_samples(dataset, noise)
     np.savez_compressed(partial / runs.SAMPLES, clean=samples.clean, noisy=samples.noisy)
+    write_reference(partial / runs.REFERENCE, draw_reference(dataset))
     _draw(partial / runs.FIGURES, models, samples, labels, noise, history)
-    test = measure(models.autoencoder, dataset.test, noise)
+    test = measure(models.autoencoder, dataset.test, noise, noisy=dataset.test_noisy)
     say(f"\n{test['n']} test images\n{table(test)}")
     metrics = {
         "test": test,
-        "validation": measure(models.autoencoder, dataset.validation, noise),
+        "validation": measure(
+            models.autoencoder, dataset.validation, noise, noisy=dataset.validation_noisy
+        ),
         "definitions": DEFINITIONS,
         "epochs": len(history),
         "seconds": round(sum(row["seconds"] for row in history), 1),
@@ -129,6 +149,21 @@ def _work(partial: Path, settings: FitSettings, dataset: Dataset, verbose: int, 
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     runs.write_json(partial / runs.METRICS, metrics)
+
+
+def _start_from(models: Models, run: Run) -> None:
+    """Take over the weights of a finished run of the same network."""
+    earlier = run.models()
+    for name in ("encoder", "decoder"):
+        mine, weights = getattr(models, name), getattr(earlier, name).get_weights()
+        wanted, found = ([tuple(w.shape) for w in group] for group in (mine.weights, weights))
+        if wanted != found:
+            raise RunError(
+                f"{run.path}: its {name} is another network",
+                expected="the same preset, filters, kernel, latent size and image shape",
+                do="pass what its config.json says, or start from another run",
+            )
+        mine.set_weights(weights)
 
 
 def _train(
@@ -147,19 +182,40 @@ def _train(
     done = len(history)
     if done:
         say(f"resuming after epoch {done} of {settings.epochs}")
-    if done >= settings.epochs:
-        return history
-    checkpoints = Checkpoints(folder, history, epochs=settings.epochs)
-    clean, noisy = spoil(dataset.validation, noise, key=0)
+    if done < settings.epochs and not exhausted(history, settings.patience):
+        _continue(models, folder, history, settings, dataset, noise, verbose, say)
+    if settings.patience is not None:
+        use_best(folder, models.autoencoder)
+        say(f"weights of epoch {len(history) - since_best(history)}, the best by validation")
+    return history
+
+
+def _continue(
+    models: Models,
+    folder: Path,
+    history: list[Row],
+    settings: FitSettings,
+    dataset: Dataset,
+    noise: Noise | None,
+    verbose: int,
+    say: Say,
+) -> None:
+    """The epochs that are left; `history` grows with each."""
+    checkpoints = Checkpoints(folder, history, epochs=settings.epochs, patience=settings.patience)
+    clean, noisy = spoil(dataset.validation, noise, key=0, noisy=dataset.validation_noisy)
     batches = NoisyBatches(
-        dataset.train, noise=noise, batch_size=settings.batch_size, seed=settings.seed
+        dataset.train,
+        noise=noise,
+        noisy=dataset.train_noisy,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
     )
     try:
         models.autoencoder.fit(
             batches,
             validation_data=(noisy, clean),
             validation_batch_size=128,
-            initial_epoch=done,
+            initial_epoch=len(history),
             epochs=settings.epochs,
             callbacks=[batches.follow(), checkpoints],
             shuffle=False,
@@ -169,7 +225,6 @@ def _train(
         checkpoints.flush()
         say(f"\nstopped after epoch {len(history)} of {settings.epochs}; --resume goes on from it")
         raise
-    return history
 
 
 def _draw(
@@ -187,8 +242,9 @@ def _draw(
     figures.learning_curve(folder, history)
     figures.latent_scatter(folder, models.encoder.predict(samples.noisy, verbose=0), labels)
     figures.model_diagram(folder, models)
-    if noise is not None:
+    if not np.array_equal(samples.clean, samples.noisy):
         figures.denoising(folder, clean=samples.clean, noisy=samples.noisy, output=outputs)
+    if noise is not None:
         levels = figures.spoil_in_levels(samples.clean[0], noise)
         answers = denoise(models.autoencoder, levels.noisy)
         figures.noise_levels(folder, levels, clean=samples.clean[0], output=answers)

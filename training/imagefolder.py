@@ -44,10 +44,21 @@ def load_folder(folder: Path, resize: tuple[int, int] | None) -> FolderImages:
             expected="PNG, JPEG, BMP or TIFF files",
             do="pass the folder that holds them",
         )
+    return FolderImages(read_pictures(paths, folder, resize), labels_of(paths, folder))
+
+
+def read_pictures(
+    paths: list[Path], folder: Path, resize: tuple[int, int] | None
+) -> NDArray[np.uint8]:
+    """Pictures of one size, uint8 (N, H, W, C); C is 3 where any of them is in colour.
+
+    Messages name them relative to `folder`.
+    """
     pictures = [read_picture(path, resize, name=str(path.relative_to(folder))) for path in paths]
     shapes = {picture.shape[:2] for picture in pictures}
     if len(shapes) > 1:
-        odd = next(k for k, picture in enumerate(pictures) if picture.shape != pictures[0].shape)
+        size = pictures[0].shape[:2]
+        odd = next(k for k, picture in enumerate(pictures) if picture.shape[:2] != size)
         raise DatasetError(
             f"pictures of {len(shapes)} sizes, such as {_size(paths[0], pictures[0], folder)} and "
             f"{_size(paths[odd], pictures[odd], folder)}",
@@ -55,8 +66,7 @@ def load_folder(folder: Path, resize: tuple[int, int] | None) -> FolderImages:
             do="pass --resize HEIGHTxWIDTH, for example --resize 28x28",
         )
     channels = max(picture.shape[2] for picture in pictures)
-    images = np.stack([np.broadcast_to(p, (*p.shape[:2], channels)) for p in pictures])
-    return FolderImages(images, _labels([path.relative_to(folder) for path in paths]))
+    return np.stack([np.broadcast_to(p, (*p.shape[:2], channels)) for p in pictures])
 
 
 def read_picture(path: Path, resize: tuple[int, int] | None, *, name: str) -> NDArray[np.uint8]:
@@ -95,12 +105,16 @@ def _eight_bit(picture: Image.Image) -> Image.Image:
     return picture.convert("L" if picture.mode in GREY_MODES else "RGB")
 
 
-def _labels(paths: list[Path]) -> NDArray[np.int64] | None:
-    """The first folder of each path, numbered in the order of the names; None if any has none."""
-    if any(len(path.parts) < 2 for path in paths):
+def labels_of(paths: list[Path], folder: Path) -> NDArray[np.int64] | None:
+    """The first sub-folder of each path, numbered in the order of the names.
+
+    None if any picture lies in the folder itself.
+    """
+    parts = [path.relative_to(folder).parts for path in paths]
+    if any(len(part) < 2 for part in parts):
         return None
-    names = sorted({path.parts[0] for path in paths})
-    return np.array([names.index(path.parts[0]) for path in paths], dtype=np.int64)
+    names = sorted({part[0] for part in parts})
+    return np.array([names.index(part[0]) for part in parts], dtype=np.int64)
 
 
 def _size(path: Path, picture: NDArray[np.uint8], folder: Path) -> str:

@@ -35,6 +35,10 @@ class Quality:
         means = {name: float(np.mean(getattr(self, name))) for name in DEFINITIONS}
         return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
+    def take(self, indices: NDArray[np.int64]) -> "Quality":
+        """The figures of some of the images."""
+        return Quality(*(getattr(self, name)[indices] for name in DEFINITIONS))
+
 
 def quality(*, clean: Floats, output: Floats) -> Quality:
     """How near `output` is to `clean`, both float32 (N, H, W, C) in [0, 1]; in chunks."""

@@ -74,7 +74,65 @@ def article(settings: ModelSettings) -> Models:
     return Models(encoder, decoder, keras.Model(whole, decoder(encoder(whole)), name="autoencoder"))
 
 
-PRESETS: dict[str, Callable[[ModelSettings], Models]] = {"article": article}
+HIDDEN = 256  # between the last picture of features and the latent vector, and after it
+START = 16  # channels of the picture that the decoder's matrix writes, at half the sides
+BLOCKS = (1, 2)  # residual blocks after each stride-2 convolution, the last figure for the rest
+
+
+def standard(settings: ModelSettings) -> Models:
+    """The best denoiser that serves at 40 % of the article's images per second or more.
+
+    What it has over `article`, each measured in benchmarks/LOG.md: residual blocks (He et al.,
+    2015) in the encoder, where they cost least; batch normalisation (Ioffe and Szegedy, 2015),
+    which vanishes into the weights at export; a hidden layer on either side of the latent vector;
+    and a decoder that begins at half the sides. With the default settings and 28×28×1 images it
+    has 1,819,729 parameters.
+    """
+    height, width, channels = settings.image_shape
+    kernel = settings.kernel_size
+
+    images = keras.Input(settings.image_shape, name="images")
+    x = images
+    for stage, filters in enumerate(settings.filters):
+        x = _normalised(layers.Conv2D(filters, kernel, strides=2, **BARE), x)
+        for _ in range(BLOCKS[min(stage, len(BLOCKS) - 1)]):
+            x = _residual(x, filters, kernel)  # (N, 14, 14, 32), (N, 7, 7, 64)
+    x = layers.Flatten()(x)  # (N, 3136)
+    x = _normalised(layers.Dense(HIDDEN, use_bias=False), x)  # (N, 256)
+    x = layers.Dense(settings.latent_size, name="latent_vector")(x)  # (N, 16)
+    encoder = keras.Model(images, x, name="encoder")
+
+    latents = keras.Input((settings.latent_size,), name="latents")
+    start = (height // 2, width // 2, START)
+    x = _normalised(layers.Dense(HIDDEN, use_bias=False), latents)  # (N, 256)
+    x = _normalised(layers.Dense(start[0] * start[1] * START, use_bias=False), x)  # (N, 3136)
+    x = layers.Reshape(start)(x)  # (N, 14, 14, 16)
+    x = _normalised(layers.Conv2DTranspose(settings.filters[0], kernel, strides=2, **BARE), x)
+    x = layers.Conv2DTranspose(
+        channels, kernel, padding="same", activation="sigmoid", name="decoder_output"
+    )(x)  # (N, 28, 28, 1)
+    decoder = keras.Model(latents, x, name="decoder")
+
+    whole = keras.Input(settings.image_shape, name="images")
+    return Models(encoder, decoder, keras.Model(whole, decoder(encoder(whole)), name="autoencoder"))
+
+
+BARE: dict[str, Any] = {"padding": "same", "use_bias": False}  # the normalisation has a bias
+
+
+def _normalised(layer: Any, x: Any) -> Any:
+    """A linear layer, batch normalisation, ReLU. Momentum 0.95: an epoch is only 430 batches."""
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(layer(x)))
+
+
+def _residual(x: Any, filters: int, kernel: int) -> Any:
+    """Two convolutions beside the identity, ReLU after the sum: the same shape as `x`."""
+    y = _normalised(layers.Conv2D(filters, kernel, **BARE), x)
+    y = layers.BatchNormalization(momentum=0.95)(layers.Conv2D(filters, kernel, **BARE)(y))
+    return layers.ReLU()(layers.Add()([x, y]))
+
+
+PRESETS: dict[str, Callable[[ModelSettings], Models]] = {"article": article, "standard": standard}
 
 
 def build(settings: FitSettings, image_shape: tuple[int, int, int]) -> Models:
@@ -92,12 +150,23 @@ def build(settings: FitSettings, image_shape: tuple[int, int, int]) -> Models:
 def compile_for(autoencoder: Any, settings: FitSettings, steps_per_epoch: int) -> None:
     """Loss mse and Adam, at a constant rate or with a cosine that ends at zero.
 
+    "warm-cosine" first climbs to the rate over half an epoch (Loshchilov and Hutter, 2017; Goyal
+    et al., 2017), for rates that a fresh network would not stand.
+
     Neither XLA nor fewer Python steps are left to Keras's "auto": on 2 cores a step of 32 images
     takes 17 ms like this, 20 ms with one step an execution, and 26 ms or more under XLA.
     """
     rate: Any = settings.learning_rate
     if settings.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, settings.epochs * steps_per_epoch)
+    elif settings.schedule == "warm-cosine":
+        climb = max(1, steps_per_epoch // 2)
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            max(1, settings.epochs * steps_per_epoch - climb),
+            warmup_target=rate,
+            warmup_steps=climb,
+        )
     autoencoder.compile(
         keras.optimizers.Adam(rate), loss="mse", jit_compile=False, steps_per_execution=8
     )

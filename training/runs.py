@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import RunError
+from training.reference import Reference, read_reference
 
 CONFIG = "config.json"
 METRICS = "metrics.json"  # written last: a folder that has it is complete
 HISTORY = "history.csv"
 SAMPLES = "samples.npz"
+REFERENCE = "reference.npz"
 FIGURES = "figures"
 CHECKPOINTS = "checkpoints"
 MODELS = ("encoder", "decoder", "autoencoder")
@@ -93,6 +95,15 @@ class Run:
         if any(array.shape != shape or array.dtype != np.float32 for array in samples):
             raise _damaged(self.path, f"whose {SAMPLES} is not float32 {shape}")
         return samples
+
+    def reference(self) -> Reference | None:
+        """The images of `reference.npz`; None for a run from before there was one."""
+        if not (self.path / REFERENCE).is_file():
+            return None
+        try:
+            return read_reference(self.path / REFERENCE, tuple(self.config["data"]["image_shape"]))
+        except Exception as exc:  # as with samples, and arrays that are missing or too many
+            raise _damaged(self.path, f"with an unreadable {REFERENCE}") from exc
 
 
 def partial_path(target: Path) -> Path:

@@ -1,0 +1,104 @@
+"""The numbers of a noise: a fixed one, or a range that each image draws its own from.
+
+Written `0.5` or `0..0.7`. A network trained on ranges is a blind one: it has to do without being
+told how strong the noise is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import SettingsError
+
+Floats = NDArray[np.float32]
+
+EXAMPLE = "pass for example --noise gaussian:0.5,0.5"
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`, both finite; a fixed number where they are the same."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise _refusal(str(self))
+
+    @classmethod
+    def parse(cls, text: str) -> "Range":
+        """`0.5` or `0..0.7`; anything else is a SettingsError."""
+        low, dots, high = text.partition("..")
+        try:
+            return cls(float(low), float(high if dots else low))
+        except (ValueError, SettingsError) as exc:
+            raise _refusal(text) from exc
+
+    def draw(self, rng: np.random.Generator, count: int) -> Floats:
+        """One number for each of `count` images, uniform: float32 (N, 1, 1, 1).
+
+        A fixed number is float32 () and takes nothing from the generator.
+        """
+        if self.low == self.high:
+            return np.full((), self.low, np.float32)
+        return rng.uniform(self.low, self.high, (count, 1, 1, 1)).astype(np.float32)
+
+    def __str__(self) -> str:
+        low, high = self.low + 0.0, self.high + 0.0  # one spelling for 0, 0.0 and -0.0
+        return f"{low}" if low == high else f"{low}..{high}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a parameter may be, and how it follows the strength of its noise.
+
+    A noise made `factor` times as strong has the parameter times factor ** power: 1 for a
+    deviation, 0 for what is no matter of strength.
+    """
+
+    least: float
+    most: float
+    power: float
+
+    def hold(self, numbers: Range) -> bool:
+        """Whether all of the range is allowed."""
+        return self.least <= numbers.low and numbers.high <= self.most
+
+    def scaled(self, value: float, factor: float) -> float:
+        """The value at another strength, no farther than the limits; factor is 0 or more."""
+        if self.power == 0:
+            return value
+        if factor == 0:
+            return self.least if self.power > 0 else self.most
+        return min(max(value * factor**self.power, self.least), self.most)
+
+    def at(self, numbers: Range, level: float) -> float:
+        """The one value at a level: 1 is the strong end of the range, 0 none of the noise.
+
+        What is no matter of strength runs from its low end at 0 to its high end at 1.
+        """
+        if self.power == 0:
+            return numbers.low + (numbers.high - numbers.low) * min(level, 1.0)
+        return self.scaled(numbers.high if self.power > 0 else numbers.low, level)
+
+
+def require_level(level: float) -> float:
+    """A level or factor as it is, if it is finite and not negative."""
+    if not (math.isfinite(level) and level >= 0):
+        raise SettingsError(
+            f"noise level {level}",
+            expected="a finite number, 0 or more (1: as strong as the noise itself)",
+            do="pass another level",
+        )
+    return level
+
+
+def _refusal(text: str) -> SettingsError:
+    return SettingsError(
+        f"noise with the number {text!r}",
+        expected="a finite number, or LOW..HIGH with LOW not above HIGH",
+        do=EXAMPLE,
+    )
