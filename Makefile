@@ -30,7 +30,7 @@ printf '%s\n' "" "When it says that the service is initialized, from another ter
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-serve run test serve check format bench lock clean release-bundle
+.PHONY: help env env-serve run test serve check format bench screenshots lock clean release-bundle
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,8 +60,12 @@ format: env  ## let ruff mend what it can
 	@$(PY) -m ruff format .
 
 bench: env $(VENV)/.bench $(VENV_PEERS)/.ready  ## the README's tables, peers in the same run
-	@$(PY) -m benchmarks $(if $(RUN),--run $(RUN))
+	@$(PY) -m benchmarks $(if $(RUN),--run $(RUN)) $(if $(filter-out digits,$(DATASET)),--dataset $(DATASET))
+	@$(PY) -m benchmarks engine scaling --image-shape 64x64x3
 	@$(PY) -m benchmarks.readme
+
+screenshots: env env-serve  ## docs/playground-*.png, from the real service; needs chromium
+	@$(PY) -m tests.system.screenshots
 
 env: $(VENV)/.ready  ## .venv, with everything
 
@@ -92,8 +96,11 @@ clean:  ## remove environments, caches, runs and local bundles; keep what git tr
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name article -exec rm -rf {} +
 
-release-bundle: env  ## remake bundles/mnist from DATASET=path/to/mnist.npz
+release-bundle: env  ## remake bundles/mnist, bundles/article and their reports from DATASET=path/to/mnist.npz
 	@case "$(DATASET)" in digits) echo "make release-bundle DATASET=path/to/mnist.npz" >&2; exit 2;; esac
-	@$(PY) -m training fit --dataset $(DATASET) --preset article --out runs/mnist --resume --overwrite
-	@$(PY) -m export runs/mnist --out bundles/mnist --overwrite
-	@cp runs/mnist/figures/denoising.png runs/mnist/figures/latent_scatter.png docs/
+	@$(PY) -m training fit --dataset $(DATASET) --preset standard --out runs/standard --resume --overwrite
+	@$(PY) -m export runs/standard --out bundles/mnist --overwrite
+	@$(PY) -m training fit --dataset $(DATASET) --preset article --out runs/article --resume --overwrite
+	@$(PY) -m export runs/article --out bundles/article --overwrite
+	@$(PY) -m training compare runs/article runs/standard --dataset $(DATASET) --html docs/report.html
+	@cp runs/standard/figures/denoising.png runs/standard/figures/latent_scatter.png docs/

@@ -1,9 +1,10 @@
-"""`python -m benchmarks [SECTION]`: parse, make settings, run the sections."""
+"""`python -m benchmarks [SECTION …]`: parse, make settings, run the sections."""
 
 from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,6 +18,9 @@ SECTIONS = {
     "engine": "benchmarks.engine",
     "scaling": "benchmarks.scaling",
     "wire": "benchmarks.wire",
+    "search": "benchmarks.search",
+    "learning": "benchmarks.learning",
+    "bulk": "benchmarks.bulk",
 }
 # Asked for by name only: what LOG.md is made from.
 EXTRA = {"ideas": "benchmarks.ideas"}
@@ -26,11 +30,16 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
     """Run one section or all of them; the exit status."""
     options = _parser().parse_args(argv)
     settings = Settings(
-        bundle=options.bundle, run=options.run, out=options.out, quick=options.quick
+        bundle=options.bundle,
+        run=options.run,
+        image_shape=options.image_shape,
+        dataset=options.dataset,
+        out=options.out,
+        quick=options.quick,
     )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    names = list(SECTIONS) if options.section == "all" else [options.section]
+    names = options.sections or list(SECTIONS)
 
     from benchmarks.agreement import DisagreementError
     from benchmarks.material import prepared
@@ -52,17 +61,45 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("section", nargs="?", default="all", choices=[*SECTIONS, *EXTRA, "all"])
+    known = ", ".join((*SECTIONS, *EXTRA))
+    parser.add_argument(
+        "sections", nargs="*", type=_section, metavar="SECTION", help=f"of {known}; default: all"
+    )
     parser.add_argument(
         "--bundle",
         type=Path,
-        default=Path("bundles/mnist"),
+        default=Path("bundles/article"),
         help="whose network is measured; its shape counts, not its weights",
     )
-    parser.add_argument("--run", type=Path, help="measure with the weights of this run folder")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--run", type=Path, help="measure with the weights of this run folder")
+    weights.add_argument(
+        "--image-shape",
+        type=_image_shape,
+        metavar="HxWxC",
+        help="the bundle's network for images of another shape, such as 64x64x3",
+    )
+    parser.add_argument("--dataset", help="images for the sections that need some, as in training")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--quick", action="store_true", help="small numbers, in seconds")
     return parser
+
+
+def _section(name: str) -> str:
+    if name not in {**SECTIONS, **EXTRA}:
+        known = ", ".join((*SECTIONS, *EXTRA))
+        raise argparse.ArgumentTypeError(f"{name!r} is not a section; there are {known}")
+    return name
+
+
+def _image_shape(text: str) -> tuple[int, int, int]:
+    sides = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([13])", text)
+    if sides is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HEIGHTxWIDTHxCHANNELS with 1 or 3 channels, such as 64x64x3"
+        )
+    height, width, channels = map(int, sides.groups())
+    return height, width, channels
 
 
 if __name__ == "__main__":

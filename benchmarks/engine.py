@@ -74,9 +74,9 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
         },
         "results": models,
     }
-    report.write_json(settings.out / "engine.json", result)
-    picture.rates(result, settings.out / "engine.png")
-    say(f"written: {settings.out / 'engine.json'}, {settings.out / 'engine.png'}")
+    report.write_json(settings.results / "engine.json", result)
+    picture.rates(result, settings.results / "engine.png")
+    say(f"written: {settings.results / 'engine.json'}, {settings.results / 'engine.png'}")
     return result
 
 

@@ -87,7 +87,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
         head = [title, "images/s (range)", "times as fast as now", "the same in CPU time"]
         say(f"{report.table(head, lines)}\n")
         result["ideas"][title] = {name: [asdict(x) for x in row] for name, row in found.items()}
-    report.write_json(settings.out / "ideas.json", result)
+    report.write_json(settings.results / "ideas.json", result)
     return result
 
 

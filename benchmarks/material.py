@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,9 @@ from benchmarks.settings import Settings
 from service.bundle import MODELS, Bundle
 from service.engine import Engine
 from training import runs
+from training.arrays import resized
 from training.backend import load_tensorflow
+from training.digits import load_digits_28
 from training.settings import FitSettings
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -81,10 +82,10 @@ def prepared(settings: Settings) -> Iterator[Material]:
         if settings.run is not None:
             run, weights = settings.run, f"weights of the run {settings.run.name}"
         else:
-            run = base / "runs" / "random"
-            image_shape, fit = network_of(settings.bundle, settings.seed)
-            untrained_run(run, fit, image_shape)
-            weights = f"random weights from seed {settings.seed} (speed does not depend on them)"
+            run = base / "runs" / "digits"
+            image_shape, fit = network_of(settings)
+            digits_run(run, fit, image_shape)
+            weights = f"trained on the embedded digits, {fit.epochs} epochs, seed {fit.seed}"
         bundle = base / "bundles" / "measured"
         export_run(run, bundle, say=lambda line: None)
         material = Material(run, bundle, base / "plain", weights, settings.seed)
@@ -92,46 +93,44 @@ def prepared(settings: Settings) -> Iterator[Material]:
         yield material
 
 
-def network_of(bundle: Path, seed: int) -> tuple[tuple[int, int, int], FitSettings]:
+def network_of(settings: Settings) -> tuple[tuple[int, int, int], FitSettings]:
     """Image shape (H, W, C) and network of a bundle, or the preset's own where there is none."""
-    if not bundle.exists():
-        return (28, 28, 1), FitSettings.resolve(seed=seed)
-    manifest = Bundle.open(bundle).manifest
-    saved = manifest.training.get("settings", {})
-    shaping = ("preset", "latent_size", "kernel_size", "noise")
-    given = {name: saved[name] for name in shaping if saved.get(name) is not None}
-    filters = tuple(saved["filters"]) if "filters" in saved else None
-    return manifest.image_shape, FitSettings.resolve(**given, filters=filters, seed=seed)
+    image_shape = (28, 28, 1)
+    given: dict[str, Any] = {}
+    if settings.bundle.exists():
+        manifest = Bundle.open(settings.bundle).manifest
+        image_shape = manifest.image_shape
+        saved = manifest.training.get("settings", {})
+        shaping = ("preset", "latent_size", "kernel_size", "filters")
+        given = {name: saved[name] for name in shaping if saved.get(name) is not None}
+        if "filters" in given:
+            given["filters"] = tuple(given["filters"])
+    fit = FitSettings.resolve(**given, epochs=settings.epochs, seed=settings.seed)
+    return settings.image_shape or image_shape, fit
 
 
-def untrained_run(folder: Path, fit: FitSettings, image_shape: tuple[int, int, int]) -> None:
-    """Write a run folder as `training` leaves it, of a network that has learned nothing.
+def digits_run(folder: Path, fit: FitSettings, image_shape: tuple[int, int, int]) -> None:
+    """Train on the embedded digits, brought to `image_shape` and tinted; write a run folder.
 
-    Biases are random too: an exporter drops the ones that are zero, and would have less to do.
+    Speed does not depend on the weights, but int8 ships only where it keeps what was learned.
     """
     load_tensorflow()
-    import keras
+    from training.fit import fit as train
 
-    from training.model import build
+    with TemporaryDirectory(prefix="denoiser-digits-") as work:
+        path = Path(work) / "digits.npz"
+        np.savez(path, images=tinted_digits(image_shape, seed=fit.seed))
+        given = replace(fit, dataset=str(path))
+        train(given, folder, verbose=0, say=lambda line: None)
 
-    keras.utils.set_random_seed(fit.seed)
-    rng = np.random.default_rng(fit.seed)
-    built = build(fit, image_shape)
-    for weight in built.autoencoder.trainable_variables:
-        scale = 0.1 if len(weight.shape) == 1 else float(np.asarray(weight).std()) * 1.5
-        weight.assign(rng.normal(0.0, scale, weight.shape).astype(np.float32))
 
-    folder.mkdir(parents=True)
-    for name, model in zip(runs.MODELS, built, strict=True):
-        keras.Model(model.inputs, model.outputs, name=name).save(folder / f"{name}.keras")
-    clean = rng.random((1024, *image_shape), dtype=np.float32)
-    noisy = np.clip(clean + rng.normal(0.5, 0.5, clean.shape), 0, 1).astype(np.float32)
-    np.savez(folder / runs.SAMPLES, clean=clean, noisy=noisy)
-    with (folder / runs.HISTORY).open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerow(["epoch", "loss"])
-    data = {"name": "random", "image_shape": list(image_shape)}
-    runs.write_json(folder / runs.CONFIG, {"settings": fit.saved(), "data": data, "versions": {}})
-    runs.write_json(folder / runs.METRICS, {})
+def tinted_digits(image_shape: tuple[int, int, int], *, seed: int) -> Array:
+    """The embedded digits, uint8 (1797, H, W, C); of several channels each has its own strength."""
+    height, width, channels = image_shape
+    digits = resized(load_digits_28()[0], (height, width)).astype(np.float32)
+    tints = np.random.default_rng(seed).uniform(0.3, 1.0, (len(digits), 1, 1, channels))
+    answer = digits * tints if channels > 1 else digits
+    return np.rint(answer).astype(np.uint8)
 
 
 def write_plain(folder: Path, models: Mapping[str, Any]) -> None:

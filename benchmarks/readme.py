@@ -43,6 +43,7 @@ def section() -> str:
         "![Images per second by batch size, every runtime, and the limit of matrix products]"
         "(benchmarks/results/engine.png)",
         _limits(engine),
+        *_colour(),
         "Over HTTP, the load generator on the same cores:",
         *(_wire_table(wire[name], title) for name, title in WIRE.items()),
     ]
@@ -68,17 +69,35 @@ def _engine_table(result: dict[str, Any], title: str) -> str:
     return report.table([title, "images/s (range)", "ours is … as fast"], rows)
 
 
-def _limits(engine: dict[str, Any]) -> str:
-    def share(operation: str) -> str:
-        peak = engine["results"][operation]["peers"].get("GEMM peak")
-        return f"{100 * peak['ours_is_times_as_fast']['median']:.0f} %" if peak else "?"
+def _shares(engine: dict[str, Any]) -> str:
+    """What part of the GEMM peak each operation reaches."""
 
+    def share(operation: str) -> str:
+        peak = engine["results"][operation]["peers"]["GEMM peak"]
+        return f"{100 * peak['ours_is_times_as_fast']['median']:.0f} %"
+
+    return f"denoise {share('denoise')}, decode {share('decode')}, encode {share('encode')}"
+
+
+def _limits(engine: dict[str, Any]) -> str:
     return (
         "The limit (GEMM peak) is the fastest matrix product of this network's own shapes on these "
         "cores, divided by the fewest multiply-adds that the network needs: "
-        f"denoise reaches {share('denoise')} of it, decode {share('decode')}, "
-        f"encode {share('encode')}."
+        f"{_shares(engine)} of it."
     )
+
+
+def _colour() -> list[str]:
+    """The same network for 64×64 images of three channels: nothing depends on MNIST's shape."""
+    engine, scaling = _read("64x64x3/engine.json"), _read("64x64x3/scaling.json")
+    last = scaling["growth"][-1]
+    return [
+        _engine_table(
+            engine["results"]["denoise"], f"denoise, {engine['images']:,} images of 64×64×3"
+        ),
+        f"Here the shares of the limit are {_shares(engine)}; one call with {last['images']:,} "
+        f"images needs {report.size(last['extra_bytes'])} beyond images and answer.",
+    ]
 
 
 def _wire_table(result: dict[str, Any], title: str) -> str:

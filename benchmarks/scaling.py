@@ -30,9 +30,9 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
         "growth": _growth(settings, material, say),
         "latency": _latency(settings, material, say),
     }
-    report.write_json(settings.out / "scaling.json", result)
-    picture.growth(result, settings.out / "scaling.png")
-    say(f"written: {settings.out / 'scaling.json'}, {settings.out / 'scaling.png'}")
+    report.write_json(settings.results / "scaling.json", result)
+    picture.growth(result, settings.results / "scaling.png")
+    say(f"written: {settings.results / 'scaling.json'}, {settings.results / 'scaling.png'}")
     return result
 
 

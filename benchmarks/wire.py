@@ -82,7 +82,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
                 "rows": {label: asdict(row) for label, row in found.items()},
                 "engine_images_per_second": asdict(engine_rate),
             }
-    report.write_json(settings.out / "wire.json", result)
+    report.write_json(settings.results / "wire.json", result)
     return result
 
 

@@ -17,11 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks import agreement, memory, report
 from benchmarks.__main__ import main
 from benchmarks.harness import Spread, Timing, interleave, latencies, percentile
-from benchmarks.material import Material, prepared, untrained_run
+from benchmarks.material import Material, digits_run, prepared, tinted_digits
 from benchmarks.peers import OURS, PEERS, Peer
 from benchmarks.settings import Settings
 from export import cost
 from service.bundle import MODELS
+from training.digits import load_digits_28
 from training.settings import FitSettings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,13 +183,13 @@ def test_linear_layers_fold_where_that_is_cheaper() -> None:
 # --- the peers, on one tiny network
 
 
-TINY = FitSettings.resolve(filters=(4, 6), latent_size=5, seed=3)
+TINY = FitSettings.resolve(filters=(4, 6), latent_size=5, seed=3, epochs=1)
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    untrained_run(run, TINY, (8, 12, 3))
+    digits_run(run, TINY, (8, 12, 3))
     with prepared(Settings(bundle=Path("none"), run=run)) as made:
         yield made
 
@@ -241,9 +242,9 @@ def test_memory_is_measured_in_another_process(material: Material) -> None:
     assert found.extra >= 0
 
 
-def _quick(section: str, bundle: Path, out: Path) -> str:
+def _quick(section: str, bundle: Path, out: Path, *more: str) -> str:
     """Run a section as a user starts it, on the network of a bundle; what it prints."""
-    arguments = [section, "--quick", "--bundle", str(bundle), "--out", str(out)]
+    arguments = [section, "--quick", "--bundle", str(bundle), "--out", str(out), *more]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,
@@ -258,7 +259,7 @@ def _quick(section: str, bundle: Path, out: Path) -> str:
 def test_a_quick_comparison_end_to_end(material: Material, tmp_path: Path) -> None:
     printed = _quick("engine", material.bundle, tmp_path)
     assert "| Engine (ours)" in printed
-    assert "random weights from seed 0" in printed
+    assert "trained on the embedded digits, 1 epochs, seed 0" in printed
     engine = json.loads((tmp_path / "engine.json").read_text())
     assert set(engine["results"]) == {"encode", "decode", "denoise"}
     denoise = engine["results"]["denoise"]
@@ -277,6 +278,31 @@ def test_a_quick_look_at_growth_end_to_end(material: Material, tmp_path: Path) -
     assert [row["images"] for row in scaling["growth"]] == [1, 100, 1000]
     assert scaling["latency"][OURS]["median"] <= scaling["latency"][OURS]["p99"]
     assert (tmp_path / "scaling.png").read_bytes().startswith(PNG)
+
+
+def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Path) -> None:
+    printed = _quick("engine", material.bundle, tmp_path, "--image-shape", "16x24x3")
+    assert "| Engine (ours)" in printed
+    engine = json.loads((tmp_path / "16x24x3" / "engine.json").read_text())
+    first, second = 8 * 12 * 4 * 3 * 9, 4 * 6 * 6 * 4 * 9  # TINY's layers on 16×24×3
+    assert engine["multiply_adds"]["encode"]["plain"] == first + second + 4 * 6 * 6 * 5
+
+
+@pytest.mark.parametrize("shape", ["64x64", "64x0x3", "big"])
+def test_a_bad_image_shape_is_refused(shape: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["engine", "--image-shape", shape])
+    assert "HEIGHTxWIDTHxCHANNELS" in capsys.readouterr().err
+
+
+def test_digits_in_other_shapes_and_colours() -> None:
+    plain = tinted_digits((28, 28, 1), seed=0)
+    assert np.array_equal(plain, load_digits_28()[0])
+    coloured = tinted_digits((64, 48, 3), seed=0)
+    assert coloured.shape == (1797, 64, 48, 3) and coloured.dtype == np.uint8
+    strengths = coloured.reshape(1797, -1, 3).max(axis=1)
+    assert strengths.min() > 60 and len(np.unique(strengths, axis=0)) > 1000
+    assert np.array_equal(coloured, tinted_digits((64, 48, 3), seed=0))
 
 
 def test_a_bad_run_folder_is_refused_in_words(
