@@ -151,12 +151,13 @@ async def send_refusal(answer: Answer, extra: tuple[Header, ...], body: Body, se
 
 
 async def _start(answer: Answer, extra: tuple[Header, ...], send: Send) -> None:
-    headers = [
-        (b"content-type", answer.media_type.encode()),
-        (b"content-length", b"%d" % len(answer.body)),
-        *answer.headers,
-        *extra,
-    ]
+    headers = [*answer.headers, *extra]
+    if answer.status != 304:  # which has no content to describe
+        headers = [
+            (b"content-type", answer.media_type.encode()),
+            (b"content-length", b"%d" % len(answer.body)),
+            *headers,
+        ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from service import problem, v2
+from service import pages, problem, v2, v2_models
 from service.asgi import (
     Answer,
     App,
@@ -41,7 +41,7 @@ from service.settings import Settings
 log = logging.getLogger("denoiser")
 
 HEALTH = ("/livez", "/readyz", "/healthz")
-PAGES = ("/", "/schema.json")
+PAGES = (pages.API_PAGE, "/schema.json")
 
 Handler = Callable[[Scope, Body, Receive], Awaitable[Answer]]
 
@@ -114,7 +114,10 @@ class Gateway:
             if route.handler is None:
                 if path == "/metrics":
                     self._metrics().flush()
-                await self._delegate(scope, receive, send)
+                safety: tuple[Header, ...] = ()
+                if path == pages.API_PAGE:
+                    scope, safety = {**scope, "path": "/"}, pages.API_HEADERS
+                await self._delegate(scope, receive, send, safety)
                 return
             answer = await route.handler(scope, body, receive)
         except DisconnectedError:
@@ -165,8 +168,10 @@ class Gateway:
                 todo="Ask whoever runs this service for it.",
             )
 
-    async def _delegate(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """BentoML's answer; its errors as problem documents."""
+    async def _delegate(
+        self, scope: Scope, receive: Receive, send: Send, extra: tuple[Header, ...] = ()
+    ) -> None:
+        """BentoML's answer with `extra` headers; its errors as problem documents."""
         begun = replaced = False
 
         async def rewrite(message: Message) -> None:
@@ -178,6 +183,8 @@ class Gateway:
                 await send_answer(answer, (), scope["method"], send)
             elif not replaced:
                 begun = True
+                if extra and message["type"] == "http.response.start":
+                    message = {**message, "headers": [*message.get("headers", ()), *extra]}
                 await send(message)
 
         try:
@@ -197,6 +204,9 @@ class Gateway:
             routes["/docs.json"] = Route("/docs.json", get, self._answer(self._document))
             routes |= {path: Route(path, get) for path in PAGES}
             routes |= {f"/static_content/{name}": Route("/static_content", get) for name in static}
+            routes["/"] = Route("/", get, pages.to_playground, open=True)
+            for path, file in pages.load().items():
+                routes[path] = Route(pages.PAGE, get, pages.file_handler(file), open=True)
         for path, operation in OPERATIONS.items():
 
             async def operate(
@@ -207,13 +217,13 @@ class Gateway:
             routes[path] = Route(path, post, operate)
         manifest = self._answer(lambda: self._engine().manifest.as_dict())
         routes["/model"] = Route("/model", get, manifest)
-        server = self._answer(v2.server_metadata)
+        server = self._answer(v2_models.server_metadata)
         routes |= {path: Route("/v2", get, server) for path in ("/v2", "/v2/")}
         for state in ("live", "ready"):
             path = f"/v2/health/{state}"
             routes[path] = Route(path, get, self._answer(dict), open=True)
         index = "/v2/repository/index"
-        routes[index] = Route(index, post, self._answer(v2.repository_index))
+        routes[index] = Route(index, post, self._answer(v2_models.repository_index))
         return routes
 
     def _model_routes(self) -> dict[str, Callable[[str, str | None], Route]]:
@@ -222,7 +232,7 @@ class Gateway:
         def reading(rest: str, content: Callable[[str], object]) -> Callable[..., Route]:
             def make(model: str, version: str | None) -> Route:
                 async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
-                    v2.check_model(model, version)
+                    v2_models.check_model(model, version)
                     return json_answer(content(model))
 
                 return Route("/v2/models/{model}" + rest, ("GET", "HEAD"), handler)
@@ -231,15 +241,17 @@ class Gateway:
 
         def inferring(model: str, version: str | None) -> Route:
             async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
-                v2.check_model(model, version)
+                v2_models.check_model(model, version)
                 return await self._endpoints.infer(scope, body, receive, model)
 
             return Route("/v2/models/{model}/infer", ("POST",), handler)
 
         return {
-            "": reading("", lambda m: v2.model_metadata(m, self._engine().manifest)),
+            "": reading("", lambda m: v2_models.model_metadata(m, self._engine().manifest)),
             "ready": reading("/ready", lambda m: {"name": m, "ready": True}),
-            "config": reading("/config", lambda m: v2.model_config(m, self._engine().manifest)),
+            "config": reading(
+                "/config", lambda m: v2_models.model_config(m, self._engine().manifest)
+            ),
             "infer": inferring,
         }
 

@@ -112,12 +112,17 @@ class Settings:
         60.0, _number(0.1, 86400, float), "seconds that a body may take to arrive; then 408"
     )
     api_key: str = _setting(
-        "", _key, "what `Authorization: Bearer …` must carry, on all routes but health; none: open"
+        "",
+        _key,
+        "what `Authorization: Bearer …` must carry, on all routes but health and the playground's "
+        "page; none: open",
     )
     cors_origins: tuple[str, ...] = _setting(
         (), _origins, "origins whose pages may call, separated by commas; none: no CORS headers"
     )
-    docs: bool = _setting(True, _switch, "`on`: /docs.json, /schema.json and the page at /")
+    docs: bool = _setting(
+        True, _switch, "`on`: /docs.json, /schema.json, the playground and BentoML's page at /api"
+    )
 
     @property
     def worker_count(self) -> int:

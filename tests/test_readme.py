@@ -24,6 +24,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make bench": "tests/test_benchmarks.py",
     "make lock": "tests/test_requirements.py",
+    "make screenshots": "tests/system/test_screenshots.py",
     "curl": "tests/system/test_serving.py",
     "python -m training fit": "tests/test_training_main.py",
     "python -m training evaluate": "tests/test_training_main.py",
@@ -62,7 +63,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_route_is_documented() -> None:
-    for route in [*OPERATIONS, "/model", "/docs.json", "/v2/…"]:
+    for route in [*OPERATIONS, "/model", "/playground", "/api", "/docs.json", "/v2/…"]:
         assert re.search(rf"^\| `((POST|GET) )?{route}`", README, re.M), route
 
 

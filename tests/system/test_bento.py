@@ -49,6 +49,10 @@ def test_it_holds_the_service_and_the_bundle_alone(bento: Path) -> None:
     assert {"service", "bundles"} <= inside
     assert not inside & {"training", "export", "tests", "benchmarks", "runs"}
     assert (bento / "src" / "bundles" / "mnist" / "manifest.json").is_file()
+    page = ROOT / "service" / "playground"
+    assert {path.name for path in page.iterdir()} == {
+        path.name for path in (bento / "src" / "service" / "playground").iterdir()
+    }
 
 
 def test_its_requirements_are_the_serving_pins(bento: Path) -> None:
@@ -66,6 +70,9 @@ def test_it_answers_as_the_checkout_does(home: Path, server: Server, tmp_path: P
     ) as stored:
         answers = [httpx.post(f"{url}/decode", json=body) for url in (stored.url, server.url)]
         models = [httpx.get(f"{url}/model").json() for url in (stored.url, server.url)]
+        pages = [httpx.get(f"{url}/playground") for url in (stored.url, server.url)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].content == answers[1].content
     assert models[0] == models[1]
+    assert [page.status_code for page in pages] == [200, 200]
+    assert pages[0].content == pages[1].content

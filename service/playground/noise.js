@@ -1,0 +1,187 @@
+// Noise that spoils clean images: the kinds that training knows, from a seed.
+//
+// The random numbers belong to the seed and the sliders only scale them, so that one moves
+// through strengths of the same noise. A spec is what the manifest has in training.settings.noise,
+// such as "gaussian:0.5,0.5" or "blur:1+salt-pepper:0.05..0.2".
+
+const share = (name, start) => ({ name, min: 0, max: 1, step: 0.01, start, quiet: 0 });
+
+/**
+ * Each kind: its title, its numbers in the order of the spec (`quiet` spoils nothing), and `apply`,
+ * which spoils Float32Array values in [0, 1] in place; the caller clips what comes out.
+ */
+export const KINDS = {
+  gaussian: {
+    title: "Gaussian",
+    numbers: [
+      { name: "Mean", min: 0, max: 1, step: 0.01, start: 0.5, quiet: 0 },
+      { name: "Deviation", min: 0, max: 1, step: 0.01, start: 0.5, quiet: 0 },
+    ],
+    apply(values, [mean, deviation], draw) {
+      const normal = draw.normal;
+      for (let i = 0; i < values.length; i++) values[i] += mean + deviation * normal[i];
+    },
+  },
+  "salt-pepper": {
+    title: "Salt and pepper",
+    numbers: [share("Share", 0.1)],
+    apply(values, [p], { uniform, coin }) {
+      for (let i = 0; i < values.length; i++) if (uniform[i] < p) values[i] = coin[i] < 0.5 ? 0 : 1;
+    },
+  },
+  speckle: {
+    title: "Speckle",
+    numbers: [{ name: "Deviation", min: 0, max: 2, step: 0.01, start: 0.5, quiet: 0 }],
+    apply(values, [deviation], { normal }) {
+      for (let i = 0; i < values.length; i++) values[i] *= 1 + deviation * normal[i];
+    },
+  },
+  poisson: {
+    title: "Photons",
+    numbers: [{ name: "Peak", min: 1, max: 255, step: 1, start: 8, quiet: 255 }],
+    apply(values, [peak], { uniform }) {
+      for (let i = 0; i < values.length; i++) {
+        values[i] = poisson(Math.max(values[i], 0) * peak, uniform[i]) / peak;
+      }
+    },
+  },
+  mask: {
+    title: "Lost pixels",
+    numbers: [share("Share", 0.5)],
+    apply(values, [p], { uniform }, shape) {
+      const channels = shape[2]; // a pixel is lost in all of its channels
+      for (let i = 0; i < values.length; i++) {
+        if (uniform[Math.floor(i / channels) * channels] < p) values[i] = 0;
+      }
+    },
+  },
+  blur: {
+    title: "Blur",
+    numbers: [{ name: "Deviation", min: 0, max: 4, step: 0.05, start: 1, quiet: 0 }],
+    apply(values, [sigma], _, shape) {
+      if (sigma > 0) blur(values, sigma, shape);
+    },
+  },
+};
+
+/** The parts of a spec: [{ kind, values }]; of a range LOW..HIGH the middle; unknown kinds: none. */
+export function parse(spec) {
+  const parts = [];
+  for (const part of String(spec || "").split(/(?<![0-9.]e)\+/i)) { // a plus, but not that of 1e+3
+    const [kind, told = ""] = part.trim().split(":");
+    if (!(kind in KINDS)) continue;
+    const given = told.split(",").map(middle);
+    const values = KINDS[kind].numbers.map(({ start }, i) => (Number.isFinite(given[i]) ? given[i] : start));
+    parts.push({ kind, values });
+  }
+  return parts.length ? parts : parse("gaussian:0.5,0.5");
+}
+
+/**
+ * The spoiled image: Uint8Array of the clean one's length (0 to 255), clean as it was.
+ *
+ * @param clean Uint8Array (height·width·channels)
+ * @param parts as `parse` gives them, applied one after another
+ * @param shape [height, width, channels]
+ */
+export function spoil(clean, parts, { seed, shape }) {
+  const values = Float32Array.from(clean, (v) => v / 255);
+  parts.forEach(({ kind, values: numbers }, k) => {
+    if (isQuiet(kind, numbers)) return;
+    KINDS[kind].apply(values, numbers, draws(values.length, seed + 7919 * k), shape);
+    for (let i = 0; i < values.length; i++) values[i] = Math.min(Math.max(values[i], 0), 1);
+  });
+  return Uint8Array.from(values, (v) => Math.round(255 * v));
+}
+
+/** The same kinds, as weak as they go. */
+export function quieted(parts) {
+  return parts.map(({ kind }) => ({ kind, values: KINDS[kind].numbers.map(({ quiet }) => quiet) }));
+}
+
+function isQuiet(kind, numbers) {
+  return KINDS[kind].numbers.every((number, i) => numbers[i] === number.quiet);
+}
+
+function middle(text) {
+  const ends = text.split("..").map((end) => (end.trim() === "" ? NaN : Number(end)));
+  return ends.length === 2 ? (ends[0] + ends[1]) / 2 : ends[0];
+}
+
+let known = { key: "" };
+
+/** As many random numbers as the image has values: N(0, 1), and two sets from [0, 1). */
+function draws(size, seed) {
+  const key = `${size} ${seed}`;
+  if (known.key === key) return known; // a slider moves: the same noise
+  const next = generator(seed);
+  const normal = new Float32Array(size);
+  for (let i = 0; i < size; i += 2) {
+    const radius = Math.sqrt(-2 * Math.log(1 - next())); // G. Box and M. Muller, 1958
+    const angle = 2 * Math.PI * next();
+    normal[i] = radius * Math.cos(angle);
+    if (i + 1 < size) normal[i + 1] = radius * Math.sin(angle);
+  }
+  const uniform = Float32Array.from({ length: size }, next);
+  const coin = Float32Array.from({ length: size }, next);
+  known = { key, normal, uniform, coin };
+  return known;
+}
+
+/** Numbers in [0, 1) from a seed: 32-bit xorshift (G. Marsaglia, 2003), the seed mixed first. */
+export function generator(seed) {
+  let state = Math.imul(seed + 0x9e3779b9, 0x85ebca6b) | 1;
+  const next = () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return (state >>> 0) / 2 ** 32;
+  };
+  for (let i = 0; i < 8; i++) next(); // near seeds begin alike
+  return next;
+}
+
+/** The number of events, `mean` on the average, at the quantile `u`: their sum's inverse. */
+function poisson(mean, u) {
+  let term = Math.exp(-mean);
+  let sum = term;
+  let count = 0;
+  while (u > sum && count < 1000) {
+    count += 1;
+    term *= mean / count;
+    sum += term;
+  }
+  return count;
+}
+
+/** A Gaussian of deviation `sigma` pixels along rows, then columns; edges are mirrored. */
+function blur(values, sigma, [height, width, channels]) {
+  const reach = Math.floor(4 * sigma + 0.5); // where scipy.ndimage.gaussian_filter cuts it off too
+  const weights = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / sigma) ** 2));
+  const total = weights.reduce((a, b) => a + b);
+  const pass = (length, step, lines) => {
+    const line = new Float32Array(length);
+    for (const start of lines) {
+      for (let i = 0; i < length; i++) line[i] = values[start + i * step];
+      for (let i = 0; i < length; i++) {
+        let sum = 0;
+        for (let k = -reach; k <= reach; k++) sum += weights[k + reach] * line[mirror(i + k, length)];
+        values[start + i * step] = sum / total;
+      }
+    }
+  };
+  const rows = [];
+  const columns = [];
+  for (let c = 0; c < channels; c++) {
+    for (let y = 0; y < height; y++) rows.push(y * width * channels + c);
+    for (let x = 0; x < width; x++) columns.push(x * channels + c);
+  }
+  pass(width, channels, rows);
+  pass(height, width * channels, columns);
+}
+
+function mirror(i, length) {
+  const period = 2 * length;
+  const at = ((i % period) + period) % period;
+  return at < length ? at : period - 1 - at;
+}

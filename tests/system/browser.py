@@ -1,0 +1,127 @@
+"""A real browser for tests: Debian's Chromium, by Playwright, with everything it complains of."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+# No sandbox, since tests may run as root in a container; and nothing that calls home.
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "device_scale_factor": 2,
+    "is_mobile": True,
+    "has_touch": True,
+}
+
+# Counts requests that are under way; run before any script of the page.
+COUNT = """
+  window.underWay = 0;
+  const real = window.fetch;
+  window.fetch = async (...what) => {
+    window.underWay += 1;
+    try { return await real(...what); } finally { window.underWay -= 1; }
+  };
+"""
+# Two frames: what changed is asked for in the first, and an answer's body is read by the second.
+SETTLE = """async () => {
+  const frame = () => new Promise(requestAnimationFrame);
+  do {
+    await frame();
+    await frame();
+    await new Promise(setTimeout);
+  } while (window.underWay);
+}"""
+# From a copy, since a canvas that is read often is drawn in another way, and the console says so.
+READ = """canvas => {
+  const { width, height } = canvas;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(canvas, 0, 0);
+  return [height, width, Array.from(context.getImageData(0, 0, width, height).data)];
+}"""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser that the system has, or the test is skipped.
+
+    Only for a block or a module: while it is open, no other event loop runs in this thread.
+    """
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    expect.set_options(timeout=30_000)  # ms; the machine may be busy with other work
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """One page at a service, and what its console and its requests said.
+
+    `allowed` are patterns of console lines that a test provokes on purpose.
+    """
+
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Nothing unexpected was complained of, and no other host was asked for anything."""
+        assert self.foreign == []
+        assert [c for c in self.complaints if not any(re.search(a, c) for a in self.allowed)] == []
+
+    def pixels(self, selector: str) -> np.ndarray:
+        """uint8 (H, W, 3): what a canvas shows."""
+        height, width, flat = self.page.eval_on_selector(selector, READ)
+        return np.array(flat, np.uint8).reshape(height, width, 4)[..., :3]
+
+    def grey(self, selector: str) -> np.ndarray:
+        """uint8 (1, H, W, 1): a grey canvas as the service takes images."""
+        pixels = self.pixels(selector)
+        assert (pixels[..., 0] == pixels[..., 2]).all()
+        return pixels[None, ..., :1]
+
+    def settled(self) -> None:
+        """Wait until no request is under way, and what the answers brought is painted."""
+        self.page.evaluate(SETTLE)
+
+
+@contextmanager
+def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
+    """Open the playground at `url` in a fresh context; `Visit.check` is asked at the end."""
+    context = browser.new_context(**{**DESKTOP, **options})
+    page = context.new_page()
+    found = Visit(page, url)
+    page.on("console", lambda line: found.complaints.append(f"{line.type}: {line.text}"))
+    page.on("pageerror", lambda error: found.complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith((url, "blob:", "data:"))
+            else found.foreign.append(request.url)
+        ),
+    )
+    page.add_init_script(COUNT)
+    page.set_default_timeout(30_000)
+    page.goto(f"{url}/")
+    yield found
+    found.check()
+    context.close()
