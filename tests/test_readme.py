@@ -28,6 +28,7 @@ RUN_BY = {
     "curl": "tests/system/test_serving.py",
     "python -m training fit": "tests/test_training_main.py",
     "python -m training evaluate": "tests/test_training_main.py",
+    "python -m training compare": "tests/test_training_main.py",
     "python -m export": "tests/test_export_bundling.py",
     "python -m service info": "tests/test_service_cli.py",
     "bentoml serve": "tests/system/test_serving.py",

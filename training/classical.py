@@ -7,8 +7,8 @@ N(0.5, 0.5) does, a·x + b follows each denoiser, fitted to the same validation 
 squares. BM3D takes about a third of a second an image, so all of them run on 500 test images at
 most, spread evenly over the test split.
 
-They come from scikit-image and the authors' own `bm3d` package, which the extra `evaluate` names;
-its binaries are for non-commercial use only.
+They come from scikit-image (the extra `evaluate`) and the authors' own `bm3d` package (the extra
+`bm3d`), whose binaries are for non-commercial use only.
 """
 
 import itertools
@@ -87,8 +87,8 @@ def chosen_methods(names: Sequence[str]) -> list[Method]:
             others = ",".join(key for key, other in METHODS.items() if find_spec(other.package))
             raise RunError(
                 f"{method.title} without the package {method.package}",
-                expected="the packages of the `evaluate` extra",
-                do="install it (the extra is in pyproject.toml)"
+                expected="the extra `evaluate`, and for BM3D the extra `bm3d`",
+                do="install it (the extras are in pyproject.toml)"
                 + f", or leave it out with --classical {others}" * bool(others),
             )
     return methods
