@@ -50,14 +50,14 @@ class Settings:
         """Images in the headline comparison."""
         if self.quick:
             return 256
-        return 2_000 if self.large else 10_000
+        return 1_000 if self.large else 10_000
 
     @property
     def rounds(self) -> int:
         """Rounds of the headline comparison."""
         if self.quick:
             return 2
-        return 7 if self.large else 11
+        return 5 if self.large else 11
 
     @property
     def sweep_rounds(self) -> int:
@@ -67,7 +67,9 @@ class Settings:
     @property
     def sweep_images(self) -> int:
         """Images in one timing of the sweep, for batches that are no larger."""
-        return 64 if self.quick else 1_024
+        if self.quick:
+            return 64
+        return 256 if self.large else 1_024
 
     @property
     def wire_rounds(self) -> int:
@@ -97,7 +99,7 @@ class Settings:
         if self.quick:
             return (1, 100, 1_000)
         if self.large:
-            return (1, 10, 100, 1_000, 10_000, 50_000)
+            return (1, 10, 100, 1_000, 10_000)
         return (1, 10, 100, 1_000, 10_000, 100_000, 200_000, 1_000_000)
 
     @property

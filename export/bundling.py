@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export import convert, parity, quality, quantise
+from export import convert, parity, quality, quantise, trust
 from export.cost import chunk_of
 from export.exact import in_float64
 from service import __version__
@@ -95,6 +95,8 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
     _write_golden(stage, engine, samples.noisy[:GOLDEN_IMAGES])
     facts["parity"] = parity.summary(rows)
     facts["precisions"] = {INT8: _reduce(stage, engine, samples, facts)}
+    sealed = write_manifest(stage, **facts)
+    facts["trust"] = trust.add(stage, Bundle(stage, sealed), run, say)
     manifest = write_manifest(stage, **facts)
     for precision in manifest.available:
         Engine.load(stage, precision=precision)  # what the service will do first must hold already

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from training.runs import RunModels
+from export.parity import Models
 
 
 class Exact(NamedTuple):
@@ -22,7 +22,7 @@ class Exact(NamedTuple):
     autoencoder: Any
 
 
-def in_float64(models: RunModels) -> Exact:
+def in_float64(models: Models) -> Exact:
     """The same networks and weights in float64; the autoencoder is decoder(encoder(images))."""
     import keras
 

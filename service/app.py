@@ -75,7 +75,7 @@ class GatedService(bentoml.Service[Any]):
             allow_origins=settings.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("*",),
-            expose_headers=("X-Model-Fingerprint", "Inference-Header-Content-Length"),
+            expose_headers=("X-Model-Fingerprint", "X-Scores", "Inference-Header-Content-Length"),
         )
 
 

@@ -18,8 +18,23 @@ from typing import Any, Self, TypeVar
 import httpx
 import numpy as np
 
+from service.client_errors import (
+    ModelChangedError,
+    RemoteError,
+    UnavailableError,
+    error_of,
+    retry_after,
+    unavailable,
+)
 from service.codecs import npy
-from service.errors import DenoiserError
+
+__all__ = [
+    "AsyncDenoiserClient",
+    "DenoiserClient",
+    "ModelChangedError",
+    "RemoteError",
+    "UnavailableError",
+]
 
 T = TypeVar("T")
 
@@ -29,24 +44,7 @@ FIRST_PAUSE = (
     0.1  # seconds; doubled with each try, and jittered so that clients do not march in step
 )
 LONGEST_PAUSE = 10.0
-
-
-class RemoteError(DenoiserError):
-    """The service answered with an error that has no class of its own here."""
-
-    title = "The service refused"
-
-
-class UnavailableError(DenoiserError):
-    """No answer: nobody listens, the connection broke, or the service stayed too busy."""
-
-    title = "The service is unavailable"
-
-
-class ModelChangedError(DenoiserError):
-    """Parts of one answer come from different models."""
-
-    title = "The model changed"
+MOST_SCORED = 256  # images in one request with scores, which come in a header
 
 
 class AsyncDenoiserClient:
@@ -99,6 +97,22 @@ class AsyncDenoiserClient:
         """Noisy images → clean ones of the same shape and dtype."""
         return await _first_error(self._call("/denoise", images))
 
+    async def encode_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Latents as in `encode`, and scores as in `score`."""
+        return await _first_error(self._call_scored("/encode", images))
+
+    async def denoise_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Clean images as in `denoise`, and how unusual each noisy one is, as in `score`."""
+        return await _first_error(self._call_scored("/denoise", images))
+
+    async def score(self, images: np.ndarray) -> np.ndarray:
+        """How unusual each image is: float32 (N,) in [0, 1], as `Engine.score` has it.
+
+        Raises:
+            OptionError: the model that is served has no scores. Else as `encode`.
+        """
+        return (await self.encode_scored(images))[1]
+
     async def model(self) -> dict[str, Any]:
         """The manifest of the model that is served."""
         response = await self._send("GET", "/model", b"")
@@ -120,18 +134,33 @@ class AsyncDenoiserClient:
         await self.aclose()
 
     async def _call(self, route: str, rows: np.ndarray) -> np.ndarray:
-        """Split, send, put together in order."""
+        """The answer's rows, put together in order."""
+        responses = await self._send_split(route, rows, batch=self._batch)
+        return np.concatenate([_array_of(response) for response in responses])
+
+    async def _call_scored(self, route: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The answer's rows and their scores, float32 (N,)."""
+        batch = min(self._batch, MOST_SCORED)
+        responses = await self._send_split(f"{route}?score=true", rows, batch=batch)
+        answers = [_array_of(response) for response in responses]
+        scores = [_scores_of(response) for response in responses]
+        return np.concatenate(answers), np.concatenate(scores)
+
+    async def _send_split(
+        self, route: str, rows: np.ndarray, *, batch: int
+    ) -> list[httpx.Response]:
+        """Requests of up to `batch` rows, in flight together; their answers in order."""
         rows = np.asarray(rows)
         places = asyncio.Semaphore(self._parallel)
 
         async def part(start: int) -> httpx.Response:
             async with places:
-                body = npy.encode(rows[start : start + self._batch])
+                body = npy.encode(rows[start : start + batch])
                 return await self._send("POST", route, body)
 
         # At least one request, also for no rows: the service knows the answer's shape.
         async with asyncio.TaskGroup() as group:
-            starts = range(0, max(1, len(rows)), self._batch)
+            starts = range(0, max(1, len(rows)), batch)
             tasks = [group.create_task(part(start)) for start in starts]
         responses = [task.result() for task in tasks]
         made_by = {response.headers.get("x-model-fingerprint") for response in responses}
@@ -141,9 +170,7 @@ class AsyncDenoiserClient:
                 expected="one model",
                 todo="Call again: the service was replaced meanwhile.",
             )
-        return np.concatenate(
-            [np.load(io.BytesIO(response.content), allow_pickle=False) for response in responses]
-        )
+        return responses
 
     async def _send(self, method: str, route: str, body: bytes) -> httpx.Response:
         """One request, with patience."""
@@ -153,20 +180,20 @@ class AsyncDenoiserClient:
                 response = await self._http.request(method, route, content=body)
                 if response.status_code not in RETRIED:
                     break
-                wait = max(pause, _retry_after(response))
+                wait = max(pause, retry_after(response))
                 problem: Exception | None = None
             except httpx.ConnectError as exc:
                 wait, problem = pause, exc
             except httpx.TransportError as exc:
-                raise _unavailable(f"{type(exc).__name__}: {exc}", self._http.base_url) from exc
+                raise unavailable(f"{type(exc).__name__}: {exc}", self._http.base_url) from exc
             if tries == self._retries:
                 reason = f"{problem}" if problem else f"{response.status_code} each time"
-                raise _unavailable(f"{reason}, {tries + 1} tries", self._http.base_url) from problem
+                raise unavailable(f"{reason}, {tries + 1} tries", self._http.base_url) from problem
             tries += 1
             await asyncio.sleep(min(LONGEST_PAUSE, wait) * random.uniform(0.75, 1.25))
             pause *= 2
         if response.is_error:
-            raise _error_of(response)
+            raise error_of(response)
         return response
 
 
@@ -193,6 +220,18 @@ class DenoiserClient:
     def denoise(self, images: np.ndarray) -> np.ndarray:
         """As `AsyncDenoiserClient.denoise`."""
         return self._wait(self._client.denoise(images))
+
+    def encode_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `AsyncDenoiserClient.encode_scored`."""
+        return self._wait(self._client.encode_scored(images))
+
+    def denoise_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `AsyncDenoiserClient.denoise_scored`."""
+        return self._wait(self._client.denoise_scored(images))
+
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """As `AsyncDenoiserClient.score`."""
+        return self._wait(self._client.score(images))
 
     def model(self) -> dict[str, Any]:
         """As `AsyncDenoiserClient.model`."""
@@ -237,33 +276,13 @@ async def _first_error(work: Coroutine[Any, Any, T]) -> T:
     raise found
 
 
-def _error_of(response: httpx.Response) -> DenoiserError:
-    """The service's problem document as the exception that it was made from."""
-    try:
-        document = response.json()
-        kinds = {kind("", expected="", todo="").slug: kind for kind in _kinds(DenoiserError)}
-        kind = kinds[document["type"].rpartition(":")[2]]
-        return kind(document["came"], expected=document["expected"], todo=document["todo"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return RemoteError(
-            f"status {response.status_code} from {response.url}",
-            expected="an answer or a problem document",
-            todo="Look at the service's log.",
-        )
+def _array_of(response: httpx.Response) -> np.ndarray:
+    """The npy array in a response's body."""
+    array: np.ndarray = np.load(io.BytesIO(response.content), allow_pickle=False)
+    return array
 
 
-def _kinds(kind: type[DenoiserError]) -> list[type[DenoiserError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        return float(response.headers.get("retry-after", "0"))
-    except ValueError:
-        return 0.0
-
-
-def _unavailable(came: str, url: httpx.URL) -> UnavailableError:
-    return UnavailableError(
-        f"{url}: {came}", expected="an answer", todo="Check the address, or try again later."
-    )
+def _scores_of(response: httpx.Response) -> np.ndarray:
+    """The scores in a response's header, float32 (n,)."""
+    text = response.headers.get("x-scores", "")
+    return np.array([float(number) for number in text.split(",") if number], np.float32)

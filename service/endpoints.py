@@ -13,14 +13,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import numpy as np
 import orjson
 
 from service import formats, options, v2
 from service.asgi import Answer, Body, DisconnectedError, Receive, Scope
 from service.codecs import compression
 from service.codecs.rows import Array, RowSpec
-from service.engine import Engine
+from service.engine import Engine, Scored
 from service.errors import BusyError, MalformedError, TooLargeError
 from service.formats import Operation
 from service.metrics import Metrics
@@ -76,13 +75,29 @@ class Endpoints:
             small = came == formats.NPY or (len(raw) <= INLINE and wishes.fit is None)
             rows = await self._run(decode, small=small)
             dtype = formats.answer_dtype(operation, goes, rows.array, wishes)
-            found = await self._compute(operation.model, rows.array, receive, dtype=dtype)
+            formats.require_scorable(
+                operation, goes, len(rows.array), wishes, scored=bool(manifest.trust)
+            )
+            scores: Array | None = None
+            if wishes.score:
+                answer_name: Scored = "latents" if operation.answer == "latents" else "denoised"
+                both = await self._score(
+                    operation.model, rows.array, receive, (answer_name, "scores"), dtype=dtype
+                )
+                found, scores = both[answer_name], both["scores"]
+            else:
+                found = await self._compute(operation.model, rows.array, receive, dtype=dtype)
 
             def encode() -> bytes:
-                return formats.encode(found, goes, operation, names=rows.names, options=wishes)
+                return formats.encode(
+                    found, goes, operation, names=rows.names, options=wishes, scores=scores
+                )
 
             answer = await self._run(encode, small=found.nbytes <= INLINE)
-            return await self._compressed(Answer(answer, goes), body)
+            headers: tuple[tuple[bytes, bytes], ...] = ()
+            if scores is not None and goes != formats.JSON:
+                headers = (formats.scores_header(scores),)
+            return await self._compressed(Answer(answer, goes, headers=headers), body)
         finally:
             self._leave(body)
 
@@ -107,9 +122,12 @@ class Endpoints:
             request = await self._run(read, small=small)
             self._check_rows(len(request.rows))
             found: dict[str, Array] = {}
-            for step, source, name in v2.plan(request):
-                rows = request.rows if source is None else found[source]
-                found[name] = await self._compute(step, rows, receive)
+            if wanted := v2.scored(request):
+                found = await self._score(model, request.rows, receive, wanted)
+            else:
+                for step, source, name in v2.plan(request):
+                    rows = request.rows if source is None else found[source]
+                    found[name] = await self._compute(step, rows, receive)
 
             def write() -> tuple[bytes, int | None]:
                 return v2.write(request, found, engine.manifest.fingerprint)
@@ -170,9 +188,24 @@ class Endpoints:
     ) -> Array:
         """Run a model; a client that goes away meanwhile takes its unfinished work with it."""
         started = time.perf_counter()
-        future: Future[np.ndarray] = self.engine().submit(model, rows, dtype=dtype)
-        answer = future.result() if future.done() else await _unless_gone(future, receive)
+        answer = await _unless_gone(self.engine().submit(model, rows, dtype=dtype), receive)
         self._metrics().computed(model, len(rows), time.perf_counter() - started)
+        return answer
+
+    async def _score(
+        self,
+        model: str,
+        images: Array,
+        receive: Receive,
+        wanted: tuple[Scored, ...],
+        *,
+        dtype: Any = "float32",
+    ) -> dict[str, Array]:
+        """As `_compute`, with scores; counted as rows of the model that was asked."""
+        started = time.perf_counter()
+        future = self.engine().submit_scored(images, wanted, dtype=dtype)
+        answer = await _unless_gone(future, receive)
+        self._metrics().computed(model, len(images), time.perf_counter() - started)
         return answer
 
     async def _compressed(self, answer: Answer, body: Body) -> Answer:
@@ -199,8 +232,10 @@ class Endpoints:
         return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
 
 
-async def _unless_gone(future: Future[np.ndarray], receive: Receive) -> np.ndarray:
+async def _unless_gone(future: Future[T], receive: Receive) -> T:
     """The future's result; DisconnectedError, and no more chunks, if the client leaves first."""
+    if future.done():
+        return future.result()
     result = asyncio.wrap_future(future)
     gone: asyncio.Future[Any] = asyncio.ensure_future(
         receive()

@@ -8,6 +8,7 @@ different images instead of sharing one convolution. The only import of onnxrunt
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,15 +16,13 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import onnxruntime as ort
 
+from service import inputs
 from service.bundle import FLOAT32, INT8, MODELS, Bundle, Manifest, PrecisionName
-from service.errors import BundleDamagedError, DtypeError, InputError, RangeError, ShapeError
-from service.pool import Call, Pool, usable_cores
+from service.errors import BundleDamagedError, InputError, OptionError, RangeError
+from service.pool import Call, Pool, cut, usable_cores
 
 # Images in one chunk where the manifest names no number (export/cost.py has the rule).
 CHUNK = 16
-
-# A call of fewer images is not worth waking a second thread for (benchmarks/LOG.md).
-SHARED_FROM = 4
 
 # Golden answers were computed on another machine, perhaps with other vector units: float32 sums in
 # another order differ in the last digits, a damaged model differs in the first. In int8 such a last
@@ -31,11 +30,9 @@ SHARED_FROM = 4
 # differed by 3e-5, ONNX Runtime from OpenVINO by 0.057 in the worst pixel.
 GOLDEN_TOLERANCE = {FLOAT32: 1e-4, INT8: 0.08}
 
-# Native byte order only: ONNX Runtime would read the bytes of others as they lie.
-_IMAGE_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.float32))
-_LATENT_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32),)
-
 ImageDtype = Literal["float32", "uint8"]
+Scored = Literal["latents", "denoised", "scores"]
+_T = TypeVar("_T")
 _E = TypeVar("_E", bound="Engine")
 
 
@@ -57,6 +54,8 @@ class Engine:
         self.precision = precision
         self.threads = threads or usable_cores()
         self._networks = {name: _Network(bundle.model(name, precision)) for name in MODELS}
+        trust = bundle.trust(precision)
+        self._trust = _Network(trust) if trust else None
         self._pool = Pool(self.threads)
         weakref.finalize(self, self._pool.close)
 
@@ -119,6 +118,37 @@ class Engine:
         """Noisy images to clean ones: arguments as in `encode`, answer as in `decode`."""
         return self.submit("autoencoder", images, dtype=dtype).result()
 
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """How unusual each image is, beside those that the model was made with.
+
+        A score says which share of the run's validation images, spoiled as in training, were less
+        unusual: 0.5 is as ordinary as the middle one of them, 0.99 more unusual than 99 in 100.
+        What lies beyond all of them keeps its order on the last step to 1. The manifest's `trust`
+        says how it is made, and names a threshold.
+
+        Args:
+            images: as in `encode`.
+
+        Returns:
+            float32 (N,) in [0, 1].
+
+        Raises:
+            OptionError: the bundle has no scores. ShapeError, DtypeError, RangeError.
+        """
+        return self.submit_scored(images, ("scores",)).result()["scores"]
+
+    def encode_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Latents as in `encode` and scores as in `score`, for the cost of `denoise`."""
+        found = self.submit_scored(images, ("latents", "scores")).result()
+        return found["latents"], found["scores"]
+
+    def denoise_scored(
+        self, images: np.ndarray, *, dtype: ImageDtype = "float32"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Images as in `denoise` and scores as in `score`, in one pass."""
+        found = self.submit_scored(images, ("denoised", "scores"), dtype=dtype).result()
+        return found["denoised"], found["scores"]
+
     def submit(
         self, model: str, rows: np.ndarray, *, dtype: ImageDtype = "float32"
     ) -> Future[np.ndarray]:
@@ -131,25 +161,75 @@ class Engine:
             ShapeError, DtypeError: at once. RangeError: from the future.
         """
         network = self._networks[model]
-        self._check(model, rows)
-        if dtype not in ("float32", "uint8"):
-            raise DtypeError(
-                f"an answer of dtype {dtype}", expected="float32 or uint8", todo="Ask for one."
-            )
+        inputs.check_rows(model, rows, self.manifest)
+        inputs.check_answer(dtype)
         answer_dtype = np.dtype(dtype if model != "encoder" else "float32")
         answer = np.empty((len(rows), *network.row_shape), answer_dtype)
-        check = _finite_latents if model == "decoder" else _unit_images
+        check = inputs.finite_latents if model == "decoder" else inputs.unit_images
 
-        chunks, size = self._cut(len(rows), self.manifest.chunks.get(model, CHUNK))
+        chunks, size = cut(len(rows), self.manifest.chunks.get(model, CHUNK), threads=self.threads)
 
         def run(index: int) -> None:
             chunk = slice(index * size, (index + 1) * size)
             result = network(check(rows[chunk]))
             answer[chunk] = result if answer_dtype != np.uint8 else np.rint(result * 255)
 
+        return self._start(run, chunks, answer)
+
+    def submit_scored(
+        self, images: np.ndarray, wanted: Sequence[Scored], *, dtype: ImageDtype = "float32"
+    ) -> Future[dict[str, np.ndarray]]:
+        """Start any of "latents", "denoised" and "scores" on `images`, each by its name.
+
+        Encoder and decoder run one after the other on each chunk: a score looks at what both make.
+        The images are those that `denoise` gives wherever the bundle's autoencoder is its decoder
+        after its encoder to the last bit, which its `parity` tells; else they differ by less than
+        the export allows. `dtype` is that of the images.
+
+        Raises:
+            OptionError: the bundle has no scores. Else as `submit`.
+        """
+        trust = self._trust
+        if trust is None:
+            raise OptionError(
+                f"a score from the bundle {self.manifest.name}, which has none",
+                expected="a bundle with a trust entry in its manifest",
+                todo="Leave the score out, or export the run again; an older run, train first.",
+            )
+        inputs.check_rows("encoder", images, self.manifest)
+        inputs.check_answer(dtype)
+        encoder, decoder = self._networks["encoder"], self._networks["decoder"]
+        rows = {"latents": encoder.row_shape, "denoised": decoder.row_shape, "scores": ()}
+        answer: dict[str, np.ndarray] = {
+            name: np.empty(
+                (len(images), *rows[name]), np.dtype(dtype if name == "denoised" else "float32")
+            )
+            for name in wanted
+        }
+        chunks, size = cut(
+            len(images), self.manifest.chunks.get("autoencoder", CHUNK), threads=self.threads
+        )
+
+        def run(index: int) -> None:
+            chunk = slice(index * size, (index + 1) * size)
+            given = inputs.unit_images(images[chunk])
+            latents = encoder(given)
+            denoised = decoder(latents)
+            if "latents" in answer:
+                answer["latents"][chunk] = latents
+            if "denoised" in answer:
+                exact = dtype != "uint8"
+                answer["denoised"][chunk] = denoised if exact else np.rint(denoised * 255)
+            if "scores" in answer:
+                answer["scores"][chunk] = trust(given, latents, denoised)
+
+        return self._start(run, chunks, answer)
+
+    def _start(self, run: Callable[[int], None], chunks: int, answer: _T) -> Future[_T]:
+        """One chunk at once, more in the pool; the future gives `answer`, filled."""
         if chunks > 1:
             return self._pool.submit(Call(run, chunks=chunks, answer=answer))
-        done: Future[np.ndarray] = Future()
+        done: Future[_T] = Future()
         try:
             if chunks:
                 run(0)
@@ -157,43 +237,6 @@ class Engine:
         except RangeError as exc:
             done.set_exception(exc)
         return done
-
-    def _cut(self, rows: int, size: int) -> tuple[int, int]:
-        """How many chunks a call becomes, and the rows in each.
-
-        A call of few chunks is cut evenly into a multiple of the threads, so that none waits for
-        the last one's chunk; in a call of many that is a small part of the whole.
-        """
-        chunks = -(-rows // size)
-        if self.threads > 1 and rows >= SHARED_FROM and chunks < 4 * self.threads:
-            even = min(rows // 2, -(-chunks // self.threads) * self.threads)
-            chunks = max(chunks, even)  # never more than `size` rows in one
-            size = -(-rows // chunks)
-            chunks = -(-rows // size)
-        return chunks, size
-
-    def _check(self, model: str, rows: np.ndarray) -> None:
-        """Refuse rows of the wrong dtype or shape."""
-        row: tuple[int, ...] = self.manifest.image_shape
-        kind, dtypes = "images", _IMAGE_DTYPES
-        if model == "decoder":
-            kind, row, dtypes = "latents", (self.manifest.latent_size,), _LATENT_DTYPES
-        if not isinstance(rows, np.ndarray) or rows.dtype not in dtypes:
-            found = rows.dtype if isinstance(rows, np.ndarray) else type(rows).__name__
-            raise DtypeError(
-                f"{kind} of dtype {found}",
-                expected=f"a numpy array of {' or '.join(map(str, dtypes))}",
-                todo="Convert them first, for example with .astype(numpy.float32).",
-            )
-        if rows.shape[1:] != row or rows.ndim != len(row) + 1:
-            wanted = ", ".join(["N", *map(str, row)])
-            raise ShapeError(
-                f"{kind} of shape {rows.shape}",
-                expected=f"({wanted})",
-                todo="Add the batch and channel axes, or resize the images."
-                if kind == "images"
-                else "Send latents that this model's encoder made.",
-            )
 
     def _replay(self, bundle: Bundle) -> None:
         """Compute the golden answers again; a bundle that answers otherwise is not served."""
@@ -244,37 +287,13 @@ class _Network:
                 expected="a model that this runtime reads",
                 todo="Export the run again, or install the onnxruntime that the manifest names.",
             ) from exc
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [entry.name for entry in self._session.get_inputs()]
         output = self._session.get_outputs()[0]
         self._outputs = [output.name]
         self.row_shape: tuple[int, ...] = tuple(output.shape[1:])
 
-    def __call__(self, chunk: np.ndarray) -> np.ndarray:
-        """float32 (n, …) in, float32 (n, *row_shape) out."""
-        answer: Any = self._session.run(self._outputs, {self._input: chunk})[0]
+    def __call__(self, *chunk: np.ndarray) -> np.ndarray:
+        """float32 (n, …) for each input, in the model's order; float32 (n, *row_shape) out."""
+        given = dict(zip(self._inputs, chunk, strict=True))
+        answer: Any = self._session.run(self._outputs, given)[0]
         return answer
-
-
-def _unit_images(chunk: np.ndarray) -> np.ndarray:
-    """uint8 or float32 images as contiguous float32 in [0, 1], checked."""
-    if chunk.dtype == np.uint8:
-        return np.divide(chunk, np.float32(255), dtype=np.float32)
-    # One comparison each way is also False for NaN.
-    if not (chunk.min() >= 0 and chunk.max() <= 1):
-        raise RangeError(
-            f"float32 images with values from {chunk.min():g} to {chunk.max():g}",
-            expected="numbers in [0, 1]",
-            todo="Divide by 255 or send uint8, clip after adding noise, and replace NaN.",
-        )
-    return np.ascontiguousarray(chunk)
-
-
-def _finite_latents(chunk: np.ndarray) -> np.ndarray:
-    """float32 latents as a contiguous array, checked for NaN and infinity."""
-    if not np.isfinite(chunk).all():
-        raise RangeError(
-            "latents with NaN or infinity",
-            expected="finite numbers",
-            todo="Check what computed them.",
-        )
-    return np.ascontiguousarray(chunk)

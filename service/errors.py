@@ -9,12 +9,13 @@
     │   ├── ShapeError           422  an array of the wrong shape
     │   ├── DtypeError           422  an array of the wrong dtype
     │   ├── RangeError           422  values outside their range, NaN, infinity
-    │   └── OptionError          422  a query parameter that is none of the choices
+    │   └── OptionError          422  a query parameter that cannot be met
     ├── UnauthorizedError        401  no API key, or a wrong one
     ├── NotFoundError            404  no such route, model or version
     ├── MethodError              405  a method that the route does not answer
     ├── SlowError                408  a body that did not arrive in time
     ├── BusyError                429  too many requests in work
+    ├── FingerprintError         409  latents of one model where those of another belong
     ├── BundleError              500  a bundle that cannot be trusted
     │   ├── BundleMissingError        no bundle there, or a part of it is gone
     │   ├── BundleDamagedError        a hash, a file or a golden answer does not match
@@ -108,7 +109,7 @@ class RangeError(InputError):
 
 class OptionError(InputError):
     status = 422
-    title = "Unknown option"
+    title = "Unusable option"
 
 
 class UnauthorizedError(DenoiserError):
@@ -134,6 +135,11 @@ class SlowError(DenoiserError):
 class BusyError(DenoiserError):
     status = 429
     title = "Too busy"
+
+
+class FingerprintError(DenoiserError):
+    status = 409
+    title = "Latents of another model"
 
 
 class BundleError(DenoiserError):

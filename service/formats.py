@@ -52,6 +52,10 @@ OPERATIONS = {
 # A few kilobytes of PNG may claim millions of pixels, and fitting decodes them all: some seconds.
 MAX_FITTED = 2**27
 
+# Scores beside an answer that has no place for them go into a header, some 12 bytes each; servers
+# and proxies on the way take headers of a few kilobytes.
+MAX_HEADER_SCORES = 256
+
 # What a client gets that names no format: the one it sent, where that can hold the answer.
 _ANSWERS = {FORM: ZIP}
 
@@ -144,17 +148,23 @@ def answer_dtype(operation: Operation, media_type: str, came: Array, options: Op
 
 
 def encode(
-    array: Array, media_type: str, operation: Operation, *, names: Sequence[str], options: Options
+    array: Array,
+    media_type: str,
+    operation: Operation,
+    *,
+    names: Sequence[str],
+    options: Options,
+    scores: Array | None = None,
 ) -> bytes:
-    """An answer's rows in that media type.
+    """An answer's rows in that media type; JSON has room for `scores`, float32 (N,), too.
 
     Raises:
         NotAcceptableError: several images as one PNG.
     """
     if media_type == JSON:
         if operation.answer == "latents" and options.encoding == "base64":
-            return jsontext.encode_base64(array, operation.answer, names)
-        return jsontext.encode(array, operation.answer, names)
+            return jsontext.encode_base64(array, operation.answer, names, scores)
+        return jsontext.encode(array, operation.answer, names, scores)
     if media_type == NPY:
         return npy.encode(array)
     if media_type == ZIP:
@@ -166,6 +176,43 @@ def encode(
             todo=f"Accept {ZIP}, {NPY} or {JSON}, or send one image.",
         )
     return png.encode(array[0])
+
+
+def require_scorable(
+    operation: Operation, media_type: str, rows: int, options: Options, *, scored: bool
+) -> None:
+    """Refuse a score that cannot be made, or that the answer has no room for.
+
+    `scored`: whether the bundle has scores.
+
+    Raises:
+        OptionError
+    """
+    if not options.score:
+        return
+    if operation.source != "images":
+        raise OptionError(
+            "score=true with latents",
+            expected="images, which are what is scored",
+            todo="Ask for scores at /encode or /denoise.",
+        )
+    if not scored:
+        raise OptionError(
+            "score=true to a model without scores",
+            expected="a bundle with a trust entry in its manifest (GET /model)",
+            todo="Leave score out, or have the run exported again; an older one, trained first.",
+        )
+    if media_type != JSON and rows > MAX_HEADER_SCORES:
+        raise OptionError(
+            f"score=true for {rows} images as {media_type}",
+            expected=f"at most {MAX_HEADER_SCORES}, whose scores fit in a header",
+            todo=f"Accept {JSON}, use /v2, or send fewer at a time.",
+        )
+
+
+def scores_header(scores: Array) -> tuple[bytes, bytes]:
+    """X-Scores: as many numbers as images, in their order, with commas between."""
+    return b"x-scores", ",".join(map(str, scores)).encode("ascii")
 
 
 def _decode_form(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from service import __version__, v2
+from service import __version__, schemas, v2_models
 from service.bundle import Manifest
 from service.formats import FORM, JSON, NPY, OPERATIONS, PNG, ZIP, Operation
+from service.pages import API_PAGE, PAGE
 from service.problem import MEDIA_TYPE as PROBLEM
+from service.schemas import list_of
 from service.settings import Settings
 
 Json = dict[str, Any]
@@ -38,7 +40,7 @@ def document(manifest: Manifest, settings: Settings) -> Json:
     """
     secured = bool(settings.api_key)
     made = _Paths(manifest, secured=secured)
-    components: Json = {"schemas": {"Problem": _problem(), "V2Error": _v2_error()}}
+    components: Json = {"schemas": {"Problem": schemas.problem(), "V2Error": schemas.v2_error()}}
     if secured:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     return {
@@ -59,7 +61,9 @@ def document(manifest: Manifest, settings: Settings) -> Json:
             "/metrics": made.reading("Prometheus metrics", media_type="text/plain"),
             "/docs.json": made.reading("This document"),
             "/schema.json": made.reading("BentoML's own description, for its client"),
-            "/": made.reading("BentoML's page for trying the API", media_type="text/html"),
+            "/": made.moved("Leads to the playground"),
+            PAGE: made.health("The playground, a page for people", media_type="text/html"),
+            API_PAGE: made.reading("BentoML's page for trying the API", media_type="text/html"),
         },
         "components": components,
         **({"security": [{"key": []}]} if secured else {}),
@@ -73,11 +77,12 @@ class _Paths:
         height, width, channels = manifest.image_shape
         self._manifest = manifest
         self._secured = secured
+        self._scored = bool(manifest.trust)
         number = {"type": "number"}
         unit = {"type": "number", "minimum": 0, "maximum": 1}
         self._rows = {
-            "images": _list(_list(_list(_list(unit, channels), width), height)),
-            "latents": _list(_list(number, manifest.latent_size)),
+            "images": list_of(list_of(list_of(list_of(unit, channels), width), height)),
+            "latents": list_of(list_of(number, manifest.latent_size)),
         }
 
     def operations(self) -> Json:
@@ -87,10 +92,10 @@ class _Paths:
                 "post": {
                     "operationId": path[1:],
                     "summary": f"{operation.source} to {operation.answer}",
-                    "parameters": _parameters(operation),
+                    "parameters": schemas.parameters(operation, scored=self._scored),
                     "requestBody": {"required": True, "content": self._content_in(operation)},
                     "responses": self._responses(
-                        {"description": "The answer", "content": self._content_out(operation)},
+                        {"description": "The answer", **self._answer(operation)},
                         WORK,
                     ),
                 }
@@ -104,13 +109,13 @@ class _Paths:
             "name": "model",
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "enum": list(v2.INPUTS)},
+            "schema": {"type": "string", "enum": list(v2_models.INPUTS)},
         }
         version = {
             "name": "version",
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "enum": [v2.VERSION]},
+            "schema": {"type": "string", "enum": [v2_models.VERSION]},
         }
         paths: Json = {
             "/v2": self.reading("Server metadata", v2_errors=True),
@@ -171,6 +176,17 @@ class _Paths:
         item["get"]["responses"].pop("401", None)
         return {"get": {**item["get"], "security": []}}
 
+    def moved(self, about: str) -> Json:
+        """A path that leads elsewhere, for anyone."""
+        item = self.health(about)
+        responses = item["get"]["responses"]
+        responses["307"] = {
+            "description": about,
+            "headers": {"Location": {"required": True, "schema": {"type": "string"}}},
+        }
+        del responses["200"]
+        return item
+
     def _infer(self) -> Json:
         header = {
             "name": "Inference-Header-Content-Length",
@@ -223,15 +239,21 @@ class _Paths:
 
     def _content_in(self, operation: Operation) -> Json:
         files = {"type": "object", "additionalProperties": BINARY, "minProperties": 1}
-        schemas = {
+        by_type = {
             JSON: self._json(operation.source),
             NPY: BINARY,
             PNG: {"type": "string", "contentMediaType": PNG},
             FORM: files,
         }
-        return {media_type: {"schema": schemas[media_type]} for media_type in operation.reads}
+        return {media_type: {"schema": by_type[media_type]} for media_type in operation.reads}
 
-    def _content_out(self, operation: Operation) -> Json:
+    def _answer(self, operation: Operation) -> Json:
+        """What a good answer has: content, and the header that may carry scores."""
+        scored = self._scored and operation.source == "images"
+        headers = {"headers": {"X-Scores": schemas.scores_header()}} if scored else {}
+        return {"content": self._content_out(operation, scored=scored), **headers}
+
+    def _content_out(self, operation: Operation, *, scored: bool) -> Json:
         latents: Json = {
             "type": "object",
             "required": ["latents"],
@@ -240,7 +262,7 @@ class _Paths:
                     "type": "array",
                     "items": {
                         "oneOf": [
-                            _list({"type": "number"}, self._manifest.latent_size),
+                            list_of({"type": "number"}, self._manifest.latent_size),
                             {"type": "string", "contentEncoding": "base64"},
                         ]
                     },
@@ -252,13 +274,16 @@ class _Paths:
         images = self._json("images")
         images["properties"]["names"] = {"type": "array", "items": {"type": "string"}}
         images.pop("additionalProperties")
-        schemas = {
+        if scored:
+            for answer in (latents, images):
+                answer["properties"]["scores"] = schemas.scores()
+        by_type = {
             JSON: latents if operation.answer == "latents" else images,
             NPY: BINARY,
             PNG: {"type": "string", "contentMediaType": PNG},
             ZIP: {"type": "string", "contentMediaType": ZIP},
         }
-        return {media_type: {"schema": schemas[media_type]} for media_type in operation.writes}
+        return {media_type: {"schema": by_type[media_type]} for media_type in operation.writes}
 
     def _json(self, key: str) -> Json:
         return {
@@ -286,51 +311,3 @@ class _Paths:
                 for status in statuses
             },
         }
-
-
-def _parameters(operation: Operation) -> list[Json]:
-    def query(name: str, about: str, *choices: str) -> Json:
-        schema = {"type": "string", "enum": list(choices)}
-        return {"name": name, "in": "query", "description": about, "schema": schema}
-
-    found = []
-    if operation.answer == "images":
-        found.append(query("dtype", "dtype of images in npy", "uint8", "float32"))
-    else:
-        found.append(query("encoding", "how latents stand in JSON", "float", "base64"))
-    if operation.source == "images":
-        found.append(query("fit", "bring PNGs of other sizes to the model's", "contain", "stretch"))
-        found.append(query("invert", "PNGs are dark on light", "true", "false"))
-    return found
-
-
-def _list(items: Json, length: int | None = None) -> Json:
-    if length is None:
-        return {"type": "array", "items": items}
-    return {"type": "array", "items": items, "minItems": length, "maxItems": length}
-
-
-def _problem() -> Json:
-    text = {"type": "string"}
-    return {
-        "type": "object",
-        "description": "Problem details, RFC 9457",
-        "required": ["type", "title", "status"],
-        "properties": {
-            "type": text,
-            "title": text,
-            "status": {"type": "integer"},
-            "detail": text,
-            "came": {**text, "description": "what was found"},
-            "expected": {**text, "description": "what would have been right"},
-            "todo": {**text, "description": "the next step"},
-        },
-    }
-
-
-def _v2_error() -> Json:
-    return {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    }

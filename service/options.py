@@ -14,17 +14,22 @@ _CHOICES = {
     "encoding": ("float", "base64"),
     "fit": ("contain", "stretch"),
     "invert": ("true", "false"),
+    "score": ("true", "false"),
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    """dtype: of images in npy. encoding: of latents in JSON. fit, invert: of PNGs."""
+    """dtype: of images in npy. encoding: of latents in JSON. fit, invert: of PNGs.
+
+    score: beside each answer, how unusual its image is.
+    """
 
     dtype: Literal["uint8", "float32"] | None = None
     encoding: Literal["float", "base64"] = "float"
     fit: Fit | None = None
     invert: bool = False
+    score: bool = False
 
 
 PLAIN = Options()
@@ -60,4 +65,5 @@ def read(query: bytes) -> Options:
         encoding=cast("Literal['float', 'base64']", found.get("encoding", "float")),
         fit=cast("Fit | None", found.get("fit")),
         invert=found.get("invert") == "true",
+        score=found.get("score") == "true",
     )

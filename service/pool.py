@@ -16,6 +16,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+# A call of fewer images is not worth waking a second thread for (benchmarks/LOG.md).
+SHARED_FROM = 4
+
 
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, cut by a container's CPU quota (cgroup)."""
@@ -40,6 +43,21 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return int(quota) / int(period)
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def cut(rows: int, size: int, *, threads: int) -> tuple[int, int]:
+    """How many chunks a call becomes, and the rows in each, `size` at most.
+
+    A call of few chunks is cut evenly into a multiple of the threads, so that none waits for
+    the last one's chunk; in a call of many that is a small part of the whole.
+    """
+    chunks = -(-rows // size)
+    if threads > 1 and rows >= SHARED_FROM and chunks < 4 * threads:
+        even = min(rows // 2, -(-chunks // threads) * threads)
+        chunks = max(chunks, even)  # never more than `size` rows in one
+        size = -(-rows // chunks)
+        chunks = -(-rows // size)
+    return chunks, size
 
 
 class Call:

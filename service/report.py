@@ -22,6 +22,7 @@ def describe(bundle: Bundle) -> str:
         f"  quality      {_figures(manifest.quality)}",
         f"  parity       {_parity(manifest.parity)}",
         *(f"  {n:<11}  {_precision(p)}" for n, p in manifest.precisions.items() if n != FLOAT32),
+        *(f"  {'scores ' + n:<13}{_trust(facts)}" for n, facts in manifest.trust.items()),
         f"  made with    {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",
         "  files        every hash holds:",
     ]
@@ -59,6 +60,15 @@ def _precision(tried: Precision) -> str:
     except (KeyError, TypeError, ValueError):
         cost = "its cost was not recorded"
     return f"fingerprint {tried.fingerprint}; {cost}"
+
+
+def _trust(facts: Mapping[str, Any]) -> str:
+    """Where a score begins to mean "unusual", and how often validation images are."""
+    try:
+        share = f"{facts['share_above']:.2%} of {facts['validation']:,} validation images"
+        return f"unusual above {facts['threshold']:g}, as {share} are"
+    except (KeyError, TypeError, ValueError):
+        return "not described"
 
 
 def _parity(parity: Mapping[str, Any]) -> str:

@@ -15,33 +15,23 @@ from typing import Any
 import numpy as np
 import orjson
 
-from service import __version__
 from service.bundle import Manifest
 from service.codecs.rows import Array
+from service.engine import Scored
 from service.errors import (
     DenoiserError,
     DtypeError,
     MalformedError,
-    NotFoundError,
     RangeError,
     ShapeError,
     TooLargeError,
 )
+from service.v2_models import INPUTS, OUTPUTS, SCORES, VERSION, Json, outputs, row
 
-VERSION = "1"
-NAME = "denoiser"
-INPUTS = {"encoder": "images", "decoder": "latents", "autoencoder": "images"}
-OUTPUTS = {
-    "encoder": ("latents",),
-    "decoder": ("images",),
-    "autoencoder": ("denoised", "latents"),
-}
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
 # A JSON tensor is parsed in one piece, which holds the interpreter lock: some 10 ms a megabyte.
 MAX_JSON = 4 * 2**20
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,55 +42,6 @@ class Request:
     rows: Array
     outputs: tuple[tuple[str, bool], ...]
     id: str | None = None
-
-
-def server_metadata() -> Json:
-    return {"name": NAME, "version": __version__, "extensions": ["binary_tensor_data"]}
-
-
-def model_metadata(model: str, manifest: Manifest) -> Json:
-    """Names, datatypes and shapes; -1 is the batch."""
-    return {
-        "name": _known(model),
-        "versions": [VERSION],
-        "platform": "onnxruntime_onnx",
-        "inputs": [_tensor(INPUTS[model], manifest)],
-        "outputs": [_tensor(name, manifest) for name in OUTPUTS[model]],
-        "parameters": {"fingerprint": manifest.fingerprint},
-    }
-
-
-def model_config(model: str, manifest: Manifest) -> Json:
-    """The model configuration extension, as far as it says something here."""
-    described = model_metadata(model, manifest)
-
-    def tensors(key: str) -> list[Json]:
-        return [
-            {"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"][1:]}
-            for t in described[key]
-        ]
-
-    return {
-        "name": model,
-        "platform": described["platform"],
-        "backend": "onnxruntime",
-        "max_batch_size": 0,
-        "input": [{**t, "dims": [-1, *t["dims"]]} for t in tensors("inputs")],
-        "output": [{**t, "dims": [-1, *t["dims"]]} for t in tensors("outputs")],
-    }
-
-
-def repository_index() -> list[Json]:
-    return [{"name": name, "version": VERSION, "state": "READY", "reason": ""} for name in INPUTS]
-
-
-def check_model(model: str, version: str | None) -> None:
-    """Raise NotFoundError for a model or version that is not served."""
-    _known(model)
-    if version not in (None, "", VERSION):
-        raise NotFoundError(
-            f"version {version!r} of {model}"[:120], expected=VERSION, todo="Leave it out."
-        )
 
 
 def read(body: bytes, header_length: int | None, model: str, manifest: Manifest) -> Request:
@@ -126,13 +67,21 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
         )
     message = _object(body[:size])
     rows = _read_rows(_only_input(message, model), memoryview(body)[size:], model, manifest)
-    return Request(model, rows, _read_outputs(message, model), _read_id(message))
+    return Request(model, rows, _read_outputs(message, model, manifest), _read_id(message))
+
+
+def scored(request: Request) -> tuple[Scored, ...]:
+    """What the engine's scored pass is asked for; () where no scores are wanted."""
+    wanted = {name for name, _ in request.outputs}
+    known: tuple[Scored, ...] = ("latents", "denoised", "scores")
+    return tuple(name for name in known if name in wanted) if SCORES in wanted else ()
 
 
 def plan(request: Request) -> list[tuple[str, str | None, str]]:
     """The models to run, each as (model, output it reads or None for the request, its output).
 
-    An autoencoder that is asked for its latents too runs as encoder and decoder: the same work.
+    For requests without scores: `scored` is the other kind. An autoencoder that is asked for its
+    latents too runs as encoder and decoder: the same work.
     """
     wanted = {name for name, _ in request.outputs}
     if request.model != "autoencoder":
@@ -170,24 +119,6 @@ def write(
     return b"".join((head, *tail)), len(head)
 
 
-def _known(model: str) -> str:
-    if model not in INPUTS:
-        raise NotFoundError(
-            f"a model {model!r}"[:120],
-            expected=" or ".join(INPUTS),
-            todo="See POST /v2/repository/index.",
-        )
-    return model
-
-
-def _tensor(name: str, manifest: Manifest) -> Json:
-    return {"name": name, "datatype": "FP32", "shape": [-1, *_row(name, manifest)]}
-
-
-def _row(name: str, manifest: Manifest) -> tuple[int, ...]:
-    return (manifest.latent_size,) if name == "latents" else manifest.image_shape
-
-
 def _object(text: bytes) -> Json:
     try:
         message = orjson.loads(text)
@@ -220,11 +151,11 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
         raise DtypeError(
             f"datatype {datatype!r}"[:120], expected=" or ".join(allowed), todo="Convert first."
         )
-    row = _row(INPUTS[model], manifest)
-    if not _is_shape(shape) or tuple(shape[1:]) != row:
+    wanted = row(INPUTS[model], manifest)
+    if not _is_shape(shape) or tuple(shape[1:]) != wanted:
         raise ShapeError(
             f"shape {shape!r}"[:120],
-            expected=str([-1, *row]),
+            expected=str([-1, *wanted]),
             todo="Name the batch and every dimension of a row.",
         )
     parameters = tensor.get("parameters") or {}
@@ -282,7 +213,7 @@ def _holds_booleans(data: list[Any]) -> bool:
     return False
 
 
-def _read_outputs(message: Json, model: str) -> tuple[tuple[str, bool], ...]:
+def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[str, bool], ...]:
     parameters = message.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise _malformed("parameters that are not an object")
@@ -295,8 +226,9 @@ def _read_outputs(message: Json, model: str) -> tuple[tuple[str, bool], ...]:
     found: dict[str, bool] = {}
     for item in asked:
         name, options = item.get("name"), item.get("parameters") or {}
-        if name not in OUTPUTS[model]:
-            raise _malformed(f"an output named {name!r}"[:120], " or ".join(OUTPUTS[model]))
+        known = outputs(model, manifest)
+        if name not in known:
+            raise _malformed(f"an output named {name!r}"[:120], " or ".join(known))
         if not isinstance(options, dict) or options.keys() - {"binary_data"}:
             raise _malformed(f"parameters of the output {name!r}", "binary_data alone")
         found[name] = options.get("binary_data", default) is True

@@ -68,14 +68,21 @@ def test_every_route_is_documented() -> None:
         assert re.search(rf"^\| `((POST|GET) )?{route}`", README, re.M), route
 
 
-def test_the_quality_table_is_the_shipped_bundle_s() -> None:
-    quality = json.loads((BUNDLE / "manifest.json").read_text(encoding="utf-8"))["quality"]["test"]
-    for label, side in [("noisy", "input"), ("denoised", "output")]:
+def test_the_quality_table_is_the_shipped_bundles() -> None:
+    for label, bundle, side in [
+        ("noisy", "mnist", "input"),
+        ("noisy", "article", "input"),
+        ("`article`", "article", "output"),
+        ("`standard`", "mnist", "output"),
+    ]:
+        manifest = json.loads((ROOT / "bundles" / bundle / "manifest.json").read_text())
         row = re.search(rf"^\| {label}.*\| ([\d.]+) \| ([\d.]+) dB \| ([\d.]+) \|", README, re.M)
         assert row is not None, label
-        figures = quality[side]
+        figures = manifest["quality"]["test"][side]
         shown = (f"{figures['mse']:.4f}", f"{figures['psnr']:.2f}", f"{figures['ssim']:.3f}")
         assert row.groups() == shown
+        if side == "output":
+            assert manifest["training"]["settings"]["preset"] == label.strip("`")
 
 
 def test_the_parity_figure_is_the_shipped_bundle_s() -> None:

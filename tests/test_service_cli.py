@@ -55,4 +55,27 @@ def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
 def test_help_names_the_commands() -> None:
     done = service("--help")
     assert done.returncode == 0
-    assert "info" in done.stdout
+    for command in ("info", "encode", "decode", "denoise"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "denoise"])
+def test_help_of_a_bulk_command_names_its_options(command: str) -> None:
+    done = service(command, "--help")
+    assert done.returncode == 0
+    for option in ("--out", "--url", "--strict", "--overwrite", "--append", "--engine"):
+        assert option in done.stdout
+    assert ("--fit" in done.stdout) == (command != "decode")
+    assert ("--dtype" in done.stdout) == (command != "encode")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("encode", "x.npy"), ("encode", "x.npy", "--out", "y.npy", "--batch", "0"),
+     ("encode", "x.npy", "--out", "y.npy", "--engine", "magic"),
+     ("decode", "x.npy", "--out", "y.npy", "--fit", "contain")],
+)  # fmt: skip
+def test_wrong_options_are_exit_status_2(arguments: tuple[str, ...]) -> None:
+    done = service(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr

@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
+from service import pool
 from service.engine import CHUNK, Engine
 from service.errors import DtypeError, RangeError, ShapeError
 
@@ -351,9 +351,8 @@ def test_memory_grows_with_the_answer_alone(bundle_path: Path) -> None:
 
 
 def cut(threads: int, rows: int, size: int) -> tuple[int, int]:
-    """`Engine._cut` of an engine with so many threads, without making one."""
-    engine: Any = SimpleNamespace(threads=threads)
-    return Engine._cut(engine, rows, size)
+    """`pool.cut`, arguments in the order of the tables below."""
+    return pool.cut(rows, size, threads=threads)
 
 
 @pytest.mark.parametrize("threads", range(1, 9))

@@ -12,7 +12,7 @@ import numpy as np
 import prometheus_client
 import pytest
 
-from service import v2
+from service import v2_models
 from service.engine import Engine
 from service.formats import FORM, JSON, NPY, OPERATIONS, PNG
 from service.gateway import Gateway
@@ -100,6 +100,7 @@ def test_every_route_is_declared(engine: Engine, told: Any) -> None:
     metrics = Metrics(registry=prometheus_client.CollectorRegistry())
     gateway = Gateway(Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
     paths = {path for path in gateway._routes if path not in UNDECLARED}
+    paths -= {path for path in paths if path.startswith("/playground/")}  # parts of that page
     for rest in gateway._models:
         for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             paths.add(prefix + (f"/{rest}" if rest else ""))
@@ -160,7 +161,7 @@ def test_each_refusal_is_declared_with_its_type(
             reply.headers["content-type"]
         ]
     for statuses in (operation["responses"] for _, _, operation in operations({"paths": declared})):
-        assert set(statuses) <= {"200", *STATUSES}
+        assert set(statuses) <= {"200", "307", *STATUSES}
 
 
 def test_answers_and_errors_fit_their_schemas(engine: Engine) -> None:
@@ -209,4 +210,4 @@ def test_requests_that_fit_their_schemas_are_answered(engine: Engine) -> None:
     jsonschema_rs.validate(infer["schema"], {"inputs": [tensor]})
     body = json.dumps({"inputs": [tensor]}).encode()
     assert post(engine, "/v2/models/decoder/infer", body).status == 200
-    assert set(v2.INPUTS) == {"encoder", "decoder", "autoencoder"}
+    assert set(v2_models.INPUTS) == {"encoder", "decoder", "autoencoder"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import __version__, v2
+from service import __version__, v2, v2_models
 from service.engine import Engine
 from service.errors import InputError
 from service.formats import JSON
@@ -89,26 +89,27 @@ def test_health(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "/versions/1"])
-@pytest.mark.parametrize("model", list(v2.INPUTS))
+@pytest.mark.parametrize("model", list(v2_models.INPUTS))
 def test_model_metadata_and_configuration(engine: Engine, model: str, version: str) -> None:
     base = f"/v2/models/{model}{version}"
     found = get(engine, base).json
     assert (found["name"], found["versions"]) == (model, ["1"])
     assert found["parameters"]["fingerprint"] == engine.manifest.fingerprint
     shapes = {"images": [-1, 8, 8, 1], "denoised": [-1, 8, 8, 1], "latents": [-1, 4]}
-    for key, names in [("inputs", (v2.INPUTS[model],)), ("outputs", v2.OUTPUTS[model])]:
+    takes, gives = (v2_models.INPUTS[model],), v2_models.OUTPUTS[model]
+    for key, names in [("inputs", takes), ("outputs", gives)]:
         assert found[key] == [
             {"name": name, "datatype": "FP32", "shape": shapes[name]} for name in names
         ]
     assert get(engine, f"{base}/ready").json == {"name": model, "ready": True}
     config = get(engine, f"{base}/config").json
     assert (config["name"], config["max_batch_size"]) == (model, 0)
-    assert [t["dims"] for t in config["input"]] == [shapes[v2.INPUTS[model]]]
+    assert [t["dims"] for t in config["input"]] == [shapes[v2_models.INPUTS[model]]]
 
 
 def test_the_repository_index(engine: Engine) -> None:
     reply = post(engine, "/v2/repository/index", b"{}")
-    assert [model["name"] for model in reply.json] == list(v2.INPUTS)
+    assert [model["name"] for model in reply.json] == list(v2_models.INPUTS)
     assert {model["state"] for model in reply.json} == {"READY"}
 
 

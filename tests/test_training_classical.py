@@ -83,7 +83,7 @@ def test_methods_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="method 'runs/x'; expected some of median,tv,"):
         chosen_methods(["median", "runs/x"])
     monkeypatch.setattr(classical, "find_spec", lambda name: None)
-    with pytest.raises(RunError, match=r"without the package skimage; .* `evaluate` extra"):
+    with pytest.raises(RunError, match=r"without the package skimage; .* extra `evaluate`"):
         chosen_methods([])
     monkeypatch.setattr(classical, "find_spec", lambda n: None if n == "bm3d" else find_spec(n))
     with pytest.raises(RunError, match=r"BM3D without .* --classical median,tv,wavelets,nlm"):

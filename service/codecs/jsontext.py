@@ -54,25 +54,32 @@ def decode(body: bytes, spec: RowSpec) -> Array:
     return spec.conform(_array(values, spec, folded=folded))
 
 
-def encode(rows: Array, key: str, names: Sequence[str] = ()) -> bytes:
-    """`{key: rows}`, and `names` where there are any.
+def encode(rows: Array, key: str, names: Sequence[str] = (), scores: Array | None = None) -> bytes:
+    """`{key: rows}`, and `names` and `scores`, float32 (N,), where there are any.
 
     float32 is written in the fewest digits that read back to the same float32.
     """
     each = max(1, PIECE // (20 * max(1, rows[0].size))) if len(rows) else 1
     pieces = [_dumps(rows[at : at + each]) for at in range(0, len(rows), each)]
     joined = b",".join(piece[1:-1] for piece in pieces)
-    return b'{"%s":[%s]%s}' % (key.encode(), joined, _names(names))
+    return b'{"%s":[%s]%s%s}' % (key.encode(), joined, _names(names), _scores(scores))
 
 
-def encode_base64(rows: Array, key: str, names: Sequence[str] = ()) -> bytes:
+def encode_base64(
+    rows: Array, key: str, names: Sequence[str] = (), scores: Array | None = None
+) -> bytes:
     """As `encode`, each row as base64 of its little-endian float32 bytes: a third of the size."""
     texts = [base64.b64encode(row.astype("<f4").tobytes()).decode("ascii") for row in rows]
-    return b'{"%s":%s,"encoding":"base64"%s}' % (key.encode(), orjson.dumps(texts), _names(names))
+    tail = _names(names) + _scores(scores)
+    return b'{"%s":%s,"encoding":"base64"%s}' % (key.encode(), orjson.dumps(texts), tail)
 
 
 def _names(names: Sequence[str]) -> bytes:
     return b',"names":' + orjson.dumps([*names]) if names else b""
+
+
+def _scores(scores: Array | None) -> bytes:
+    return b',"scores":' + _dumps(scores) if scores is not None else b""
 
 
 def _dumps(rows: Array) -> bytes:

@@ -1,0 +1,102 @@
+"""A listing of files on disk, so that ten million names need no more memory than ten thousand.
+
+One record a file: size, stamp and name, ended by NUL, which no name contains.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from array import array
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, NamedTuple
+
+RUN = 100_000  # names sorted at once, some 40 MB
+
+
+class Entry(NamedTuple):
+    """One image file.
+
+    name: relative, "/" separators. size: bytes, −1 where it is not there. stamp: what else tells
+    one state of it from another, and where it lies: mtime in ns, offset in a tar, index in a zip.
+    """
+
+    name: str
+    size: int
+    stamp: int
+
+
+class Listing:
+    """Entries in a file, in groups that are read one at a time.
+
+    Attributes:
+        total: entries.
+        groups: groups of `group` entries; the last may have fewer.
+        digest: SHA-256 over all of it, 64 hex digits.
+    """
+
+    def __init__(self, path: Path, entries: Iterable[Entry], *, group: int) -> None:
+        """Write `entries` to `path`."""
+        self.total = 0
+        self._path = path
+        self._starts = array("q")  # where each group begins
+        digest, position = hashlib.sha256(), 0
+        with path.open("wb") as file:
+            for entry in entries:
+                if self.total % group == 0:
+                    self._starts.append(position)
+                record = _record(entry)
+                file.write(record)
+                digest.update(record)
+                position += len(record)
+                self.total += 1
+        self._starts.append(position)
+        self.groups = len(self._starts) - 1
+        self.digest = digest.hexdigest()
+
+    def group(self, index: int) -> list[Entry]:
+        """The entries of one group."""
+        begin, end = self._starts[index : index + 2]
+        with self._path.open("rb") as file:
+            file.seek(begin)
+            return [_entry(record) for record in file.read(end - begin).split(b"\0")[:-1]]
+
+
+def in_order(entries: Iterable[Entry], *, run: int = RUN) -> Iterator[Entry]:
+    """Sort by name: in memory, or where there are more than `run`, merged from sorted files."""
+    source = iter(entries)
+    first = sorted(islice(source, run))
+    runs: list[Iterable[Entry]] = [first]
+    while more := sorted(islice(source, run)):
+        runs.append(_spilled(more))
+    return heapq.merge(*runs)
+
+
+def _spilled(entries: list[Entry]) -> Iterator[Entry]:
+    """Write entries to a file without a name, to be read back one by one."""
+    file = TemporaryFile()  # noqa: SIM115 - closed by whoever reads it to the end
+    for entry in entries:
+        file.write(_record(entry))
+    file.seek(0)
+    return _records(file)
+
+
+def _records(file: IO[bytes]) -> Iterator[Entry]:
+    with file:
+        rest = b""
+        while block := file.read(1 << 16):
+            *whole, rest = (rest + block).split(b"\0")
+            yield from map(_entry, whole)
+
+
+def _record(entry: Entry) -> bytes:
+    name = entry.name.replace("\0", "�").encode("utf-8", "surrogateescape")
+    return b"%d %d %s\0" % (entry.size, entry.stamp, name)
+
+
+def _entry(record: bytes) -> Entry:
+    size, stamp, name = record.split(b" ", 2)
+    return Entry(name.decode("utf-8", "surrogateescape"), int(size), int(stamp))

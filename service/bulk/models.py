@@ -1,0 +1,131 @@
+"""Who computes: an engine in this process, or a service over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+import numpy as np
+
+from service.bulk.options import BulkOptions, Operation
+from service.bulk.provenance import ModelFacts
+from service.bundle import FLOAT32, Manifest
+from service.client import DenoiserClient, ModelChangedError, RemoteError
+from service.codecs.rows import Array
+from service.engine import Engine, ImageDtype, Scored
+from service.errors import BundleError, OptionError
+
+MODEL_OF: dict[Operation, str] = {
+    "encode": "encoder",
+    "decode": "decoder",
+    "denoise": "autoencoder",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """rows: float32 (n, latent_size), or images (n, H, W, C). scores: float32 (n), if asked for."""
+
+    rows: Array
+    scores: Array | None = None
+
+
+class Model(Protocol):
+    facts: ModelFacts
+
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
+        """Compute so many rows; images come as `dtype`.
+
+        Raises:
+            InputError, such as RangeError for NaN.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_model(options: BulkOptions) -> Model:
+    """The engine, or the service at `options.url`."""
+    return Remote(options) if options.url else Local(options)
+
+
+class Local:
+    """An engine of this process."""
+
+    def __init__(self, options: BulkOptions) -> None:
+        self._engine = Engine.load(
+            options.bundle, threads=options.threads or None, precision=options.precision
+        )
+        self.facts = _facts_of(self._engine.manifest)
+        if options.score:  # a bundle without scores is refused here, before anything is read
+            self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
+
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
+        if not score:
+            return Answer(self._engine.submit(MODEL_OF[operation], rows, dtype=dtype).result())
+        name: Scored = "latents" if operation == "encode" else "denoised"
+        found = self._engine.submit_scored(rows, (name, "scores"), dtype=dtype).result()
+        return Answer(found[name], found["scores"])
+
+    def close(self) -> None:
+        pass
+
+
+class Remote:
+    """A service far away; what it computes with must not change while a job runs."""
+
+    def __init__(self, options: BulkOptions) -> None:
+        self._url = options.url
+        if options.score:
+            raise OptionError(
+                "--score with --url", expected="an engine in this process", todo="Leave one out."
+            )
+        try:
+            self._client = DenoiserClient(options.url, options.api_key or None)
+        except httpx.InvalidURL as exc:
+            raise OptionError(
+                f"--url {options.url} ({exc})",
+                expected="an address such as http://127.0.0.1:3000",
+                todo="Correct it.",
+            ) from exc
+        try:
+            self.facts = _facts_of(Manifest.from_dict(self._client.model()))
+        except (ValueError, BundleError) as exc:
+            raise RemoteError(
+                f"what {options.url} says of its model ({exc})",
+                expected="a manifest, as /model gives it",
+                todo="Check the address.",
+            ) from exc
+
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
+        call: Callable[[Array], Array] = getattr(self._client, operation)
+        if dtype == "float32" and rows.dtype == np.uint8:  # images come back as they came
+            rows = np.divide(rows, np.float32(255), dtype=np.float32)
+        answer = call(rows)
+        if dtype == "uint8" and operation != "encode" and answer.dtype != np.uint8:
+            answer = np.rint(answer * 255).astype(np.uint8)
+        now = self._client.model()["fingerprint"]
+        if now != self.facts.fingerprint:
+            raise ModelChangedError(
+                f"a model with fingerprint {now} at {self._url}",
+                expected=f"{self.facts.fingerprint}, with which the job began",
+                todo="Start the job anew with --overwrite.",
+            )
+        return Answer(answer)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _facts_of(manifest: Manifest) -> ModelFacts:
+    """What an engine's manifest says, in the precision that it answers with."""
+    named = [n for n, p in manifest.precisions.items() if p.fingerprint == manifest.fingerprint]
+    return ModelFacts(
+        name=manifest.name,
+        fingerprint=manifest.fingerprint,
+        precision=named[0] if named else FLOAT32,
+        image_shape=manifest.image_shape,
+        latent_size=manifest.latent_size,
+    )

@@ -1,0 +1,146 @@
+"""What a bulk output says about itself; writer and reader side by side.
+
+In Parquet it is the schema's metadata, `denoiser.<field>`; beside .npy and .csv a file
+`<output>.json`, in a folder of PNGs `denoiser.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from service import __version__
+from service.bulk.options import BulkOptions, Kind
+from service.errors import FingerprintError, MalformedError
+
+PREFIX = "denoiser."
+FOLDER_FILE = "denoiser.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Which model made the rows of a file, and of what.
+
+    Attributes:
+        kind: "latents" or "images".
+        fingerprint: 64 hex digits; latents with different ones do not belong together.
+        model: the manifest's name.
+        precision: "float32" or "int8".
+        preprocessing: image_shape [H, W, C]; range, of the values that the model sees; fit and
+            invert, as image files were brought to that shape.
+        version: of this project.
+    """
+
+    kind: Kind
+    fingerprint: str
+    model: str
+    precision: str
+    preprocessing: dict[str, Any]
+    version: str
+
+    @classmethod
+    def of(cls, model: ModelFacts, options: BulkOptions) -> Provenance:
+        """What the output of a job will say."""
+        return cls(
+            kind=options.writes,
+            fingerprint=model.fingerprint,
+            model=model.name,
+            precision=model.precision,
+            preprocessing={
+                "image_shape": list(model.image_shape),
+                "range": [0, 1],
+                "fit": options.fit,
+                "invert": options.invert,
+            },
+            version=__version__,
+        )
+
+    def as_metadata(self) -> dict[bytes, bytes]:
+        """As the metadata of an Arrow schema; what is no text goes as JSON."""
+        return {
+            (PREFIX + name).encode(): (
+                value if isinstance(value, str) else json.dumps(value)
+            ).encode()
+            for name, value in asdict(self).items()
+        }
+
+    def write(self, path: Path) -> None:
+        """As a JSON file."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Provenance | None:
+        """Read what `as_metadata` wrote; None where it is not ours."""
+        ours = {
+            key.decode().removeprefix(PREFIX): value.decode()
+            for key, value in (metadata or {}).items()
+            if key.startswith(PREFIX.encode())
+        }
+        if "fingerprint" not in ours:
+            return None
+        return _from_plain({**ours, "preprocessing": _json(ours.get("preprocessing", ""))})
+
+    @classmethod
+    def read(cls, path: Path) -> Provenance | None:
+        """Read what `write` wrote; None where there is no such file."""
+        if not path.is_file():
+            return None
+        plain = _json(path.read_text(encoding="utf-8"))
+        if not isinstance(plain, dict):
+            raise _damaged(f"{path} is not a JSON object")
+        return _from_plain(plain)
+
+    def check_same(self, other: Provenance | ModelFacts, *, mine: str, others: str) -> None:
+        """Refuse latents of two models in one place, naming both.
+
+        Raises:
+            FingerprintError.
+        """
+        if self.fingerprint != other.fingerprint:
+            raise FingerprintError(
+                f"{mine} with fingerprint {self.fingerprint}",
+                expected=f"{other.fingerprint}, that of {others}",
+                todo="Use the bundle and the precision that made them, or encode the images again.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Of the model that computes: what a job has to know."""
+
+    name: str
+    fingerprint: str
+    precision: str
+    image_shape: tuple[int, int, int]
+    latent_size: int
+
+
+def sidecar(output: Path) -> Path:
+    """Where the provenance of an .npy or .csv file lies."""
+    return output.with_name(output.name + ".json")
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as exc:
+        raise _damaged(f"metadata {text[:60]!r}") from exc
+
+
+def _from_plain(plain: Mapping[str, Any]) -> Provenance:
+    known = {name: plain.get(name) for name in Provenance.__dataclass_fields__}
+    preprocessing = known.pop("preprocessing")
+    if not isinstance(preprocessing, dict) or not all(isinstance(v, str) for v in known.values()):
+        raise _damaged(f"metadata with {sorted(n for n, v in plain.items() if v is not None)}")
+    return Provenance(**cast("dict[str, Any]", known), preprocessing=preprocessing)
+
+
+def _damaged(came: str) -> MalformedError:
+    return MalformedError(
+        came,
+        expected=f"the fields {', '.join(Provenance.__dataclass_fields__)}",
+        todo="Make the file again, or remove its metadata to have it read as any other.",
+    )

@@ -1,0 +1,752 @@
+"""Bulk jobs from end to end, as the command line starts them, on a tiny bundle in this process."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from service import __version__
+from service.__main__ import main
+from service.bulk import command, job, pipeline
+from service.bulk.journal import Journal
+from service.bulk.options import BulkOptions
+from service.bundle import MANIFEST, TRUST
+from service.engine import Engine
+from tests.conftest import GREY, LATENT_SIZE, seal, some_images
+
+PICTURES = ["a.png", "deep/b.bmp", "deep/er/c.tif", "d.gif", "deep/e.PNG"]
+
+
+@pytest.fixture(autouse=True)
+def environment(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENOISER_BUNDLE", str(bundle_path))
+    monkeypatch.setenv("DENOISER_THREADS", "2")
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    """uint8 (50, 8, 8, 1)"""
+    return some_images(50, "uint8")
+
+
+@pytest.fixture
+def array(tmp_path: Path, images: np.ndarray) -> Path:
+    np.save(tmp_path / "images.npy", images)
+    return tmp_path / "images.npy"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, images: np.ndarray) -> Path:
+    """Five lossless pictures of the first five images, and what is none."""
+    root = tmp_path / "pictures"
+    for name, image in zip(PICTURES, images, strict=False):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(root / name)
+    (root / "notes.txt").write_text("no image")
+    (root / ".hidden.png").write_bytes(b"no image")
+    (root / ".cache").mkdir()
+    (root / ".cache" / "x.png").write_bytes(b"no image")
+    return root
+
+
+def run(*arguments: str | Path) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def latents_of(path: Path) -> np.ndarray:
+    """The column `latent` as float32 (N, 4)."""
+    column = pq.read_table(path).column("latent").combine_chunks()
+    return np.asarray(column.flatten()).reshape(-1, LATENT_SIZE)
+
+
+def ids_of(path: Path) -> list[Any]:
+    found: list[Any] = pq.read_table(path).column("id").to_pylist()
+    return found
+
+
+def errors_of(out: Path) -> dict[str, str]:
+    with out.with_name(out.name + ".errors.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["id", "error"]
+    return {row[0]: row[1] for row in rows}
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Hidden names: what an unfinished job leaves."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+# --- inputs
+
+
+def test_an_array(array: Path, images: np.ndarray, engine: Engine, tmp_path: Path) -> None:
+    out = tmp_path / "latents.parquet"
+    assert run("encode", array, "--out", out, "--batch", "7") == 0
+    np.testing.assert_array_equal(latents_of(out), engine.encode(images))
+    assert ids_of(out) == list(range(50))
+    assert left_behind(tmp_path) == []
+    assert not (tmp_path / "latents.parquet.errors.csv").exists()
+
+
+def test_the_contract_of_latents_in_parquet(array: Path, engine: Engine, tmp_path: Path) -> None:
+    out = tmp_path / "latents.parquet"
+    assert run("encode", array, "--out", out) == 0
+    schema = pq.read_schema(out)
+    assert schema.names == ["id", "latent"]
+    assert schema.field("id").type == pa.int64()
+    assert schema.field("latent").type == pa.list_(pa.float32(), LATENT_SIZE)
+    told = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+    assert told == {
+        "denoiser.kind": "latents",
+        "denoiser.fingerprint": engine.fingerprint,
+        "denoiser.model": "grey",
+        "denoiser.precision": "float32",
+        "denoiser.preprocessing": told["denoiser.preprocessing"],
+        "denoiser.version": __version__,
+    }
+    assert json.loads(told["denoiser.preprocessing"]) == {
+        "image_shape": [8, 8, 1],
+        "range": [0, 1],
+        "fit": None,
+        "invert": False,
+    }
+
+
+def test_a_folder(folder: Path, images: np.ndarray, engine: Engine, tmp_path: Path) -> None:
+    out = tmp_path / "latents.parquet"
+    assert run("encode", folder, "--out", out, "--batch", "2") == 0
+    assert ids_of(out) == sorted(PICTURES)
+    wanted = dict(zip(PICTURES, engine.encode(images[:5]), strict=True))
+    for name, latent in zip(ids_of(out), latents_of(out), strict=True):
+        np.testing.assert_allclose(latent, wanted[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_an_archive_gives_what_its_folder_gives(folder: Path, tmp_path: Path, kind: str) -> None:
+    archive = tmp_path / f"pictures.{kind}"
+    names = ["notes.txt", *reversed(PICTURES)]
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+            for name in names:
+                made.write(folder / name, name)
+    else:
+        mode: Any = f"w:{kind.removeprefix('tar').lstrip('.')}"
+        with tarfile.open(archive, mode) as packed:
+            for name in names:
+                packed.add(folder / name, f"./{name}")
+    assert run("encode", folder, "--out", tmp_path / "f.parquet") == 0
+    assert run("encode", archive, "--out", tmp_path / "a.parquet", "--batch", "2") == 0
+    assert ids_of(tmp_path / "a.parquet") == names[1:]
+    by_name = dict(zip(names[1:], latents_of(tmp_path / "a.parquet"), strict=True))
+    for name, latent in zip(sorted(PICTURES), latents_of(tmp_path / "f.parquet"), strict=True):
+        np.testing.assert_allclose(by_name[name], latent, rtol=0, atol=1e-6)
+
+
+def test_a_list_on_standard_input(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [str(folder / "deep/b.bmp"), str(folder / "absent.png"), str(folder / "a.png")]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(names) + "\n\n"))
+    out = tmp_path / "l.parquet"
+    assert run("encode", "-", "--out", out) == 3
+    assert ids_of(out) == [names[0], names[2]]
+    assert errors_of(out) == {names[1]: "No such file or directory"}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz(
+    save: Any,
+    images: np.ndarray,
+    engine: Engine,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, out = tmp_path / "data.npz", tmp_path / "l.parquet"
+    labels = np.arange(50)
+    save(path, x=images[..., 0], labels=labels)  # no channel axis
+    assert run("encode", path, "--out", out, "--batch", "16") == 0
+    np.testing.assert_array_equal(latents_of(out), engine.encode(images))
+    save(path, x=images, other=images[:3], labels=labels)
+    assert run("encode", path, "--out", out, "--overwrite") == 1
+    assert "--column with one of x, other" in capsys.readouterr().err
+    assert run("encode", path, "--out", out, "--overwrite", "--column", "other") == 0
+    assert len(ids_of(out)) == 3
+    assert run("encode", path, "--out", out, "--overwrite", "--column", "labels") == 1
+    assert "int64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["binary", "struct", "uint8", "float32", "fixed"])
+def test_parquet_of_images(form: str, images: np.ndarray, engine: Engine, tmp_path: Path) -> None:
+    flat = images.reshape(50, 64)
+    bodies = []
+    for image in images:
+        stream = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(stream, "PNG")
+        bodies.append(stream.getvalue())
+    column: pa.Array = {
+        "binary": lambda: pa.array(bodies, pa.large_binary()),
+        "struct": lambda: pa.array([{"bytes": body, "path": None} for body in bodies]),
+        "uint8": lambda: pa.array(list(flat), pa.list_(pa.uint8())),
+        "float32": lambda: pa.array(list(flat / np.float32(255)), pa.large_list(pa.float32())),
+        "fixed": lambda: pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), 64),
+    }[form]()
+    names = [f"n{at}" for at in range(50)]
+    path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table({"id": names, "image": column}), path, row_group_size=20)
+    assert run("encode", path, "--out", out, "--batch", "8") == 0
+    assert ids_of(out) == names
+    np.testing.assert_allclose(latents_of(out), engine.encode(images), rtol=0, atol=1e-6)
+
+
+def test_parquet_rows_that_do_not_fit_are_listed(tmp_path: Path, engine: Engine) -> None:
+    good = np.full(64, 0.5, np.float32)
+    rows = [good, good[:60], None, np.full(64, 2, np.float32), good]
+    column = pa.array([None if row is None else list(row) for row in rows], pa.list_(pa.float32()))
+    path, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    pq.write_table(pa.table({"image": column}), path)
+    assert run("encode", path, "--out", out) == 3
+    assert ids_of(out) == [0, 4]
+    assert errors_of(out) == {
+        "1": "a list of 60; expected 64 numbers",
+        "2": "null; expected 64 numbers",
+        "3": "values out of range; expected numbers in [0, 1]",
+    }
+
+
+def test_rows_of_an_array_that_are_out_of_range_are_listed(tmp_path: Path, engine: Engine) -> None:
+    images = some_images(20)
+    images[3, 0, 0, 0], images[17, 4, 4, 0] = np.nan, 1.5
+    np.save(tmp_path / "x.npy", images)
+    out = tmp_path / "l.parquet"
+    assert run("encode", tmp_path / "x.npy", "--out", out, "--batch", "6") == 3
+    keep = [at for at in range(20) if at not in (3, 17)]
+    assert ids_of(out) == keep
+    np.testing.assert_allclose(latents_of(out), engine.encode(images[keep]), rtol=0, atol=1e-6)
+    assert list(errors_of(out)) == ["3", "17"]
+
+
+@pytest.mark.parametrize("name", ["l.parquet", "l.parquet/", "l.npy", "l.csv"])
+def test_latents_in_every_form_go_back_to_the_same_images(
+    name: str, array: Path, images: np.ndarray, engine: Engine, tmp_path: Path
+) -> None:
+    made, back = f"{tmp_path}/{name}", tmp_path / "back.npy"
+    assert run("encode", array, "--out", made, "--batch", "20") == 0
+    assert run("decode", made, "--out", back, "--dtype", "float32", "--batch", "9") == 0
+    wanted = engine.decode(engine.encode(images))
+    np.testing.assert_allclose(np.load(back), wanted, rtol=0, atol=1e-6)
+    told = json.loads((tmp_path / "back.npy.json").read_text())
+    assert (told["kind"], told["fingerprint"]) == ("images", engine.fingerprint)
+
+
+def test_latents_of_others_are_taken_on_trust(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latents = np.random.default_rng(0).normal(size=(9, LATENT_SIZE))
+    table = pa.table({"id": pa.array(range(9)), "embedding": list(latents)})  # lists of float64
+    pq.write_table(table, tmp_path / "theirs.parquet")
+    out = tmp_path / "i.npy"
+    assert run("decode", tmp_path / "theirs.parquet", "--out", out) == 0
+    wanted = engine.decode(latents.astype(np.float32), dtype="uint8")
+    np.testing.assert_array_equal(np.load(out), wanted)
+    assert "does not name its model" in capsys.readouterr().err
+
+
+# --- outputs
+
+
+def test_npy_with_its_neighbours(folder: Path, tmp_path: Path, engine: Engine) -> None:
+    (folder / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "l.npy"
+    assert run("encode", folder, "--out", out) == 3
+    latents = np.load(out)
+    assert (latents.dtype, latents.shape) == (np.dtype(np.float32), (5, LATENT_SIZE))
+    with (tmp_path / "l.npy.ids.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["id", *sorted(PICTURES)]
+    assert json.loads((tmp_path / "l.npy.json").read_text())["fingerprint"] == engine.fingerprint
+    assert list(errors_of(out)) == ["bad.png"]
+
+
+def test_csv_keeps_every_bit(
+    array: Path, images: np.ndarray, engine: Engine, tmp_path: Path
+) -> None:
+    out = tmp_path / "l.csv"
+    assert run("encode", array, "--out", out) == 0
+    with out.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["id", "l0", "l1", "l2", "l3"]
+    found = np.array([[np.float32(text) for text in row[1:]] for row in rows])
+    np.testing.assert_array_equal(found, engine.encode(images))
+
+
+def test_denoised_pictures_in_a_folder(
+    folder: Path, images: np.ndarray, engine: Engine, tmp_path: Path
+) -> None:
+    Image.fromarray(images[7, ..., 0]).save(folder / "a.bmp")  # would also be a.png
+    out = tmp_path / "clean"
+    assert run("denoise", folder, "--out", out) == 0
+    found = {str(path.relative_to(out)) for path in out.rglob("*.png")}
+    assert found == {
+        "a.png", "a.png.png", "deep/b.png", "deep/er/c.png", "d.png", "deep/e.png",
+    }  # fmt: skip
+    clean = engine.denoise(images, dtype="uint8")
+    for name, at in [("deep/b.png", 1), ("a.png", 7), ("a.png.png", 0)]:
+        np.testing.assert_array_equal(np.asarray(Image.open(out / name)), clean[at, ..., 0])
+    assert run("encode", out, "--out", tmp_path / "again.parquet") == 0  # an output is an input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [(("denoise", "array"), "fixed_size_list<element: uint8>[64]"),
+     (("denoise", "array", "--dtype", "float32"), "fixed_size_list<element: float>[64]"),
+     (("denoise", "folder"), "binary"), (("decode", "latents"), "binary"),
+     (("decode", "latents", "--dtype", "float32"), "fixed_size_list<element: float>[64]")],
+)  # fmt: skip
+def test_images_in_parquet(
+    arguments: tuple[str, ...], kind: str, array: Path, folder: Path, tmp_path: Path
+) -> None:
+    latents = tmp_path / "l.npy"
+    assert run("encode", array, "--out", latents) == 0
+    paths = {"array": array, "folder": folder, "latents": latents}
+    out = tmp_path / "i.parquet"
+    given = [paths.get(argument, argument) for argument in arguments]
+    assert run(*given, "--out", out) == 0
+    assert str(pq.read_schema(out).field("image").type) == kind
+    assert run("denoise", out, "--out", tmp_path / "twice.npy") == 0
+
+
+def test_names_in_an_archive_stay_inside_the_folder(tmp_path: Path, images: np.ndarray) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(images[0, ..., 0]).save(stream, "PNG")
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
+        for name in ("../../up.png", "/etc/root.png", "a/../../b.png"):
+            archive.writestr(name, stream.getvalue())
+    (tmp_path / "below").mkdir()
+    out = tmp_path / "below" / "out"
+    assert run("denoise", tmp_path / "evil.zip", "--out", out) == 0
+    found = {str(path.relative_to(out)) for path in out.rglob("*.png")}
+    assert found == {"up.png", "etc/root.png", "a/b.png"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "evil.zip"]
+
+
+def test_no_rows_are_an_answer_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "none.npy", np.empty((0, 8, 8, 1), np.uint8))
+    for name in ("l.parquet", "l.npy", "l.csv", "l/"):
+        assert run("encode", tmp_path / "none.npy", "--out", f"{tmp_path}/{name}") == 0
+    assert latents_of(tmp_path / "l.parquet").shape == (0, LATENT_SIZE)
+    assert np.load(tmp_path / "l.npy").shape == (0, LATENT_SIZE)
+    assert run("decode", tmp_path / "l.csv", "--out", tmp_path / "i.npy") == 0
+    assert np.load(tmp_path / "i.npy").shape == (0, 8, 8, 1)
+
+
+# --- what is unreadable
+
+
+@pytest.fixture
+def spoiled(folder: Path) -> Path:
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nand then nothing")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "large.png")
+    return folder
+
+
+def test_unreadable_files_are_listed_and_counted(
+    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "l.parquet"
+    assert run("encode", spoiled, "--out", out) == 3
+    assert errors_of(out) == {
+        "bad.png": "a body that is not a whole PNG; expected a PNG file",
+        "large.png": "a PNG of 9 × 9 pixels; expected 8 × 8",
+    }
+    assert ids_of(out) == sorted(PICTURES)
+    assert f"2 rows could not be read: {out}.errors.csv" in capsys.readouterr().err
+    (spoiled / "bad.png").unlink()
+    assert run("encode", spoiled, "--out", out, "--fit", "stretch", "--overwrite") == 0
+    assert ids_of(out) == sorted([*PICTURES, "large.png"])
+    assert not Path(f"{out}.errors.csv").exists()
+
+
+def test_strict_stops_and_keeps_what_is_done(
+    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "l.parquet"
+    arguments = ("encode", spoiled, "--out", out, "--batch", "1")
+    assert run(*arguments, "--strict") == 1
+    assert "service: bad.png: a body that is not a whole PNG" in capsys.readouterr().err
+    assert not out.exists()
+    assert "part-0000000.arrow" in {path.name for path in Journal(out).path.iterdir()}
+    assert run(*arguments) == 3
+    assert ids_of(out) == sorted(PICTURES)
+
+
+# --- going on
+
+
+class StoppedError(Exception):
+    pass
+
+
+def interrupted(work: Any, units: Any, done: Any) -> None:
+    """Do two units, then stop as a kill would."""
+    pipeline.run(work, list(units)[:2], done)
+    raise StoppedError
+
+
+@pytest.fixture
+def half_done(array: Path, tmp_path: Path, bundle_path: Path) -> Path:
+    """An output of which two parts of five exist."""
+    options = BulkOptions(
+        operation="encode",
+        input=str(array),
+        out=str(tmp_path / "l.parquet"),
+        bundle=bundle_path,
+        batch=10,
+    )
+    with pytest.raises(StoppedError):
+        job.run(options, say=lambda line: None, runner=interrupted)
+    return tmp_path / "l.parquet"
+
+
+def test_the_same_command_goes_on(
+    half_done: Path,
+    array: Path,
+    images: np.ndarray,
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = Journal(half_done).path / "part-0000000.arrow"
+    before = first.stat().st_mtime_ns
+    seen = []
+    original = pipeline.run
+
+    def watched(work: Any, units: Any, done: Any) -> None:
+        seen.extend(units)
+        assert first.stat().st_mtime_ns == before
+        original(work, seen, done)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(command.RUNNERS, "local", watched)
+        assert run("encode", array, "--out", half_done, "--batch", "10") == 0
+    assert seen == [2, 3, 4]
+    np.testing.assert_array_equal(latents_of(half_done), engine.encode(images))
+    told = capsys.readouterr()
+    assert "going on after 2 of 5 parts" in told.err
+    assert "50 rows, 20 of them before" in told.out
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [("batch", "options.batch was 10, is now 20"), ("input", "input.modified_ns was"),
+     ("operation", "input.path was"), ("model", "model was"), ("invert", "options.invert was")],
+)  # fmt: skip
+def test_another_job_does_not_go_on_with_the_parts(
+    change: str,
+    named: str,
+    half_done: Path,
+    array: Path,
+    colour_bundle_path: Path,
+    make_bundle: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments: list[str | Path] = ["encode", array, "--out", half_done, "--batch", "10"]
+    if change == "batch":
+        arguments[-1] = "20"
+    elif change == "input":
+        np.save(array, some_images(50, "uint8")[::-1])
+    elif change == "operation":
+        other = tmp_path / "other.npy"
+        shutil.copy2(array, other)
+        arguments[1] = other
+    elif change == "model":
+        arguments += ["--bundle", make_bundle(tmp_path / "other", seed=5)]
+    else:
+        arguments.append("--invert")
+    assert run(*arguments) == 1
+    told = capsys.readouterr().err
+    assert named in told and "--overwrite" in told
+    assert sorted(path.name for path in Journal(half_done).path.glob("part-*")) == [
+        "part-0000000.arrow",
+        "part-0000001.arrow",
+    ]
+    assert run(*arguments, "--overwrite") == 0
+    assert len(ids_of(half_done)) == 50
+
+
+def test_two_at_once(array: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "l.parquet"
+    with Journal(out).locked():
+        assert run("encode", array, "--out", out) == 1
+        assert "another process is writing" in capsys.readouterr().err
+        assert Journal(out).path.is_dir()
+    assert run("encode", array, "--out", out) == 0
+
+
+def test_killed_after_the_last_rename(half_done: Path, array: Path, tmp_path: Path) -> None:
+    """The output has its name, the parts are still there: nothing is left to do, once."""
+    arguments = ("encode", array, "--out", half_done, "--batch", "10")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "remove", lambda self: None)
+        assert run(*arguments) == 0
+    assert len(left_behind(tmp_path)) == 1
+    before = half_done.stat().st_ino
+    assert run(*arguments) == 0
+    assert half_done.stat().st_ino == before
+    assert left_behind(tmp_path) == []
+
+
+def test_killed_between_the_renames_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clean"
+    assert run("denoise", folder, "--out", out) == 0
+    (out / "mark").touch()
+    journal = Journal(out)
+    with pytest.MonkeyPatch.context() as patch:
+        original = Path.replace
+
+        def killed(self: Path, target: Path) -> Path:
+            if self.name == "result":
+                raise StoppedError
+            return original(self, target)
+
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(StoppedError):
+            run("denoise", folder, "--out", out, "--overwrite")
+    assert not out.exists() and (journal.path / "retired" / "mark").exists()
+    assert run("denoise", folder, "--out", out, "--overwrite") == 0
+    assert not (out / "mark").exists() and (out / "a.png").exists()
+    assert left_behind(tmp_path) == []
+
+
+# --- an output that is there
+
+
+def test_an_output_is_not_replaced_unasked(
+    array: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "l.parquet"
+    out.write_bytes(b"precious")
+    assert run("encode", array, "--out", out) == 1
+    assert "l.parquet exists" in capsys.readouterr().err
+    assert out.read_bytes() == b"precious"
+    assert left_behind(tmp_path) == []
+    assert run("encode", array, "--out", out, "--overwrite") == 0
+    assert len(ids_of(out)) == 50
+
+
+@pytest.mark.parametrize("name", ["l.parquet", "l/"])
+def test_appending_files_takes_the_new_ones(
+    name: str, folder: Path, images: np.ndarray, tmp_path: Path
+) -> None:
+    out = f"{tmp_path}/{name}"
+    assert run("encode", folder, "--out", out) == 0
+    before = latents_of(Path(out))
+    Image.fromarray(images[9, ..., 0]).save(folder / "b.png")
+    assert run("encode", folder, "--out", out, "--append") == 0
+    assert ids_of(Path(out)) == [*sorted(PICTURES), "b.png"]
+    np.testing.assert_array_equal(latents_of(Path(out))[:5], before)
+    assert run("encode", folder, "--out", out, "--append") == 0
+    assert len(ids_of(Path(out))) == 6
+    assert pq.read_schema(next(iter([*Path(out).glob("*.parquet"), Path(out)]))).metadata
+
+
+def test_appending_arrays_numbers_on(
+    array: Path, images: np.ndarray, engine: Engine, tmp_path: Path
+) -> None:
+    out = tmp_path / "l.parquet"
+    for _ in range(2):
+        assert run("encode", array, "--out", out, "--append") == 0
+    assert ids_of(out) == list(range(100))
+    latents = engine.encode(images)
+    np.testing.assert_array_equal(latents_of(out), np.concatenate([latents, latents]))
+
+
+def test_appending_rows_with_ids_of_their_own(array: Path, tmp_path: Path) -> None:
+    first, both = tmp_path / "first.parquet", tmp_path / "both.parquet"
+    assert run("denoise", array, "--out", first) == 0
+    assert run("encode", first, "--out", both) == 0
+    assert run("encode", first, "--out", both, "--append") == 0
+    assert ids_of(both) == list(range(50))
+
+
+def test_latents_of_two_models_are_kept_apart(
+    array: Path,
+    make_bundle: Any,
+    engine: Engine,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = make_bundle(tmp_path / "other", seed=5)
+    theirs = Engine.load(other, threads=1).fingerprint
+    out = tmp_path / "l.parquet"
+    assert run("encode", array, "--out", out) == 0
+    content = out.read_bytes()
+    for arguments in (
+        ("encode", array, "--out", out, "--append"),
+        ("decode", out, "--out", tmp_path / "i.npy"),
+    ):
+        assert run(*arguments, "--bundle", other) == 1
+        told = capsys.readouterr().err
+        assert engine.fingerprint in told and theirs in told
+        assert "Traceback" not in told
+    assert out.read_bytes() == content
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    assert run("encode", array, "--out", mixed / "1.parquet") == 0
+    assert run("encode", array, "--out", mixed / "2.parquet", "--bundle", other) == 0
+    assert run("decode", mixed, "--out", tmp_path / "i.npy") == 1
+    told = capsys.readouterr().err
+    assert engine.fingerprint in told and theirs in told
+    with pytest.raises(SystemExit):
+        run("decode", mixed)
+    assert run("info", mixed) == 1
+
+
+def test_appending_what_does_not_match(
+    array: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "l.parquet"
+    assert run("encode", array, "--out", out) == 0
+    assert run("encode", folder, "--out", out, "--append") == 1
+    assert "expected id string" in capsys.readouterr().err
+    pq.write_table(pa.table({"id": [1]}), tmp_path / "foreign.parquet")
+    assert run("encode", folder, "--out", tmp_path / "foreign.parquet", "--append") == 1
+    assert "does not say whose" in capsys.readouterr().err
+
+
+# --- scores
+
+
+@pytest.fixture
+def scoring(bundle_copy: Path) -> Path:
+    """A bundle whose score is an image's largest value: simple, and its own for each image."""
+    row = ["N", *GREY]
+    ends = {"images": row, "latents": ["N", LATENT_SIZE], "denoised": row}
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMax", ["images", "axes"], ["scores"], keepdims=0)],
+        "largest",
+        [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in ends.items()],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N"])],
+        [numpy_helper.from_array(np.array([1, 2, 3]), "axes")],
+    )
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    (bundle_copy / TRUST).write_bytes(model.SerializeToString())
+    (bundle_copy / MANIFEST).unlink()
+    seal(bundle_copy, trust={"float32": {"method": "largest"}})
+    return bundle_copy
+
+
+@pytest.mark.parametrize("name", ["l.parquet", "l.npy", "l.csv"])
+def test_scores_lie_beside_their_rows(
+    name: str, scoring: Path, array: Path, images: np.ndarray, tmp_path: Path
+) -> None:
+    wanted = images.reshape(50, -1).max(axis=1) / np.float32(255)
+    out = tmp_path / name
+    arguments = ("encode", array, "--bundle", scoring, "--score", "--batch", "20")
+    assert run(*arguments, "--out", out) == 0
+    if name == "l.parquet":
+        assert pq.read_schema(out).field("score").type == pa.float32()
+        found = np.asarray(pq.read_table(out).column("score").combine_chunks())
+        assert run(*arguments[:4], "--out", out, "--append") == 1  # other columns
+    else:
+        path = tmp_path / ("l.npy.ids.csv" if name == "l.npy" else name)
+        with path.open(newline="") as file:
+            found = np.array([np.float32(row["score"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    assert run("decode", out, "--bundle", scoring, "--out", tmp_path / "back.npy") == 0
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(("encode", "{array}", "--out", "{t}/l.txt"), "ends in .parquet, .npy, .csv or /"),
+     (("encode", "{array}", "--out", "{t}/l"), "ends in .parquet, .npy, .csv or /"),
+     (("denoise", "{array}", "--out", "{t}/l.csv"), "ends in .parquet or .npy"),
+     (("encode", "{t}/none", "--out", "{t}/l.npy"), "expected a file or a folder"),
+     (("encode", "{array}", "--out", "{array}/l.npy"), "Not a directory"),
+     (("encode", "{t}", "--out", "{t}/l.npy"), "no images in"),
+     (("decode", "{array}", "--out", "{t}/l.npy"), "of dtype uint8"),
+     (("decode", "{folder}", "--out", "{t}/l.npy"), "image files in"),
+     (("encode", "{folder}/notes.txt", "--out", "{t}/l.npy"), "a folder, .zip or .tar"),
+     (("encode", "{array}", "--out", "{t}/l.npy", "--append"), "which is not Parquet"),
+     (("encode", "{array}", "--out", "{t}/l.parquet", "--append", "--overwrite"), "--overwrite"),
+     (("denoise", "{array}", "--out", "{t}/l/", "--dtype", "float32"), "for PNG files"),
+     (("denoise", "{array}", "--out", "{t}/l/", "--score"), "--score for PNG files"),
+     (("encode", "{array}", "--out", "{t}/l.npy", "--score"), "a score from the bundle grey"),
+     (("encode", "{array}", "--out", "{t}/l.npy", "--score", "--url", "http://x"), "with --url"),
+     (("encode", "{array}", "--out", "{t}/l.npy", "--url", "http://a:b"), "--url http://a:b"),
+     (("encode", "{array}", "--out", "{folder}/", "--overwrite"), "other things in it"),
+     (("encode", "{array}", "--out", "{t}/l.npy", "--bundle", "{t}/none"), "expected a bundle"),
+     (("encode", "{array}", "--out", "{t}/l.npy", "--precision", "int8"), "does not have"),
+     (("encode", "{t}/broken.npy", "--out", "{t}/l.npy"), "is not an .npy array"),
+     (("encode", "{t}/short.npy", "--out", "{t}/l.npy"), "bytes of data"),
+     (("encode", "{t}/wide.npy", "--out", "{t}/l.npy"), "images of shape (2, 9, 9, 1)"),
+     (("encode", "{t}/double.npy", "--out", "{t}/l.npy"), "of dtype float64"),
+     (("encode", "{t}/broken.npz", "--out", "{t}/l.npy"), "does not read"),
+     (("encode", "{t}/broken.zip", "--out", "{t}/l.npy"), "a whole zip or tar"),
+     (("encode", "{t}/broken.tar", "--out", "{t}/l.npy"), "a whole zip or tar"),
+     (("encode", "{t}/broken.parquet", "--out", "{t}/l.npy"), "is no Parquet file"),
+     (("encode", "{t}/numbers.parquet", "--out", "{t}/l.npy"), "a column of images"),
+     (("decode", "{t}/numbers.csv", "--out", "{t}/l.npy"), "expected id, l0"),
+     (("decode", "{t}/words.csv", "--out", "{t}/l.npy"), "does not read")],
+)  # fmt: skip
+def test_refusals_are_one_line(
+    arguments: tuple[str, ...],
+    told: str,
+    array: Path,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    base = tmp_path / "t"
+    base.mkdir()
+    for kind in ("npy", "npz", "zip", "tar", "parquet"):
+        (base / f"broken.{kind}").write_bytes(b"no such thing" * 100)
+    (base / "short.npy").write_bytes(array.read_bytes()[:-1])
+    np.save(base / "wide.npy", np.zeros((2, 9, 9, 1), np.uint8))
+    np.save(base / "double.npy", np.zeros((2, 8, 8, 1)))
+    pq.write_table(pa.table({"a": [1]}), base / "numbers.parquet")
+    (base / "numbers.csv").write_text("a,b\n1,2\n")
+    (base / "words.csv").write_text("id,l0,l1,l2,l3\n1,2,3,four,5\n")
+    before = sorted(path.name for path in base.iterdir())
+    if arguments[1] == "{t}":
+        (base / "empty").mkdir()
+        arguments = (arguments[0], str(base / "empty"), *arguments[2:])
+        before = sorted([*before, "empty"])
+    values = {"t": base, "array": array, "folder": folder}
+    assert run(*(argument.format(**values) for argument in arguments)) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1].startswith("service: ") and told in err[-1], err
+    assert sorted(path.name for path in base.iterdir()) == before
+
+
+def test_info_of_every_output(
+    array: Path, tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("l.parquet", "l.npy", "l.csv", "l/", "i/", "i.parquet/"):
+        out = f"{tmp_path}/{name}"
+        operation = "encode" if name[0] == "l" else "denoise"
+        assert run(operation, array, "--out", out) == 0
+        capsys.readouterr()
+        assert run("info", out) == 0
+        told = capsys.readouterr().out
+        kind = "latents" if name[0] == "l" else "images"
+        for part in ("50 ", f"kind         {kind}", engine.fingerprint, "grey, float32"):
+            assert part in told, name
+    assert run("info", array) == 0
+    assert "not named" in capsys.readouterr().out

@@ -1,0 +1,28 @@
+"""The benchmark of bulk jobs runs end to end; no clocks."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import bulk
+from benchmarks.__main__ import SECTIONS
+from benchmarks.material import Material
+from benchmarks.settings import Settings
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_quick_run(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SECTIONS["bulk"] == "benchmarks.bulk"
+    material = Material(tmp_path, bundle_path, tmp_path, "none", seed=0)
+    said: list[str] = []
+    settings = Settings(bundle=bundle_path, out=tmp_path, quick=True)
+    found = bulk.run(settings, material, said.append)
+    assert json.loads((tmp_path / "bulk.json").read_text())["array"]["images"] == 2_000
+    assert set(found["array"]["of_engine"]) == {"bulk"}
+    assert set(found["folder"]["of_pillow"]) == {"bulk", "reader", "pillow_processes"}
+    assert found["array"]["peak_bytes"] > found["array"]["bare_bytes"] > 0
+    assert "python -m service encode" in "\n".join(said)
