@@ -43,7 +43,6 @@ def section() -> str:
         "![Images per second by batch size, every runtime, and the limit of matrix products]"
         "(benchmarks/results/engine.png)",
         _limits(engine),
-        *_colour(),
         "Over HTTP, the load generator on the same cores:",
         *(_wire_table(wire[name], title) for name, title in WIRE.items()),
     ]
@@ -85,19 +84,6 @@ def _limits(engine: dict[str, Any]) -> str:
         "cores, divided by the fewest multiply-adds that the network needs: "
         f"{_shares(engine)} of it."
     )
-
-
-def _colour() -> list[str]:
-    """The same network for 64×64 images of three channels: nothing depends on MNIST's shape."""
-    engine, scaling = _read("64x64x3/engine.json"), _read("64x64x3/scaling.json")
-    last = scaling["growth"][-1]
-    return [
-        _engine_table(
-            engine["results"]["denoise"], f"denoise, {engine['images']:,} images of 64×64×3"
-        ),
-        f"Here the shares of the limit are {_shares(engine)}; one call with {last['images']:,} "
-        f"images needs {report.size(last['extra_bytes'])} beyond images and answer.",
-    ]
 
 
 def _wire_table(result: dict[str, Any], title: str) -> str:

@@ -216,6 +216,7 @@ def _surprise(usual: Array, distorted: Array) -> Surprise:
     from sklearn.covariance import LedoitWolf  # slow to import
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
 
     spread = np.maximum(usual.std(axis=0, dtype=np.float64), 1e-6)  # a dead latent has none
     centre = usual.mean(axis=0, dtype=np.float64)
@@ -232,7 +233,8 @@ def _surprise(usual: Array, distorted: Array) -> Surprise:
         n_iter_no_change=EPOCHS,
         random_state=SEED,
     )
-    with warnings.catch_warnings():
+    # One thread for one order of sums; these products are too small to share anyway.
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # as many epochs as are wanted
         network.fit(both.astype(np.float32), classes)
     layers = [*zip(network.coefs_, network.intercepts_, strict=True)]

@@ -116,7 +116,7 @@ def _connected(ray: Any, *, address: str, actors: int) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        if threading.current_thread() is threading.main_thread():
+        if callable(before) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray has put its own there
         yield
     finally:

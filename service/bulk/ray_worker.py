@@ -7,6 +7,7 @@ Where it does not, `Reader` reads them on the node of the one who asked for the 
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 from collections.abc import Mapping
@@ -171,8 +172,7 @@ class Reader:
 
     @cached_property
     def _source(self) -> Source:
-        self._scratch = TemporaryDirectory(prefix="denoiser-")
-        return self._luggage.open_source(Path(self._scratch.name))
+        return self._luggage.open_source(_scratch())
 
 
 class Asked(Facts):
@@ -218,8 +218,7 @@ class Worker:
         import ray
 
         luggage: Luggage = ray.get(self._reference)
-        self._scratch = TemporaryDirectory(prefix="denoiser-")
-        scratch = Path(self._scratch.name)
+        scratch = _scratch()
         source: Source
         if self._reader is None or luggage.shared:
             source = luggage.open_source(scratch)
@@ -234,6 +233,22 @@ class Worker:
             dtype=luggage.dtype,
             as_png=luggage.as_png,
         )
+
+
+def _scratch() -> Path:
+    """A folder that goes with this process, which then ends at once.
+
+    After Python has ended, gRPC's own clean-up in Ray's library now and then waits for ever
+    (seen with Ray 2.60): such a process would outlive its cluster.
+    """
+    folder = TemporaryDirectory(prefix="denoiser-")
+
+    def leave() -> None:
+        folder.cleanup()
+        os._exit(0)
+
+    atexit.register(leave)
+    return Path(folder.name)
 
 
 def _is_placeless(options: BulkOptions) -> bool:
