@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import machine, report
 from benchmarks.material import Material
 from benchmarks.settings import Settings
-from examples.expected import for_index
+from examples.expected import COPIES, index_latents
 from service.engine import Engine
 from training.datasets import load_dataset
 from training.noise import Noise, drawn_noise
@@ -26,7 +26,6 @@ from training.noise import Noise, drawn_noise
 Array = np.ndarray[Any, np.dtype[Any]]
 
 DEPTHS = (1, 5, 10)
-COPIES = 8
 
 
 def run(settings: Settings, material: Material, say: Callable[[str], None]) -> None:
@@ -34,7 +33,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> N
     if settings.dataset is None:
         say("search: skipped, it needs --dataset (of the kind that the model was trained on)")
         return
-    engine = material.engine if settings.run else Engine.load(settings.bundle)
+    engine = material.engine if settings.run else Engine.load(settings.served)
     trained = engine.manifest.training.get("settings", {})
     noise = drawn_noise(trained.get("noise"))
     if noise is None:
@@ -70,7 +69,7 @@ def measure(
         train: uint8 (M, H, W, C), other images, to learn from what noise does to latents.
         seed: of all noise.
     """
-    draws = iter(np.random.SeedSequence(seed).spawn(4 + COPIES))
+    draws = iter(np.random.SeedSequence(seed).spawn(8))
 
     def noisy(images: Array) -> Array:
         """A fresh draw of the noise on uint8 images: float32 in [0, 1]."""
@@ -78,26 +77,18 @@ def measure(
             np.divide(images, 255, dtype=np.float32), np.random.default_rng(next(draws))
         )
 
-    def prepared(images: Array) -> Array:
-        return for_index(images, engine.manifest)
-
     seen = noisy(clean)
     queries = engine.encode(seen)
     pair = engine.encode(noisy(train))
     plain = engine.encode(clean)
-    mean = engine.encode(prepared(clean))
-    several = np.mean([engine.encode(noisy(clean)) for _ in range(COPIES)], axis=0)
+    several = index_latents(engine, clean, seed=seed)
     found = {
         "clean images": (plain, queries),
         "clean images, whitened": whitened(
             plain, queries, index_pair=engine.encode(train), query_pair=pair
         ),
         "other noisy copies": (engine.encode(noisy(clean)), queries),
-        "means of noisy copies (examples/expected.py)": (mean, queries),
-        "the same, whitened": whitened(
-            mean, queries, index_pair=engine.encode(prepared(train)), query_pair=pair
-        ),
-        f"mean latents of {COPIES} noisy copies": (several, queries),
+        f"means over {COPIES} noisy copies (examples/expected.py)": (several, queries),
         "pixels": (_rows(clean) / np.float32(255), _rows(seen)),
         "pixels, correlation": (_normal(_rows(clean)), _normal(_rows(seen))),
     }

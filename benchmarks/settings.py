@@ -16,6 +16,7 @@ class Settings:
     Attributes:
         bundle: whose network (image shape, filters, latent size) is measured. Where it does not
             exist, the preset's default network for 28×28×1 images.
+        served: the bundle whose answers are judged, not its speed.
         run: a run folder whose weights every runtime gets; None for a network of the bundle's
             shape, trained for a moment on the embedded digits.
         image_shape: (H, W, C) of that network, instead of the bundle's; results then go to a
@@ -28,6 +29,7 @@ class Settings:
     """
 
     bundle: Path
+    served: Path = Path("bundles/mnist")
     run: Path | None = None
     image_shape: tuple[int, int, int] | None = None
     dataset: str | None = None

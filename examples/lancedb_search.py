@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from examples import images
-from examples.expected import for_index
+from examples.expected import index_latents
 from service.engine import Engine
 from service.errors import DenoiserError
 
@@ -28,7 +28,7 @@ def index(database: lancedb.DBConnection, engine: Engine, paths: list[Path]) -> 
     schema = pa.schema({"id": pa.string(), "latent": pa.list_(pa.float32(), size)})
     name = f"latents_{engine.fingerprint[:16]}"
     table = database.create_table(name, schema=schema, exist_ok=True)
-    latents = engine.encode(for_index(images.read(paths, engine.manifest), engine.manifest))
+    latents = index_latents(engine, images.read(paths, engine.manifest))
     column = pa.FixedSizeListArray.from_arrays(pa.array(latents.ravel()), size)
     rows = pa.table([pa.array(map(str, paths), pa.string()), column], schema=schema)
     table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(rows)

@@ -76,7 +76,8 @@ def same_outcome(one: Run, other: Run) -> bool:
 def test_a_run_folder_has_all_its_parts(whole: Run, data: str) -> None:
     names = sorted(path.name for path in whole.path.iterdir())
     models = ["autoencoder.keras", "decoder.keras", "encoder.keras"]
-    files = ["config.json", "figures", "history.csv", "metrics.json", "samples.npz"]
+    files = ["config.json", "figures", "history.csv", "metrics.json"]
+    files += ["reference.npz", "samples.npz"]
     assert names == sorted(models + files)
     assert [path.name for path in whole.path.parent.iterdir()] == ["whole"]
     assert whole.config["settings"] == settings(data).saved()

@@ -81,7 +81,7 @@ class Cluster:
         return psutil.Process(self._answer())
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=120)
         assert self._process.returncode == 0
 
     def _answer(self) -> Any:

@@ -89,28 +89,30 @@ def latents_file(tmp_path_factory: pytest.TempPathFactory, shipped: Engine, digi
     return write_latents(path, shipped.encode(noisy(digits, 0)), shipped.fingerprint, names)
 
 
-# --- clean images as the encoder expects them
+# --- clean images as noisy queries look for them
 
 
-def test_the_expected_image_is_the_mean_of_noisy_ones() -> None:
-    levels = np.repeat(np.arange(0, 256, 51, dtype=np.uint8)[:, None], 40_000, axis=1)
-    for mean, std in [(0.5, 0.5), (0.0, 0.2)]:
-        rng = np.random.default_rng(0)
-        drawn = np.clip(levels / 255 + rng.normal(mean, std, levels.shape), 0, 1).mean(axis=1)
-        found = expected.expected(levels[:, 0], mean=mean, std=std)
-        np.testing.assert_allclose(found, drawn, atol=0.006)  # four deviations of the mean
+def test_the_index_holds_the_mean_over_noisy_copies() -> None:
+    engine = Engine.load(BUNDLE, threads=1)
+    digits = load_digits_28()[0][:20]
+    found = expected.index_latents(engine, digits, seed=3)
+    clean = digits.astype(np.float32) / 255
+    rng = np.random.default_rng(7)
+    copies = [
+        engine.encode(np.clip(clean + rng.normal(0.5, 0.5, clean.shape), 0, 1).astype(np.float32))
+        for _ in range(200)
+    ]
+    mean, spread = np.mean(copies, axis=0), np.std(copies, axis=0)
+    assert np.abs(found - mean).mean() < spread.mean() / np.sqrt(expected.COPIES)
+    np.testing.assert_array_equal(found, expected.index_latents(engine, digits, seed=3))
 
 
-@pytest.mark.parametrize(
-    "noise", [None, "pairs", "gaussian:0,0", "gaussian:0.5,0..0.7", "salt-pepper:0.1"]
-)
+@pytest.mark.parametrize("noise", [None, "pairs", "gaussian:0.5,0..0.7", "salt-pepper:0.1"])
 def test_other_noise_than_a_fixed_gaussian_leaves_images_as_they_are(noise: str | None) -> None:
-    if not BUNDLE.is_dir():
-        pytest.skip("no bundles/mnist in this checkout")
-    manifest = Bundle.open(BUNDLE).manifest
-    manifest.training["settings"]["noise"] = noise
-    images = np.zeros((1, 28, 28, 1), np.uint8)
-    assert expected.for_index(images, manifest) is images
+    engine = Engine.load(BUNDLE, threads=1)
+    engine.manifest.training["settings"]["noise"] = noise
+    digits = load_digits_28()[0][:3]
+    np.testing.assert_array_equal(expected.index_latents(engine, digits), engine.encode(digits))
 
 
 # --- LanceDB
