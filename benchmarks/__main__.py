@@ -20,6 +20,7 @@ SECTIONS = {
     "wire": "benchmarks.wire",
     "search": "benchmarks.search",
     "learning": "benchmarks.learning",
+    "trust": "benchmarks.trust",
     "bulk": "benchmarks.bulk",
 }
 # Asked for by name only: what LOG.md is made from.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -40,4 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == command.INTERRUPTED:  # engine threads may be inside a chunk: Python's own end
+        sys.stdout.flush()  # would pull the interpreter from under them, which aborts
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

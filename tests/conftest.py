@@ -22,7 +22,7 @@ import prometheus_client
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from service.bundle import GOLDEN, PARITY, write_manifest
+from service.bundle import GOLDEN, PARITY, TRUST, write_manifest
 from service.engine import Engine
 from service.formats import JSON
 from service.gateway import Gateway
@@ -32,6 +32,7 @@ from service.settings import Settings
 LATENT_SIZE = 4
 GREY = (8, 8, 1)
 COLOUR = (12, 8, 3)
+TRUST_FACTS = {"threshold": 0.99, "share_above": 0.0125, "validation": 80}
 
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("tests")
@@ -68,6 +69,40 @@ class TinyNetwork:
 
     def denoise(self, images: np.ndarray) -> np.ndarray:
         return self.decode(self.encode(images))
+
+    def score(self, images: np.ndarray) -> np.ndarray:
+        """A score that is easily said in numpy: float32 images → float32 (N,) in [0, 1]."""
+        latents = self.encode(images)
+        apart = np.square(images - self.decode(latents)).mean(axis=(1, 2, 3))
+        return (1 / (1 + np.exp(-(apart + latents.mean(axis=1))))).astype(np.float32)
+
+    def trust(self) -> bytes:
+        """What computes `score`, as the bytes of an ONNX file."""
+        rows = {"images": self.image_shape, "latents": (LATENT_SIZE,), "denoised": self.image_shape}
+        steps = [
+            ("Sub", ["images", "denoised"], "apart", {}),
+            ("Mul", ["apart", "apart"], "squares", {}),
+            ("ReduceMean", ["squares", "pixels"], "distance", {"keepdims": 0}),
+            ("ReduceMean", ["latents", "row"], "level", {"keepdims": 0}),
+            ("Add", ["distance", "level"], "sum", {}),
+            ("Sigmoid", ["sum"], "scores", {}),
+        ]
+        graph = helper.make_graph(
+            [helper.make_node(op, tensors, [made], **more) for op, tensors, made, more in steps],
+            "trust",
+            [
+                helper.make_tensor_value_info(k, TensorProto.FLOAT, ["N", *r])
+                for k, r in rows.items()
+            ],
+            [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N"])],
+            [
+                numpy_helper.from_array(np.array(axes), name)
+                for name, axes in (("pixels", [1, 2, 3]), ("row", [1]))
+            ],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        return bytes(model.SerializeToString())
 
     def onnx(self, name: str) -> bytes:
         """The encoder, decoder or autoencoder as the bytes of an ONNX file."""
@@ -305,6 +340,20 @@ def colour_bundle_path(
 ) -> Path:
     """A colour 12×8×3 bundle; only to be read."""
     return write_bundle(tmp_path_factory.mktemp("bundles") / "colour", colour_network)
+
+
+@pytest.fixture(scope="session")
+def scored_bundle_path(tmp_path_factory: pytest.TempPathFactory, network: TinyNetwork) -> Path:
+    """The grey bundle with scores; only to be read."""
+    path = write_bundle(tmp_path_factory.mktemp("bundles") / "scored", network)
+    (path / TRUST).write_bytes(network.trust())
+    seal(path, trust={"float32": TRUST_FACTS})
+    return path
+
+
+@pytest.fixture(scope="session")
+def scored_engine(scored_bundle_path: Path) -> Iterator[Engine]:
+    yield Engine.load(scored_bundle_path, threads=2)
 
 
 @pytest.fixture

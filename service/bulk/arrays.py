@@ -20,7 +20,7 @@ from service.bulk.provenance import Provenance, sidecar
 from service.codecs.rows import Array, RowSpec
 from service.errors import DenoiserError, DtypeError, MalformedError, OptionError
 
-UNIT_BYTES = 32 * 2**20  # of a unit's rows
+UNIT_BYTES = 16 * 2**20  # of a unit's rows
 UNIT_ROWS = 65_536
 
 _SAVE = "Save numpy.ascontiguousarray(array, dtype=numpy.float32), or uint8 for images."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import httpx
 import numpy as np
@@ -16,6 +17,8 @@ from service.client import DenoiserClient, ModelChangedError, RemoteError
 from service.codecs.rows import Array
 from service.engine import Engine, ImageDtype, Scored
 from service.errors import BundleError, OptionError
+
+T = TypeVar("T")
 
 MODEL_OF: dict[Operation, str] = {
     "encode": "encoder",
@@ -64,9 +67,9 @@ class Local:
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
         if not score:
-            return Answer(self._engine.submit(MODEL_OF[operation], rows, dtype=dtype).result())
+            return Answer(_result(self._engine.submit(MODEL_OF[operation], rows, dtype=dtype)))
         name: Scored = "latents" if operation == "encode" else "denoised"
-        found = self._engine.submit_scored(rows, (name, "scores"), dtype=dtype).result()
+        found = _result(self._engine.submit_scored(rows, (name, "scores"), dtype=dtype))
         return Answer(found[name], found["scores"])
 
     def close(self) -> None:
@@ -117,6 +120,15 @@ class Remote:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _result(future: Future[T]) -> T:
+    """What a call of the engine gives; whoever is interrupted while he waits gives it up."""
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
 
 
 def _facts_of(manifest: Manifest) -> ModelFacts:

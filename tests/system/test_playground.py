@@ -121,9 +121,10 @@ def test_the_figures_are_those_of_the_pictures(at_desk: Visit) -> None:
 
 
 def test_the_card_tells_of_the_model(at_desk: Visit, local_engine: Engine) -> None:
-    card = at_desk.page.locator("#facts")
-    for text in (local_engine.manifest.fingerprint, "28 × 28", "gaussian:0.5,0.5", "18.65 dB",
-                 "88 comparisons"):  # fmt: skip
+    card, manifest = at_desk.page.locator("#facts"), local_engine.manifest
+    psnr = f"{manifest.quality['test']['output']['psnr']:.2f} dB"
+    count = f"{manifest.parity['comparisons']} comparisons"
+    for text in (manifest.fingerprint, "28 × 28", "gaussian:0.5,0.5", psnr, count):
         expect(card).to_contain_text(text)
 
 
