@@ -151,7 +151,13 @@ def test_stopped_by_a_signal(number: int, bundle_path: Path, tmp_path: Path) -> 
     arguments = command("encode", tmp_path / "x.npy", "--out", out, "--bundle", bundle_path)
     arguments += ["--batch", "50"]
     process = subprocess.Popen(
-        arguments, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True
+        arguments,
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     parts = tmp_path / ".l.parquet.parts"
     deadline = time.monotonic() + 60

@@ -51,10 +51,10 @@ def test_health_and_metadata(client: Any, local_engine: Engine) -> None:
         ("encoder", "READY"), ("decoder", "READY"), ("autoencoder", "READY"),
     ]  # fmt: skip
     for model, goes, comes in [
-        ("encoder", {"images": [-1, 28, 28, 1]}, {"latents": [-1, 16]}),
+        ("encoder", {"images": [-1, 28, 28, 1]}, {"latents": [-1, 16], "scores": [-1]}),
         ("decoder", {"latents": [-1, 16]}, {"images": [-1, 28, 28, 1]}),
         ("autoencoder", {"images": [-1, 28, 28, 1]},
-         {"denoised": [-1, 28, 28, 1], "latents": [-1, 16]}),
+         {"denoised": [-1, 28, 28, 1], "latents": [-1, 16], "scores": [-1]}),
     ]:  # fmt: skip
         assert client.is_model_ready(model) and client.is_model_ready(model, "1")
         for version in ("", "1"):
