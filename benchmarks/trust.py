@@ -31,13 +31,13 @@ FILE = "trust.json"
 
 def run(settings: Settings, material: Material, say: Callable[[str], None]) -> dict[str, Any]:
     """Score everything in each precision, time it, write JSON; {} where something is missing."""
-    path = material.bundle if settings.run else settings.bundle
+    path = material.bundle if settings.run else settings.served
     reason, dataset = _missing(settings, path)
     if dataset is None:
         say(f"trust: skipped, {reason}")
         return {}
     bundle = Bundle.open(path)
-    noise = drawn_noise(bundle.manifest.training["settings"]["noise"])
+    noise = drawn_noise(bundle.manifest.training["settings"].get("noise"))
     groups = _images(settings, dataset, noise)
     precisions: dict[str, Any] = {
         precision: _measure(settings, Engine.load(path, precision=precision), groups)

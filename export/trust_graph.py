@@ -26,6 +26,9 @@ from export.convert import OPSET
 from export.graph import Array
 
 IR_VERSION = 8  # as in the models beside it
+# Deviations from the usual that count. A million of them square to what float32 holds; without an
+# end, infinity less infinity would make NaN of the very unusual.
+FARTHEST = np.float32(1e6)
 Shape = tuple[int, int, int]
 
 
@@ -169,6 +172,7 @@ def _surprise(nodes: _Nodes, features: str, surprise: Surprise) -> str:
     whiten = surprise.whiten * np.sqrt(0.5)
     (weights, bias), *layers = surprise.layers
     white = _dense(nodes, features, whiten, -surprise.centre @ whiten)
+    white = nodes.add("Clip", white, np.array(-FARTHEST), np.array(FARTHEST))
     hidden = white
     for more in [(weights * np.sqrt(2), bias), *layers[:-1]]:
         hidden = nodes.add("Relu", _dense(nodes, hidden, *more))
