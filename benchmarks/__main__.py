@@ -7,24 +7,30 @@ import io
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from benchmarks.settings import Settings
 
-# Section → module with `run(settings, material, say)`. A module is imported when it is asked for.
-SECTIONS = {
+# Section → module with `run(settings, material, say)`: how fast one network runs. A module is
+# imported when it is asked for.
+SPEED = {
     "engine": "benchmarks.engine",
     "scaling": "benchmarks.scaling",
     "wire": "benchmarks.wire",
+    "bulk": "benchmarks.bulk",
+}
+# Section → module with `run(settings, say)`: what answers are worth.
+WORTH = {
     "search": "benchmarks.search",
     "learning": "benchmarks.learning",
     "trust": "benchmarks.trust",
-    "bulk": "benchmarks.bulk",
 }
 # Asked for by name only: what LOG.md is made from.
 EXTRA = {"ideas": "benchmarks.ideas"}
+KNOWN = {**SPEED, **WORTH, **EXTRA}
 
 
 def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = print) -> int:
@@ -32,6 +38,7 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
     options = _parser().parse_args(argv)
     settings = Settings(
         bundle=options.bundle,
+        served=options.served,
         run=options.run,
         image_shape=options.image_shape,
         dataset=options.dataset,
@@ -40,7 +47,7 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
     )
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    names = options.sections or list(SECTIONS)
+    names = options.sections or [*SPEED, *WORTH]
 
     from benchmarks.agreement import DisagreementError
     from benchmarks.material import prepared
@@ -48,9 +55,14 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
     from training.errors import TrainingError
 
     try:
-        with prepared(settings) as material:
+        with ExitStack() as stack:
+            material = None
             for name in names:
-                section: Any = import_module({**SECTIONS, **EXTRA}[name])
+                section: Any = import_module(KNOWN[name])
+                if name in WORTH:
+                    section.run(settings, say)
+                    continue
+                material = material or stack.enter_context(prepared(settings))
                 section.run(settings, material, say)
     except (DisagreementError, DenoiserError, TrainingError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -62,9 +74,12 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    known = ", ".join((*SECTIONS, *EXTRA))
     parser.add_argument(
-        "sections", nargs="*", type=_section, metavar="SECTION", help=f"of {known}; default: all"
+        "sections",
+        nargs="*",
+        type=_section,
+        metavar="SECTION",
+        help=f"of {', '.join(KNOWN)}; default: all but {', '.join(EXTRA)}",
     )
     parser.add_argument(
         "--bundle",
@@ -80,16 +95,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HxWxC",
         help="the bundle's network for images of another shape, such as 64x64x3",
     )
-    parser.add_argument("--dataset", help="images for the sections that need some, as in training")
+    parser.add_argument(
+        "--served",
+        type=Path,
+        default=Path("bundles/mnist"),
+        help=f"whose answers are judged, by {', '.join(WORTH)}; they need --dataset",
+    )
+    parser.add_argument("--dataset", help="images for these, as in training")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--quick", action="store_true", help="small numbers, in seconds")
     return parser
 
 
 def _section(name: str) -> str:
-    if name not in {**SECTIONS, **EXTRA}:
-        known = ", ".join((*SECTIONS, *EXTRA))
-        raise argparse.ArgumentTypeError(f"{name!r} is not a section; there are {known}")
+    if name not in KNOWN:
+        raise argparse.ArgumentTypeError(f"{name!r} is not a section; there are {', '.join(KNOWN)}")
     return name
 
 

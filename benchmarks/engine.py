@@ -25,7 +25,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
     facts = machine.facts()
     say(f"{facts['cpu']}, {facts['cores']} cores; {material.weights}\n")
     present = [peer for peer in PEERS if peer.runs(material)]
-    absent = [peer.name for peer in PEERS if peer not in present]
+    absent = {peer.name: why for peer in PEERS if (why := peer.absence(material))}
     counted = _count(material)
     say(_counts_table(counted))
 
@@ -56,8 +56,8 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
         needed = 2.0 * counted[model]["needed"] * settings.images
         final = _final(settings, material, model, opened, sweep, gemm=gemm, needed=needed)
         say(f"### {TITLES[model]}, {settings.images:,} images\n\n{final.pop('table')}")
-        for name in absent:
-            say(f"{name}: not installed")
+        for name, why in absent.items():
+            say(f"{name}: {why}")
         say("")
         models[TITLES[model]] = {"differences": differences, "sweep": sweep, **final}
 
@@ -65,7 +65,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
         "machine": facts,
         "weights": material.weights,
         "images": settings.images,
-        "not_installed": absent,
+        "absent": absent,
         "multiply_adds": {TITLES[model]: counts for model, counts in counted.items()},
         "limits": {
             "gemm": gemm.name,

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import machine, report
-from benchmarks.material import Material
 from benchmarks.settings import Settings
 from training.batches import NoisyBatches
 from training.datasets import Dataset, load_dataset
@@ -22,7 +21,7 @@ from training.settings import FitSettings
 CLASSIC_MSE = 0.0158  # the classic script's own, after 10 epochs on MNIST; from the project's brief
 
 
-def run(settings: Settings, material: Material, say: Callable[[str], None]) -> dict[str, Any]:
+def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     """Epochs of both; write JSON."""
     if settings.dataset is None:
         say("learning: skipped, it needs --dataset path/to/mnist.npz")

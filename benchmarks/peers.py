@@ -50,9 +50,20 @@ class Peer:
     def installed(self) -> bool:
         return find_spec(self.package) is not None
 
+    def absence(self, material: Material) -> str:
+        """Why it cannot be measured here; "" where it can."""
+        if not self.installed:
+            return "not installed"
+        manifest = material.engine.manifest
+        if self.precision not in manifest.available:
+            return (
+                f"no {self.precision} in the bundle: {manifest.precisions[self.precision].reason}"
+            )
+        return ""
+
     def runs(self, material: Material) -> bool:
         """Whether it can be measured here: installed, and the bundle has its precision."""
-        return self.installed and self.precision in material.engine.manifest.available
+        return not self.absence(material)
 
 
 def _engine(material: Material, model: str) -> Run:

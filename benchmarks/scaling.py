@@ -115,7 +115,7 @@ def _latency(
     ]
     say(f"### One image\n\n{report.table(head, lines)}")
     for peer in PEERS:
-        if not peer.installed:
-            say(f"{peer.name}: not installed")
+        if why := peer.absence(material):
+            say(f"{peer.name}: {why}")
     say("")
     return found

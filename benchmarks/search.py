@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine, report
-from benchmarks.material import Material
 from benchmarks.settings import Settings
-from examples.expected import COPIES, index_latents
+from examples.index import COPIES, index_latents
 from service.engine import Engine
 from training.datasets import load_dataset
 from training.noise import Noise, drawn_noise
@@ -28,12 +27,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 DEPTHS = (1, 5, 10)
 
 
-def run(settings: Settings, material: Material, say: Callable[[str], None]) -> None:
+def run(settings: Settings, say: Callable[[str], None]) -> None:
     """Measure every index with the same queries; write search.json."""
     if settings.dataset is None:
         say("search: skipped, it needs --dataset (of the kind that the model was trained on)")
         return
-    engine = material.engine if settings.run else Engine.load(settings.served)
+    engine = Engine.load(settings.served)
     trained = engine.manifest.training.get("settings", {})
     noise = drawn_noise(trained.get("noise"))
     if noise is None:
@@ -88,7 +87,7 @@ def measure(
             plain, queries, index_pair=engine.encode(train), query_pair=pair
         ),
         "other noisy copies": (engine.encode(noisy(clean)), queries),
-        f"means over {COPIES} noisy copies (examples/expected.py)": (several, queries),
+        f"means over {COPIES} noisy copies (examples/index.py)": (several, queries),
         "pixels": (_rows(clean) / np.float32(255), _rows(seen)),
         "pixels, correlation": (_normal(_rows(clean)), _normal(_rows(seen))),
     }

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import machine, outliers, report
 from benchmarks.harness import interleave
-from benchmarks.material import Array, Material
+from benchmarks.material import Array
 from benchmarks.settings import Settings
 from service.bundle import Bundle
 from service.engine import Engine
@@ -29,9 +29,9 @@ SEED = 50_000
 FILE = "trust.json"
 
 
-def run(settings: Settings, material: Material, say: Callable[[str], None]) -> dict[str, Any]:
+def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     """Score everything in each precision, time it, write JSON; {} where something is missing."""
-    path = material.bundle if settings.run else settings.served
+    path = settings.served
     reason, dataset = _missing(settings, path)
     if dataset is None:
         say(f"trust: skipped, {reason}")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from examples import images
-from examples.expected import index_latents
+from examples.index import index_latents
 from service.engine import Engine
 from service.errors import DenoiserError
 

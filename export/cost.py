@@ -90,7 +90,7 @@ def chunk_of(model: onnx.ModelProto | Path) -> int:
     article's decoder and 64 for its encoder, the best of what was measured (benchmarks/LOG.md).
 
     A dearer network gets 16 all the same, if what its largest layer reads and writes for them fits
-    the cache: its weights are then read a quarter as often as with 4 (`standard`: 10 % faster).
+    the cache: its weights are then read a quarter as often as with 4 (`standard`: 9 % faster).
     """
     found = layers(model)
     fitting = round(log2(CHUNK_MACS / max(1, sum(layer.macs for layer in found))))

@@ -7,22 +7,34 @@ from double precision, the exported graph one of 5.1e-6, and the two one of 1.02
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from export.parity import Models
+from export.graph import Array
+
+Compute = Callable[[Array], Array]
 
 
 class Exact(NamedTuple):
     """Three functions: float32 (N, …) in, float32 (N, …) out, double precision between."""
 
-    encoder: Any
-    decoder: Any
-    autoencoder: Any
+    encoder: Compute
+    decoder: Compute
+    autoencoder: Compute
 
 
-def in_float64(models: Models) -> Exact:
+class KerasModels(Protocol):
+    """The networks of a run."""
+
+    @property
+    def encoder(self) -> Any: ...
+    @property
+    def decoder(self) -> Any: ...
+
+
+def in_float64(models: KerasModels) -> Exact:
     """The same networks and weights in float64; the autoencoder is decoder(encoder(images))."""
     import keras
 
@@ -36,13 +48,13 @@ def in_float64(models: Models) -> Exact:
 
     encoder, decoder = widened(models.encoder), widened(models.decoder)
 
-    def rounded(*networks: Any) -> Any:
-        def run(batch: list[Any], *, training: bool) -> Any:
-            values: Any = np.asarray(batch[0], np.float64)
+    def rounded(*networks: Any) -> Compute:
+        def compute(rows: Array) -> Array:
+            values: Any = rows.astype(np.float64)
             for network in networks:
-                values = network(values, training=training)
-            return keras.ops.cast(values, "float32")
+                values = network(values, training=False)
+            return np.asarray(values, np.float32)
 
-        return run
+        return compute
 
     return Exact(rounded(encoder), rounded(decoder), rounded(encoder, decoder))

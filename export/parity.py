@@ -10,30 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from export.errors import ParityError
+from export.exact import Exact
+from export.graph import Array
 from service.engine import Engine
 
 # float32 rounds at 6e-8; these networks sum up to some 3,000 products, in another order in each
 # runtime. Observed differences are near 1e-6, a wrong weight shows from 1e-4 on.
 LIMIT = 1e-5
 BATCHES = (1, 7, 64, 1000)
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class Models(Protocol):
-    """Three Keras models that share their weights."""
-
-    @property
-    def encoder(self) -> Any: ...
-    @property
-    def decoder(self) -> Any: ...
-    @property
-    def autoencoder(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -53,13 +42,13 @@ class Row:
 
 
 def compare(
-    engine: Engine, models: Models, *, clean: Array, noisy: Array, seed: int = 0
+    engine: Engine, models: Exact, *, clean: Array, noisy: Array, seed: int = 0
 ) -> list[Row]:
     """Every case at every batch size, for all three models and their composition.
 
     Args:
         engine: on the exported files.
-        models: the Keras models they were made from.
+        models: what the files were made from, as Keras computes it in double precision.
         clean: held-out images, float32 (N, H, W, C) in [0, 1].
         noisy: the same images with the run's noise.
         seed: of the uniform random images.
@@ -69,9 +58,9 @@ def compare(
         for batch in [size for size in BATCHES if size < len(images)] + [min(1000, len(images))]:
             some = images[:batch]
             unit = some.astype(np.float32) / 255 if some.dtype == np.uint8 else some
-            latents = _keras(models.encoder, unit)
-            decoded = _keras(models.decoder, latents)
-            denoised = _keras(models.autoencoder, unit)
+            latents = models.encoder(unit)
+            decoded = models.decoder(latents)
+            denoised = models.autoencoder(unit)
             composed = engine.decode(engine.encode(some))
             whole = engine.denoise(some)
             rows += [
@@ -142,11 +131,6 @@ def _cases(clean: Array, noisy: Array, seed: int) -> Iterator[tuple[str, Array]]
     yield "all zero", np.zeros(shape, np.float32)
     yield "all one", np.ones(shape, np.float32)
     yield "uniform random", np.random.default_rng(seed).random(shape, dtype=np.float32)
-
-
-def _keras(model: Any, batch: Array) -> Array:
-    answer: Array = model([batch], training=False).numpy()  # a list: as a loaded model has it
-    return answer
 
 
 def _row(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks import agreement, memory, report
+from benchmarks import agreement, learning, memory, report
 from benchmarks.__main__ import main
 from benchmarks.harness import Spread, Timing, interleave, latencies, percentile
 from benchmarks.material import Material, digits_run, prepared, tinted_digits
@@ -268,7 +269,8 @@ def test_a_quick_comparison_end_to_end(material: Material, tmp_path: Path) -> No
     assert {"cpu", "cores", "flags", "versions", "date"} <= set(engine["machine"])
     counts = engine["multiply_adds"]["denoise"]
     assert 0 < counts["needed"] <= counts["folded"] <= counts["plain"]
-    assert set(engine["not_installed"]) == {p.name for p in PEERS if not p.runs(material)}
+    assert set(engine["absent"]) == {p.name for p in PEERS if not p.runs(material)}
+    assert "too little to gain" in engine["absent"]["Engine int8 (ours)"]  # TINY is too small
     assert (tmp_path / "engine.png").read_bytes().startswith(PNG)
 
 
@@ -293,6 +295,21 @@ def test_a_bad_image_shape_is_refused(shape: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["engine", "--image-shape", shape])
     assert "HEIGHTxWIDTHxCHANNELS" in capsys.readouterr().err
+
+
+def test_time_to_quality_is_measured_in_seconds_and_epochs(tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = Settings(bundle=Path("none"), out=tmp_path, quick=True)
+    assert learning.run(settings, said.append) == {} and "--dataset" in said[0]
+    found = learning.run(replace(settings, dataset="digits"), said.append)
+    assert found == json.loads((tmp_path / "learning.json").read_text())
+    assert len(found["article"]) == len(found["standard"]) == 2
+    assert not found["reached"], "two epochs on a thousand digits are too few"
+    for epochs in (found["article"], found["standard"]):
+        assert 0 < epochs[0]["seconds"] < epochs[1]["seconds"]
+        assert epochs[1]["val_loss"] < epochs[0]["val_loss"]
+    ratio = found["standard"][-1]["seconds"] / found["article"][-1]["seconds"]
+    assert found["share_of_the_time"] == pytest.approx(ratio)
 
 
 def test_digits_in_other_shapes_and_colours() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import search
 from benchmarks.settings import Settings
-from examples import expected
+from examples import index
 from service.bundle import Bundle
 from service.engine import Engine
 from training.digits import load_digits_28
@@ -70,15 +69,14 @@ def test_the_mean_of_noisy_copies_is_the_better_index() -> None:
     )
     assert len(found) == 6
     top5 = {name: shares[1] for name, shares in found.items()}
-    assert top5["means over 8 noisy copies (examples/expected.py)"] > top5["clean images"] + 0.05
+    assert top5["means over 8 noisy copies (examples/index.py)"] > top5["clean images"] + 0.05
     assert top5["pixels, correlation"] > 0.95
     assert all(0 < one <= five <= ten <= 1 for one, five, ten in found.values())
 
 
 def test_without_a_dataset_it_is_skipped_with_a_word(tmp_path: Path) -> None:
     said: list[str] = []
-    material: Any = None
-    search.run(Settings(bundle=BUNDLE, out=tmp_path, quick=True), material, said.append)
+    search.run(Settings(bundle=BUNDLE, out=tmp_path, quick=True), said.append)
     assert len(said) == 1 and "--dataset" in said[0]
     assert not list(tmp_path.iterdir())
 
@@ -87,9 +85,8 @@ def test_it_writes_what_it_says(tmp_path: Path) -> None:
     if not BUNDLE.is_dir():
         pytest.skip("no bundles/mnist in this checkout")
     said: list[str] = []
-    material: Any = None
     settings = Settings(bundle=BUNDLE, dataset="digits", out=tmp_path, quick=True)
-    search.run(settings, material, said.append)
+    search.run(settings, said.append)
     result = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))
     assert (result["images"], result["dataset"]) == (settings.images, "digits")
     for name, shares in result["recall"].items():
@@ -101,6 +98,6 @@ def test_the_committed_figures_are_the_shipped_model_s_and_those_that_are_quoted
     result = json.loads(RESULT.read_text(encoding="utf-8"))
     assert result["fingerprint"] == Bundle.open(BUNDLE).manifest.fingerprint
     assert result["images"] == 10_000
-    said = re.findall(r"(\d+) %", str(expected.__doc__))
-    rows = ("clean images", "means over 8 noisy copies (examples/expected.py)")
+    said = re.findall(r"(\d+) %", str(index.__doc__))
+    rows = ("clean images", "means over 8 noisy copies (examples/index.py)")
     assert said == [f"{100 * result['recall'][row]['5']:.0f}" for row in rows]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -58,11 +57,10 @@ def test_digits_are_turned_against_the_clock() -> None:
 
 def test_what_cannot_be_measured_is_skipped(bundle_path: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    material: Any = None
     settings = Settings(bundle=bundle_path, served=bundle_path, out=tmp_path)
-    assert trust.run(settings, material, said.append) == {}
+    assert trust.run(settings, said.append) == {}
     settings = replace(settings, dataset="digits")
-    assert trust.run(settings, material, said.append) == {}
+    assert trust.run(settings, said.append) == {}
     assert "--dataset" in said[0]
     assert "no scores" in said[1]
     assert [*tmp_path.iterdir()] == []
@@ -81,8 +79,7 @@ def test_the_section_measures_and_writes(scored_bundle_path: Path, tmp_path: Pat
         out=tmp_path / "results",
         quick=True,
     )
-    material: Any = None
-    found = trust.run(settings, material, said.append)
+    found = trust.run(settings, said.append)
     assert json.loads((tmp_path / "results" / "trust.json").read_text()) == found
     figures = found["precisions"]["float32"]
     assert set(figures["noise"]) == {

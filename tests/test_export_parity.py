@@ -13,6 +13,7 @@ import pytest
 
 from export import parity
 from export.errors import ParityError
+from export.exact import Compute, Exact
 from export.parity import LIMIT, Row, compare, enforce, report, summary, table
 from service.bundle import Bundle
 from service.engine import Engine
@@ -20,34 +21,25 @@ from service.engine import Engine
 GOOD = Row("encoder", "held-out noisy", 7, 2e-7, LIMIT)
 
 
-class Answer:
-    """An array with Keras's `.numpy()`."""
+def reference(
+    network: Any, *, spoil: str = "", by: float = 0.0, batches: set[tuple[str, int]] | None = None
+) -> Exact:
+    """The tiny network of the tests in the place of Keras; `batches` takes what was computed."""
 
-    def __init__(self, array: np.ndarray) -> None:
-        self.array = array
+    def answer(name: str, method: Compute) -> Compute:
+        def compute(rows: np.ndarray) -> np.ndarray:
+            if batches is not None:
+                batches.add((name, len(rows)))
+            found = method(rows)
+            return found + np.float32(by) if name == spoil else found
 
-    def numpy(self) -> np.ndarray:
-        return self.array
+        return compute
 
-
-class Reference:
-    """The tiny network of the tests in the place of Keras: three callables."""
-
-    def __init__(self, network: Any, *, spoil: str = "", by: float = 0.0) -> None:
-        def answer(name: str, method: Any) -> Any:
-            def call(batch: Any, *, training: bool) -> Answer:
-                assert not training
-                rows = batch[0] if isinstance(batch, list) else batch
-                self.batches.add((name, len(rows)))
-                found = method(rows)
-                return Answer(found + np.float32(by) if name == spoil else found)
-
-            return call
-
-        self.batches: set[tuple[str, int]] = set()
-        self.encoder = answer("encoder", network.encode)
-        self.decoder = answer("decoder", network.decode)
-        self.autoencoder = answer("autoencoder", network.denoise)
+    return Exact(
+        answer("encoder", network.encode),
+        answer("decoder", network.decode),
+        answer("autoencoder", network.denoise),
+    )
 
 
 @pytest.fixture
@@ -60,8 +52,8 @@ def held_out() -> dict[str, Any]:
 def test_every_model_on_every_case_at_every_batch(
     engine: Engine, network: Any, held_out: dict[str, Any]
 ) -> None:
-    reference = Reference(network)
-    rows = compare(engine, reference, **held_out)
+    batches: set[tuple[str, int]] = set()
+    rows = compare(engine, reference(network, batches=batches), **held_out)
     models = {"encoder", "decoder", "autoencoder", "decoder(encoder)"}
     held = {"held-out noisy": (1, 7, 64, 100), "held-out uint8": (1, 7, 64, 100)}
     whole = dict.fromkeys(("all zero", "all one", "uniform random"), (1, 7, 64, 1000))
@@ -69,7 +61,7 @@ def test_every_model_on_every_case_at_every_batch(
     assert {(row.model, row.case, row.batch) for row in rows} == wanted
     assert len(rows) == len(wanted) == 80
     sizes = {(m, b) for m in models - {"decoder(encoder)"} for b in (1, 7, 64, 100, 1000)}
-    assert reference.batches == sizes  # a row's batch is what was really computed
+    assert batches == sizes  # a row's batch is what was really computed
     assert all(row.holds and row.limit == LIMIT == 1e-5 for row in rows)
     assert max(row.difference for row in rows) > 0  # they were computed
     enforce(rows)
@@ -79,7 +71,7 @@ def test_every_model_on_every_case_at_every_batch(
 def test_a_difference_in_any_model_is_found_and_named(
     engine: Engine, network: Any, held_out: dict[str, Any], spoil: str
 ) -> None:
-    rows = compare(engine, Reference(network, spoil=spoil, by=1e-3), **held_out)
+    rows = compare(engine, reference(network, spoil=spoil, by=1e-3), **held_out)
     assert {row.model for row in rows if not row.holds} == {spoil}
     with pytest.raises(ParityError, match=f"{spoil} on .*, batch .*differs from Keras by"):
         enforce(rows)
@@ -92,9 +84,8 @@ def test_three_right_models_that_do_not_belong_together(
     other = type(network).random(network.image_shape, seed=5)
     (bundle_copy / "autoencoder.onnx").write_bytes(other.onnx("autoencoder"))
     seal_bundle(bundle_copy)
-    reference = Reference(network)
-    reference.autoencoder = Reference(other).autoencoder
-    rows = compare(Engine(Bundle.open(bundle_copy), threads=1), reference, **held_out)
+    mixed = reference(network)._replace(autoencoder=reference(other).autoencoder)
+    rows = compare(Engine(Bundle.open(bundle_copy), threads=1), mixed, **held_out)
     assert {row.model for row in rows if not row.holds} == {"decoder(encoder)"}
 
 

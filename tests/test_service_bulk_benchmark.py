@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bulk
-from benchmarks.__main__ import SECTIONS
+from benchmarks.__main__ import SPEED
 from benchmarks.material import Material
 from benchmarks.settings import Settings
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_quick_run(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert SECTIONS["bulk"] == "benchmarks.bulk"
+    assert SPEED["bulk"] == "benchmarks.bulk"
     material = Material(tmp_path, bundle_path, tmp_path, "none", seed=0)
     said: list[str] = []
     settings = Settings(bundle=bundle_path, out=tmp_path, quick=True)

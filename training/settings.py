@@ -23,13 +23,13 @@ CLASSIC = {
     "denoise": {"epochs": 10, "learning_rate": 1e-3, "schedule": "constant"},
     "reconstruct": {"epochs": 1, "learning_rate": 1e-3, "schedule": "constant"},
 }
-# 430 batches an epoch; 17 minutes on 2 cores.
+# 430 batches an epoch.
 STANDARD = {"epochs": 40, "learning_rate": 4e-3, "schedule": "warm-cosine", "batch_size": 128}
 DIGITS = {  # 45 batches an epoch, against MNIST's 1,719
     "denoise": {"epochs": 60, "learning_rate": 2e-3, "schedule": "cosine"},
     "reconstruct": {"epochs": 30, "learning_rate": 2e-3, "schedule": "cosine"},
 }
-PATIENCE = 10  # of `standard`: more than its validation loss ever took to fall again
+PATIENCE = 10  # of `standard`: on MNIST its validation loss fell again after 2 epochs at most
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -66,7 +67,7 @@ class Layout:
         return np.frombuffer(data, self.dtype).reshape(-1, *self._shape)
 
 
-class _Array:
+class _Array(ABC):
     """What .npy and .npz have in common: rows by number."""
 
     numbered = True
@@ -98,8 +99,9 @@ class _Array:
         ids = np.arange(self._first_row + begin, self._first_row + end, dtype=np.int64)
         return Batch(arrow.numbers(ids), self._rows(begin, end))
 
+    @abstractmethod
     def _rows(self, begin: int, end: int) -> Array:
-        raise NotImplementedError
+        """Rows from `begin` up to `end`."""
 
 
 class Npy(_Array):

@@ -8,84 +8,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 from service.bulk import arrow
-from service.bulk.batch import Existing, Source
 from service.bulk.errors import InputMissingError
-from service.bulk.files import ImageFiles, listed
-from service.bulk.inputs import PARQUETS, open_source
-from service.bulk.listing import Entry, Listing, in_order
-from service.bulk.options import BulkOptions
-from service.bulk.pictures import Decoder, check_bytes, is_picture
-from service.bulk.provenance import ModelFacts
-from service.bulk.tables import Parquet
-from service.codecs.rows import RowSpec
+from service.bulk.listing import Entry, in_order
+from service.bulk.pictures import check_bytes, is_picture
+from service.bulk.tables import PARQUETS
 from service.errors import UnsupportedTypeError
 
 
 def is_url(name: str) -> bool:
     """s3://bucket/key, and not a path."""
     return "://" in name
-
-
-def open_input(
-    options: BulkOptions,
-    model: ModelFacts,
-    *,
-    scratch: Path,
-    lines: Iterable[str] = (),
-    existing: Existing | None = None,
-    listing: Listing | None = None,
-) -> Source:
-    """Open an input, be it a path or a URL; arguments and errors as of `inputs.open_source`.
-
-    Raises:
-        UnsupportedTypeError: a URL of something else, or of no file system that Arrow has.
-    """
-    existing = existing or Existing()
-    if not is_url(options.input):
-        return open_source(
-            options, model, scratch=scratch, lines=lines, existing=existing, listing=listing
-        )
-    source = _opened(options, model, scratch, existing, listing)
-    if source.provenance is not None and source.kind == "latents":
-        source.provenance.check_same(model, mine=options.input, others=f"the model {model.name}")
-    return source
-
-
-def _opened(
-    options: BulkOptions,
-    model: ModelFacts,
-    scratch: Path,
-    existing: Existing,
-    listing: Listing | None,
-) -> Source:
-    images = options.reads == "images"
-    spec = RowSpec("images", model.image_shape)
-    if not images:
-        spec = RowSpec("latents", (model.latent_size,))
-
-    bucket = Bucket(options.input)
-    if found := bucket.parquets():
-        return Parquet(
-            cast("list[Path]", found),  # it asks of them what RemoteFile has
-            spec,
-            Decoder(spec, fit=options.fit, invert=options.invert) if images else None,
-            column=options.column,
-            batch=options.batch,
-            existing=existing,
-        )
-    if not images or not bucket.is_folder:
-        raise UnsupportedTypeError(
-            f"{options.input} for {options.operation}",
-            expected=".parquet, or a folder of it" + (" or of image files" if images else ""),
-            todo="Copy it to this machine first, or name another input.",
-        )
-    made = listing or listed(bucket, scratch / "listing", group=options.batch, existing=existing)
-    return ImageFiles(bucket, Decoder(spec, fit=options.fit, invert=options.invert), made)
 
 
 class _State(NamedTuple):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 from service.bulk import arrow
 from service.bulk.archives import TARS, ZIPS, Tar, Zip
 from service.bulk.arrays import Npy, Npz
 from service.bulk.batch import Existing, Source
+from service.bulk.buckets import Bucket, is_url
 from service.bulk.csvfile import Csv
 from service.bulk.errors import InputMissingError
 from service.bulk.files import Folder, ImageFiles, NameList, Store, listed
@@ -17,12 +19,11 @@ from service.bulk.listing import Listing
 from service.bulk.options import BulkOptions
 from service.bulk.pictures import Decoder, is_picture
 from service.bulk.provenance import ModelFacts
-from service.bulk.tables import Parquet
+from service.bulk.tables import PARQUETS, Parquet
 from service.codecs.rows import RowSpec
 from service.errors import UnsupportedTypeError
 
 STDIN = "-"
-PARQUETS = (".parquet", ".pq")
 
 
 def open_source(
@@ -95,11 +96,22 @@ def _opened(
 
     if options.input == STDIN:
         return files(NameList(lines, "standard input"))
+    if is_url(options.input):
+        bucket = Bucket(options.input)
+        if found := bucket.parquets():
+            return parquet(cast("list[Path]", found))  # it asks of them what RemoteFile has
+        if images and bucket.is_folder:
+            return files(bucket)
+        raise UnsupportedTypeError(
+            f"{options.input} for {options.operation}",
+            expected=".parquet, or a folder of it" + (" or of image files" if images else ""),
+            todo="Copy it to this machine first, or name another input.",
+        )
     path = Path(options.input).absolute()
     name = path.name.lower()
     if path.is_dir():
-        if found := _parquets(path, options.out):
-            return parquet(found)
+        if tables := _parquets(path, options.out):
+            return parquet(tables)
         return files(Folder(path))
     if not path.is_file():
         raise InputMissingError(

@@ -13,8 +13,9 @@ from typing import Any
 from service import __version__
 from service.bulk import arrow, pipeline
 from service.bulk.batch import Existing, Source
-from service.bulk.buckets import is_url, open_input
+from service.bulk.buckets import is_url
 from service.bulk.errors import OutputNameError
+from service.bulk.inputs import open_source
 from service.bulk.journal import ERRORS, Journal
 from service.bulk.models import Model, open_model
 from service.bulk.options import BulkOptions
@@ -80,7 +81,7 @@ def run(
         with closing(open_model(options)) as model:
             base = _base(options, form, journal.target, model.facts)
             with closing(
-                open_input(
+                open_source(
                     options, model.facts, scratch=journal.path, lines=lines, existing=Existing(base)
                 )
             ) as source:

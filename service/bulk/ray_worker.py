@@ -21,9 +21,9 @@ import numpy as np
 
 from service.bulk import arrow
 from service.bulk.batch import Batch, Existing, Source
-from service.bulk.buckets import is_url, open_input
+from service.bulk.buckets import is_url
 from service.bulk.files import ImageFiles
-from service.bulk.inputs import STDIN
+from service.bulk.inputs import STDIN, open_source
 from service.bulk.listing import Listing
 from service.bulk.models import Model, open_model
 from service.bulk.options import BulkOptions, Kind
@@ -130,7 +130,7 @@ class Luggage:
         """The input, opened on this node."""
         if self.options.input == STDIN:
             os.chdir(self.folder)
-        return open_input(
+        return open_source(
             self.options,
             self.model,
             scratch=scratch,

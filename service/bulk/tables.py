@@ -19,6 +19,8 @@ from service.bulk.provenance import Provenance
 from service.codecs.rows import RowSpec
 from service.errors import MalformedError
 
+PARQUETS = (".parquet", ".pq")
+
 
 class _Unit(NamedTuple):
     """Rows `begin` … `begin` + `rows` of one row group; `first` counts over all files."""

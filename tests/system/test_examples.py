@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from examples import expected
+from examples import index
 from service.bulk.provenance import Provenance
 from service.bundle import Bundle
 from service.engine import Engine
@@ -95,7 +95,7 @@ def latents_file(tmp_path_factory: pytest.TempPathFactory, shipped: Engine, digi
 def test_the_index_holds_the_mean_over_noisy_copies() -> None:
     engine = Engine.load(BUNDLE, threads=1)
     digits = load_digits_28()[0][:20]
-    found = expected.index_latents(engine, digits, seed=3)
+    found = index.index_latents(engine, digits, seed=3)
     clean = digits.astype(np.float32) / 255
     rng = np.random.default_rng(7)
     copies = [
@@ -103,8 +103,8 @@ def test_the_index_holds_the_mean_over_noisy_copies() -> None:
         for _ in range(200)
     ]
     mean, spread = np.mean(copies, axis=0), np.std(copies, axis=0)
-    assert np.abs(found - mean).mean() < spread.mean() / np.sqrt(expected.COPIES)
-    np.testing.assert_array_equal(found, expected.index_latents(engine, digits, seed=3))
+    assert np.abs(found - mean).mean() < spread.mean() / np.sqrt(index.COPIES)
+    np.testing.assert_array_equal(found, index.index_latents(engine, digits, seed=3))
 
 
 @pytest.mark.parametrize("noise", [None, "pairs", "gaussian:0.5,0..0.7", "salt-pepper:0.1"])
@@ -112,7 +112,7 @@ def test_other_noise_than_a_fixed_gaussian_leaves_images_as_they_are(noise: str 
     engine = Engine.load(BUNDLE, threads=1)
     engine.manifest.training["settings"]["noise"] = noise
     digits = load_digits_28()[0][:3]
-    np.testing.assert_array_equal(expected.index_latents(engine, digits), engine.encode(digits))
+    np.testing.assert_array_equal(index.index_latents(engine, digits), engine.encode(digits))
 
 
 # --- LanceDB
