@@ -3,13 +3,17 @@
 A transposed convolution of stride s writes each output pixel from the few taps that fall on it: by
 the pixel's position modulo s, s² ordinary convolutions of the small input, each with its share of
 the taps (a 3×3 kernel at stride 2: 4 + 2 + 2 + 1). An activation acts on each phase alone, so the
-phases need not be interleaved before it, nor before a last convolution of stride 1: that and the
-interleaving together are one transposed convolution of stride s from the stacked phases. With
-taps × outputs fewer than the channels, a 1×1 convolution to the single tap products comes first
-(`_products`), and only those few channels leave the runtime's blocked layout.
+phases need not be interleaved before it, nor before a last convolution of stride 1: from each phase
+that is a transposed convolution of stride s, and the answer is their sum.
 
     ConvTranspose(s) → act → ConvTranspose(1)
-    = s² × (Conv → act [→ Conv 1×1]) → Concat → ConvTranspose(s)
+    = s² × (Conv → act → ConvTranspose(s)) → Sum
+
+With one output channel, and more channels before it than taps, a 1×1 convolution to the single tap
+products comes first and one transposed convolution adds them up. That takes as long, and in int8
+the convolutions run in integers (benchmarks/LOG.md).
+
+    = s² × (Conv → act → Conv 1×1) → Concat → ConvTranspose(s)
 """
 
 from __future__ import annotations
@@ -49,6 +53,12 @@ class _Layer:
     bias: Array  # (C_out,)
     stride: int
     begin: tuple[int, int]  # pads at the top and at the left
+
+    @property
+    def pads(self) -> list[int]:
+        """Top, left, bottom, right, of a layer of stride 1 that keeps its input's sides."""
+        (top, left), (height, width) = self.begin, self.weights.shape[2:]
+        return [top, left, height - 1 - top, width - 1 - left]
 
     @classmethod
     def of(cls, graph: Graph, node: onnx.NodeProto) -> _Layer | None:
@@ -98,14 +108,8 @@ def _split(graph: Graph, found: list[onnx.NodeProto]) -> None:
     nodes, phases = _phases(graph, up, first, activation)
     if not nodes:
         return
-    if _products_are_cheaper(up, final):
-        more, phases = _products(graph, final, phases, last.output[0])
-        nodes += more
-        # Each product channel goes to its own tap and its own output: a kernel of ones and zeros.
-        outputs, *kernel = final.weights.shape[1:]
-        one_hot = np.eye(outputs * kernel[0] * kernel[1], dtype=np.float32)
-        final = _Layer(one_hot.reshape(-1, outputs, *kernel), final.bias, 1, final.begin)
-    nodes += _interleave(graph, final, up.stride, phases, last.output[0])
+    finish = _through_products if _products_are_worth_it(final) else _each_alone
+    nodes += finish(graph, final, up.stride, phases, last.output[0])
     graph.replace(found, nodes)
     graph.prune()
 
@@ -140,50 +144,70 @@ def _around_zero(taps: list[tuple[int, int]]) -> bool:
     return bool(taps) and taps[0][0] <= 0 <= taps[-1][0]
 
 
-def _products_are_cheaper(up: _Layer, final: _Layer) -> bool:
-    """Count multiply-adds a position: straight from all channels, or through the tap products."""
+def _products_are_worth_it(final: _Layer) -> bool:
+    """Whether the tap products are few: of one output, and fewer than the channels."""
     channels, outputs, *kernel = final.weights.shape
-    grown = (kernel[0] + up.stride - 1) * (kernel[1] + up.stride - 1)
-    phases, products = up.stride**2, outputs * kernel[0] * kernel[1]
-    straight = phases * channels * grown * outputs
-    return phases * products * channels + phases * products * grown * outputs < straight
+    return outputs == 1 and kernel[0] * kernel[1] < channels
 
 
-def _products(
-    graph: Graph, layer: _Layer, phases: list[str], answer: str
-) -> tuple[list[onnx.NodeProto], list[str]]:
-    """For each phase a 1×1 Conv to every (output, tap) product, in that order of channels."""
-    channels = len(layer.weights)
-    kernel = layer.weights.reshape(channels, -1).T[..., None, None]
+def _each_alone(
+    graph: Graph, final: _Layer, stride: int, phases: list[str], answer: str
+) -> list[onnx.NodeProto]:
+    """The last layer from each phase by a ConvTranspose that writes where that phase lies; Sum."""
+    nodes = []
+    parts = [f"{phase}_part" for phase in phases]
+    for index, place in enumerate(product(range(stride), repeat=2)):
+        kernel = _placed(final.weights, stride, place)
+        pads = final.pads
+        for axis, phase in enumerate(place):  # rows of zeros that padding would cut off again
+            first = min(phase, pads[axis])
+            last = min(stride - 1 - phase, pads[axis + 2])
+            kernel = kernel.take(range(first, kernel.shape[2 + axis] - last), axis=2 + axis)
+            pads[axis] -= first
+            pads[axis + 2] -= last
+        inputs = [phases[index], graph.add_constant(f"{parts[index]}_weight", kernel)]
+        if index == 0:
+            inputs.append(graph.add_constant(f"{answer}_bias", final.bias))
+        nodes.append(_upsampling(inputs, parts[index], stride, pads))
+    return [*nodes, helper.make_node("Sum", parts, [answer])]
+
+
+def _through_products(
+    graph: Graph, final: _Layer, stride: int, phases: list[str], answer: str
+) -> list[onnx.NodeProto]:
+    """For each phase a 1×1 Conv to every tap product; one ConvTranspose of ones adds them up."""
+    channels, _, *sides = final.weights.shape
+    taps = sides[0] * sides[1]
+    kernel = final.weights.reshape(channels, taps).T[..., None, None]
     weights = graph.add_constant(f"{answer}_products", kernel)
     names = [f"{phase}_products" for phase in phases]
     nodes = [
         helper.make_node("Conv", [phase, weights], [name])
         for phase, name in zip(phases, names, strict=True)
     ]
-    return nodes, names
-
-
-def _interleave(
-    graph: Graph, layer: _Layer, stride: int, phases: list[str], answer: str
-) -> list[onnx.NodeProto]:
-    """The last layer and the interleaving of its input's phases as one ConvTranspose."""
-    channels, outputs, *kernel = layer.weights.shape
-    sides = [side + stride - 1 for side in kernel]
-    grown = np.zeros((len(phases), channels, outputs, *sides), np.float32)
-    for index, (row, column) in enumerate(product(range(stride), repeat=2)):
-        grown[index, :, :, row : row + kernel[0], column : column + kernel[1]] = layer.weights
-    weights = graph.add_constant(f"{answer}_interleaved", grown.reshape(-1, outputs, *sides))
-    bias = graph.add_constant(f"{answer}_bias", layer.bias)
-    top, left = layer.begin
+    each = np.eye(taps, dtype=np.float32).reshape(taps, 1, *sides)
+    places = product(range(stride), repeat=2)
+    ones = np.concatenate([_placed(each, stride, place) for place in places])
     stacked = f"{answer}_phases"
-    return [
-        helper.make_node("Concat", phases, [stacked], axis=1),
-        helper.make_node(
-            "ConvTranspose",
-            [stacked, weights, bias],
-            [answer],
-            strides=[stride, stride],
-            pads=[top, left, kernel[0] - 1 - top, kernel[1] - 1 - left],
-        ),
+    inputs = [
+        stacked,
+        graph.add_constant(f"{answer}_interleaved", ones),
+        graph.add_constant(f"{answer}_bias", final.bias),
     ]
+    nodes.append(helper.make_node("Concat", names, [stacked], axis=1))
+    nodes.append(_upsampling(inputs, answer, stride, final.pads))
+    return nodes
+
+
+def _placed(kernel: Array, stride: int, place: tuple[int, ...]) -> Array:
+    """A kernel of stride 1 among zeros, so that at `stride` it writes from the phase `place`.
+
+    (C, O, kH, kW) to (C, O, kH + stride - 1, kW + stride - 1).
+    """
+    zeros = stride - 1
+    around = [(0, 0), (0, 0), *((phase, zeros - phase) for phase in place)]
+    return np.pad(kernel, around)
+
+
+def _upsampling(inputs: list[str], answer: str, stride: int, pads: list[int]) -> onnx.NodeProto:
+    return helper.make_node("ConvTranspose", inputs, [answer], strides=[stride, stride], pads=pads)

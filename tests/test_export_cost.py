@@ -159,9 +159,9 @@ def of_cost(macs: int) -> onnx.ModelProto:
 WIDE = 1 << 20  # elements of a layer beyond any core's cache
 
 
-def of_size(macs: int, elements: int) -> cost.Layer:
-    """A layer that reads and writes so many elements for one image."""
-    return cost.Layer("Conv", macs, elements - elements // 2, elements // 2, (1, 1, 1), False)
+def of_size(macs: int, elements: int, weights: int = 1) -> cost.Layer:
+    """A layer that reads and writes so many elements for one image, and has so many weights."""
+    return cost.Layer("Conv", macs, elements - elements // 2, elements // 2, (1, weights, 1), False)
 
 
 @pytest.mark.parametrize(
@@ -188,15 +188,37 @@ def test_chunks_by_cost(monkeypatch: pytest.MonkeyPatch, macs: int, chunk: int) 
     assert cost.chunk_of(of_cost(1)) == chunk
 
 
-@pytest.mark.parametrize(("elements", "chunk"), [(16_384, 16), (16_385, 4), (WIDE, 4), (1, 16)])
-def test_what_fits_the_cache_is_cut_no_finer_than_16(
-    monkeypatch: pytest.MonkeyPatch, elements: int, chunk: int
+@pytest.mark.parametrize(
+    ("weights", "elements", "chunk"),
+    [
+        (262_144, 1, 1),  # a MiB of float32: they stay in the cache
+        (262_145, 1, 32),
+        (262_145, 16_384, 32),  # 32 images of them are two MiB
+        (262_145, 16_385, 4),
+        (10**9, WIDE, 4),
+    ],
+)
+def test_weights_beyond_the_cache_are_read_by_larger_chunks(
+    monkeypatch: pytest.MonkeyPatch, weights: int, elements: int, chunk: int
 ) -> None:
-    # 16 images × 16,384 floats of 4 bytes are one MiB.
-    monkeypatch.setattr(cost, "layers", lambda _: [of_size(13_000_000, elements)])
+    dear = [of_size(10**9, elements, weights), of_size(1, 1, 0)]
+    monkeypatch.setattr(cost, "layers", lambda _: dear)
     assert cost.chunk_of(of_cost(1)) == chunk
-    monkeypatch.setattr(cost, "layers", lambda _: [of_size(2_000_000, elements)])
-    assert cost.chunk_of(of_cost(1)) == 32
+    monkeypatch.setattr(cost, "layers", lambda _: [of_size(1, elements, weights)])
+    assert cost.chunk_of(of_cost(1)) == 64
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_weights_are_counted_in_bytes(group: int) -> None:
+    cases = {
+        "Conv": ((6, 4 // group, 3, 5), 6 * 5 * 1),
+        "ConvTranspose": ((4, 6 // group, 3, 5), 6 * 9 * 9),
+    }
+    for op, (weight, made) in cases.items():
+        model = model_of([(op, ["x", "w"], "y", {"group": group})], (4, 7, 5), w=weight)
+        (layer,) = cost.layers(model)
+        assert layer.weights == 4 * prod(weight)
+        assert layer.activations == 4 * (4 * 7 * 5 + made)
 
 
 def test_a_model_that_costs_nothing_has_a_chunk() -> None:
@@ -204,9 +226,9 @@ def test_a_model_that_costs_nothing_has_a_chunk() -> None:
 
 
 def test_the_chunk_reads_models_and_files(tmp_path: Path) -> None:
-    model = of_cost(2_000_000)
+    model = of_cost(200_000)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    assert cost.chunk_of(model) == cost.chunk_of(tmp_path / "model.onnx") == 32
+    assert cost.chunk_of(model) == cost.chunk_of(tmp_path / "model.onnx") == 64
 
 
 def test_dearer_models_get_no_larger_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
