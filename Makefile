@@ -90,6 +90,7 @@ lock: env  ## resolve pyproject.toml into hashed pins under requirements/
 	@$(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
 	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
+	@$(LOCK) requirements/spark.in -c requirements/dev.txt -o requirements/spark.txt
 	@$(LOCK) requirements/peers.in -o requirements/peers.txt
 
 clean:  ## remove environments, caches, runs and local bundles; keep what git tracks

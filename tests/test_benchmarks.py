@@ -244,7 +244,7 @@ def test_memory_is_measured_in_another_process(material: Material) -> None:
 
 
 def _quick(section: str, bundle: Path, out: Path, *more: str) -> str:
-    """Run a section as a user starts it, on the network of a bundle; what it prints."""
+    """Run a section as a user starts it, with the layers of a bundle; what it prints."""
     arguments = [section, "--quick", "--bundle", str(bundle), "--out", str(out), *more]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
@@ -257,37 +257,34 @@ def _quick(section: str, bundle: Path, out: Path, *more: str) -> str:
     return done.stdout
 
 
-def test_a_quick_comparison_end_to_end(material: Material, tmp_path: Path) -> None:
-    printed = _quick("engine", material.bundle, tmp_path)
+def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Path) -> None:
+    printed = _quick("engine", material.bundle, tmp_path, "--image-shape", "16x24x3")
     assert "| Engine (ours)" in printed
     assert "trained on the embedded digits, 1 epochs, seed 0" in printed
-    engine = json.loads((tmp_path / "engine.json").read_text())
+    results = tmp_path / "16x24x3"
+    engine = json.loads((results / "engine.json").read_text())
     assert set(engine["results"]) == {"encode", "decode", "denoise"}
     denoise = engine["results"]["denoise"]
     assert {OURS, "Keras predict", "ONNX Runtime", "GEMM peak"} <= set(denoise["peers"])
     assert all(len(facts["seconds"]) == 2 for facts in denoise["peers"].values())
     assert {"cpu", "cores", "flags", "versions", "date"} <= set(engine["machine"])
+    first, second = 8 * 12 * 4 * 3 * 9, 4 * 6 * 6 * 4 * 9  # TINY's layers on 16×24×3
+    assert engine["multiply_adds"]["encode"]["plain"] == first + second + 4 * 6 * 6 * 5
     counts = engine["multiply_adds"]["denoise"]
     assert 0 < counts["needed"] <= counts["folded"] <= counts["plain"]
     assert set(engine["absent"]) == {p.name for p in PEERS if not p.runs(material)}
     assert "too little to gain" in engine["absent"]["Engine int8 (ours)"]  # TINY is too small
-    assert (tmp_path / "engine.png").read_bytes().startswith(PNG)
+    assert (results / "engine.png").read_bytes().startswith(PNG)
 
 
-def test_a_quick_look_at_growth_end_to_end(material: Material, tmp_path: Path) -> None:
+def test_a_quick_look_at_growth_on_the_bundles_own_shape(
+    material: Material, tmp_path: Path
+) -> None:
     assert "### One image" in _quick("scaling", material.bundle, tmp_path)
     scaling = json.loads((tmp_path / "scaling.json").read_text())
     assert [row["images"] for row in scaling["growth"]] == [1, 100, 1000]
     assert scaling["latency"][OURS]["median"] <= scaling["latency"][OURS]["p99"]
     assert (tmp_path / "scaling.png").read_bytes().startswith(PNG)
-
-
-def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Path) -> None:
-    printed = _quick("engine", material.bundle, tmp_path, "--image-shape", "16x24x3")
-    assert "| Engine (ours)" in printed
-    engine = json.loads((tmp_path / "16x24x3" / "engine.json").read_text())
-    first, second = 8 * 12 * 4 * 3 * 9, 4 * 6 * 6 * 4 * 9  # TINY's layers on 16×24×3
-    assert engine["multiply_adds"]["encode"]["plain"] == first + second + 4 * 6 * 6 * 5
 
 
 @pytest.mark.parametrize("shape", ["64x64", "64x0x3", "big"])
