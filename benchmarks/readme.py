@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.harness import Spread
+from benchmarks.harness import Spread, Timing
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(?<=<!-- speed: python -m benchmarks.readme -->\n).*(?=<!-- end -->)", re.S)
 
+# (entry of bulk.json, candidate, title, what it is compared with)
+BULK = (
+    ("array", "engine", "`Engine.encode`, a million images in .npy", ""),
+    ("array", "bulk", "`service encode` of them, Parquet written", "engine"),
+    ("folder", "pillow", "Pillow alone, 70,000 PNG files, a thread a core", ""),
+    ("folder", "pillow_processes", "Pillow alone, a process a core", ""),
+    ("folder", "bulk", "`service encode` of them, Parquet written", "pillow_processes"),
+    ("ray", "local", "`service denoise`, a million images in .npy", ""),
+    ("ray", "ray", "the same with `--engine ray`, an actor a core", "local"),
+)
 WIRE = {
     "single": "one image a request, 16 connections",
     "batches": "256 images a request, 4 connections",
@@ -33,7 +43,7 @@ def rewrite() -> None:
 
 def section() -> str:
     """The block's text."""
-    engine, wire = _read("engine.json"), _read("wire.json")
+    engine, wire, colour = _read("engine.json"), _read("wire.json"), _read("64x64x3/engine.json")
     machine = engine["machine"]
     parts = [
         f"Measured on {machine['cores']} shared cores ({machine['cpu']}), {machine['date'][:10]}, "
@@ -43,8 +53,14 @@ def section() -> str:
         "![Images per second by batch size, every runtime, and the limit of matrix products]"
         "(benchmarks/results/engine.png)",
         _limits(engine),
+        "The same layers for 64×64×3 images. Here a layer's activations leave the cache, and the "
+        f"shares are {_shares(colour)}.",
+        _engine_table(
+            colour["results"]["denoise"], f"denoise, {colour['images']:,} images of 64×64×3"
+        ),
         "Over HTTP, the load generator on the same cores:",
         *(_wire_table(wire[name], title) for name, title in WIRE.items()),
+        _bulk(_read("bulk.json")),
     ]
     return "\n" + "\n\n".join(parts) + "\n\n"
 
@@ -95,6 +111,19 @@ def _wire_table(result: dict[str, Any], title: str) -> str:
         share = f"{100 * rate.median * size / engine:.0f} %"
         rows.append([label, report.rate(rate), share, report.duration(row["p99"])])
     return report.table([title, "requests/s (range)", "of the engine's images/s", "p99"], rows)
+
+
+def _bulk(result: dict[str, Any]) -> str:
+    rows = []
+    for entry, name, title, other in BULK:
+        found = result[entry]
+        seconds = {one: Timing(tuple(taken)) for one, taken in found["seconds"].items()}
+        ratio = report.ratio(seconds[name].speed_over(seconds[other])) if other else ""
+        rows.append([title, report.rate(Spread(**found["images_per_second"][name])), ratio])
+    array = result["array"]
+    held = report.size(array["peak_bytes"] - array["bare_bytes"])
+    table = report.table(["in bulk", "images/s (range)", "of the line above"], rows)
+    return f"{table}\n\nThe job on a million images holds at most {held} over a bare interpreter's."
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,31 @@ def test_patience_ends_training_and_keeps_the_best_weights(
     found = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
     assert found == pytest.approx(history[best], rel=1e-4)
     assert history[-1] > history[best] * 1.001, "else the last weights would do as well"
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("patience", [None, 9])
+def test_averaged_weights_are_validated_kept_and_resumed(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int | None
+) -> None:
+    """Batches of two images and a high rate: the last weights are not their average."""
+    jumpy = settings(data, averaging=0.9, patience=patience, learning_rate=0.02, batch_size=2)
+    run = fit(jumpy, tmp_path / "run", verbose=0, say=quiet)
+    dataset = load_dataset(data)
+    clean, noisy = spoil(dataset.validation, parse_noise("gaussian"), key=0)
+    found = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
+    history = losses(run)[:, 1]
+    assert found == pytest.approx(history[-1] if patience is None else min(history), rel=1e-4)
+    plain = fit(replace(jumpy, averaging=None), tmp_path / "plain", verbose=0, say=quiet)
+    assert np.abs(losses(plain)[:, 0] - losses(run)[:, 0]).max() < 1e-4, "the same steps"
+    assert not np.allclose(losses(plain)[:, 1], history, rtol=1e-3), "other weights validated"
+
+    interrupt_at(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        fit(jumpy, tmp_path / "again", verbose=0, say=quiet)
+    monkeypatch.undo()
+    again = fit(jumpy, tmp_path / "again", resume=True, verbose=0, say=quiet)
+    assert same_outcome(again, run)
 
 
 def test_a_run_can_start_from_another(

@@ -49,6 +49,8 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
         ({"resize": (0, 8)}, "resize 0"),
         ({"seed": -1}, "seed -1"),
         ({"learning_rate": 0.0}, "learning rate 0.0"),
+        ({"averaging": 0.0}, "averaging 0.0"),
+        ({"averaging": 1.0}, "averaging 1.0"),
         ({"learning_rate": float("nan")}, "learning rate nan"),
         ({"noise": "rain"}, "noise 'rain'"),
         ({"task": "reconstruct", "noise": "gaussian"}, "with the task reconstruct"),

@@ -108,6 +108,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     add("--schedule", choices=SCHEDULES, help="(default: constant, for digits cosine)")
     add(
+        "--averaging",
+        type=float,
+        metavar="X",
+        help="validate and keep a moving average of the weights with this momentum a step "
+        "(default: 0.98 for standard; for article none)",
+    )
+    add(
         "--patience",
         type=int,
         metavar="N",

@@ -49,9 +49,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.history.append({**row, "seconds": round(now - self._began, 3)})
         self._unwritten = _state(self.model, self.history)
         if self.patience is not None and since_best(self.history) == 0:
-            self._unwritten_best = {
-                name: array for name, array in self._unwritten.items() if name.startswith("weight_")
-            }
+            self._unwritten_best = _kept(self.model)
         stop = exhausted(self.history, self.patience)
         if stop:
             self.model.stop_training = True
@@ -110,6 +108,20 @@ def restore(folder: Path, model: Any) -> list[Row]:
             variable.assign(state[name])
         return history
     return []
+
+
+def _kept(model: Any) -> dict[str, Any]:
+    """A copy of the weights that validation saw: averaged, where the optimizer averages them."""
+    at_work = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    kept = {
+        name: keras.ops.convert_to_numpy(variable).copy()
+        for name, variable in _variables(model).items()
+        if name.startswith("weight_")
+    }
+    for variable, value in zip(model.trainable_variables, at_work, strict=True):
+        variable.assign(value)
+    return kept
 
 
 def _write(target: Path, arrays: dict[str, Any]) -> None:

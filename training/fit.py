@@ -34,7 +34,7 @@ from training.errors import RunError
 from training.heldout import draw_samples, spoil
 from training.measure import denoise, measure, table
 from training.metrics import DEFINITIONS
-from training.model import Models, build, compile_for
+from training.model import Models, averaged, build, compile_for
 from training.noise import Noise, described, drawn_noise
 from training.reference import draw_reference, write_reference
 from training.runs import Run, Samples
@@ -184,7 +184,11 @@ def _train(
         say(f"resuming after epoch {done} of {settings.epochs}")
     if done < settings.epochs and not exhausted(history, settings.patience):
         _continue(models, folder, history, settings, dataset, noise, verbose, say)
-    if settings.patience is not None:
+    if settings.patience is None:  # Keras does this too, but not for a run that was resumed whole
+        models.autoencoder.optimizer.finalize_variable_values(
+            models.autoencoder.trainable_variables
+        )
+    else:
         use_best(folder, models.autoencoder)
         say(f"weights of epoch {len(history) - since_best(history)}, the best by validation")
     return history
@@ -217,7 +221,7 @@ def _continue(
             validation_batch_size=128,
             initial_epoch=len(history),
             epochs=settings.epochs,
-            callbacks=[batches.follow(), checkpoints],
+            callbacks=[batches.follow(), *averaged(settings), checkpoints],
             shuffle=False,
             verbose=verbose,
         )

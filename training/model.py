@@ -149,7 +149,9 @@ def compile_for(autoencoder: Any, settings: FitSettings, steps_per_epoch: int) -
     """Loss mse and Adam, at a constant rate or with a cosine that ends at zero.
 
     "warm-cosine" first climbs to the rate over half an epoch (Loshchilov and Hutter, 2017; Goyal
-    et al., 2017), for rates that a fresh network would not stand.
+    et al., 2017), for rates that a fresh network would not stand. With `averaging` the optimizer
+    also keeps a moving average of the weights after each step (Polyak and Juditsky, 1992), which
+    Keras puts in their place when training ends, and `averaged` for validation.
 
     Neither XLA nor fewer Python steps are left to Keras's "auto": on 2 cores a step of 32 images
     takes 17 ms like this, 20 ms with one step an execution, and 26 ms or more under XLA.
@@ -165,6 +167,11 @@ def compile_for(autoencoder: Any, settings: FitSettings, steps_per_epoch: int) -
             warmup_target=rate,
             warmup_steps=climb,
         )
-    autoencoder.compile(
-        keras.optimizers.Adam(rate), loss="mse", jit_compile=False, steps_per_execution=8
-    )
+    averaging = settings.averaging
+    adam = keras.optimizers.Adam(rate, use_ema=averaging is not None, ema_momentum=averaging or 0.0)
+    autoencoder.compile(adam, loss="mse", jit_compile=False, steps_per_execution=8)
+
+
+def averaged(settings: FitSettings) -> list[Any]:
+    """The callback with which `fit` validates the averaged weights, where there are such."""
+    return [] if settings.averaging is None else [keras.callbacks.SwapEMAWeights()]
