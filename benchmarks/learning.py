@@ -97,7 +97,7 @@ def _progress(
         if until is not None and loss <= until:
             autoencoder.stop_training = True
 
-    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    class Watch(keras.callbacks.Callback):
         """Notes the validation loss at equal parts of an epoch."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
