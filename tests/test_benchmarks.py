@@ -243,9 +243,10 @@ def test_memory_is_measured_in_another_process(material: Material) -> None:
     assert found.extra >= 0
 
 
-def _quick(section: str, bundle: Path, out: Path, *more: str) -> str:
-    """Run a section as a user starts it, with the layers of a bundle; what it prints."""
-    arguments = [section, "--quick", "--bundle", str(bundle), "--out", str(out), *more]
+def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Path) -> None:
+    """As a user starts it: another process, the layers of a bundle on another shape."""
+    arguments = ["engine", "scaling", "--quick", "--image-shape", "16x24x3"]
+    arguments += ["--bundle", str(material.bundle), "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,
@@ -254,14 +255,10 @@ def _quick(section: str, bundle: Path, out: Path, *more: str) -> str:
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Path) -> None:
-    printed = _quick("engine", material.bundle, tmp_path, "--image-shape", "16x24x3")
-    assert "| Engine (ours)" in printed
-    assert "trained on the embedded digits, 1 epochs, seed 0" in printed
+    assert "trained on the embedded digits, 1 epochs, seed 0" in done.stdout
+    assert "| Engine (ours)" in done.stdout and "### One image" in done.stdout
     results = tmp_path / "16x24x3"
+    assert [path.name for path in tmp_path.iterdir()] == ["16x24x3"]
     engine = json.loads((results / "engine.json").read_text())
     assert set(engine["results"]) == {"encode", "decode", "denoise"}
     denoise = engine["results"]["denoise"]
@@ -276,15 +273,14 @@ def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Pat
     assert "too little to gain" in engine["absent"]["Engine int8 (ours)"]  # TINY is too small
     assert (results / "engine.png").read_bytes().startswith(PNG)
 
-
-def test_a_quick_look_at_growth_on_the_bundles_own_shape(
-    material: Material, tmp_path: Path
-) -> None:
-    assert "### One image" in _quick("scaling", material.bundle, tmp_path)
-    scaling = json.loads((tmp_path / "scaling.json").read_text())
+    scaling = json.loads((results / "scaling.json").read_text())
     assert [row["images"] for row in scaling["growth"]] == [1, 100, 1000]
     assert scaling["latency"][OURS]["median"] <= scaling["latency"][OURS]["p99"]
-    assert (tmp_path / "scaling.png").read_bytes().startswith(PNG)
+    assert (results / "scaling.png").read_bytes().startswith(PNG)
+
+
+def test_results_of_the_bundles_own_shape_lie_at_the_top(tmp_path: Path) -> None:
+    assert Settings(bundle=Path("none"), out=tmp_path).results == tmp_path
 
 
 @pytest.mark.parametrize("shape", ["64x64", "64x0x3", "big"])
