@@ -53,8 +53,8 @@ def section() -> str:
         "![Images per second by batch size, every runtime, and the limit of matrix products]"
         "(benchmarks/results/engine.png)",
         _limits(engine),
-        "The same layers for 64×64×3 images. Here a layer's activations leave the cache, and the "
-        f"shares are {_shares(colour)}.",
+        f"The same layers for 64×64×3 images: {_shares(colour)} of their limits. "
+        "`benchmarks/LOG.md` says where the time goes.",
         _engine_table(
             colour["results"]["denoise"], f"denoise, {colour['images']:,} images of 64×64×3"
         ),

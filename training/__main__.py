@@ -112,7 +112,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="X",
         help="validate and keep a moving average of the weights with this momentum a step "
-        "(default: 0.98 for standard; for article none)",
+        "(default: 0.98 for standard; none for article and for digits)",
     )
     add(
         "--patience",

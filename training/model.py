@@ -119,7 +119,7 @@ def standard(settings: ModelSettings) -> Models:
 
 
 def _normalised(layer: Any, x: Any) -> Any:
-    """A linear layer, batch normalisation, ReLU. Momentum 0.95: an epoch is only 430 batches."""
+    """A linear layer, batch normalisation, ReLU. Momentum 0.95: averages of some 20 batches."""
     return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(layer(x)))
 
 
