@@ -34,7 +34,7 @@ def check(material: Material, model: str, opened: Mapping[Peer, Run]) -> dict[st
         raise DisagreementError(f"{model}: the answers are all alike; they would agree anyway")
     found = {}
     for peer, run in opened.items():
-        answer = run(rows, BATCH)
+        answer = run(rows, BATCH, material.answer(model, IMAGES))
         if answer.shape != wanted.shape or answer.dtype != np.float32:
             raise DisagreementError(
                 f"{peer.name}, {model}: {answer.dtype} {answer.shape}, "

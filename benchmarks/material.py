@@ -70,6 +70,12 @@ class Material:
         rows += 0.5
         return np.clip(rows, 0, 1, out=rows)
 
+    def answer(self, model: str, count: int) -> Array:
+        """Memory for the answers to so many rows, float32 (count, …), written to once before."""
+        manifest = self.engine.manifest
+        row = (manifest.latent_size,) if model == "encoder" else manifest.image_shape
+        return np.full((count, *row), np.nan, np.float32)
+
 
 @contextmanager
 def prepared(settings: Settings) -> Iterator[Material]:

@@ -1,7 +1,9 @@
 """The runtimes that are compared, each as its own manual says to use it, on the same cores.
 
-A peer opens one model once and gets a function (rows, batch) → answer, which cuts `rows` into
-batches, computes them all and returns one array. To add a runtime, add a line to `PEERS`.
+A peer opens one model once and gets a function (rows, batch, out) → answer, which cuts `rows` into
+batches, computes them all and returns one array: `out`, unless the runtime makes its own. Fresh
+memory costs the same whoever asks for it, and on a virtual machine it can cost as much as a tenth
+of the work (LOG.md), so nobody has to. To add a runtime, add a line to `PEERS`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
 from benchmarks.material import Array, Material
 from service.bundle import PrecisionName
 from service.engine import Engine
 from service.pool import usable_cores
 
-Run = Callable[[Array, int], Array]
+Run = Callable[[Array, int, Array], Array]
 OURS = "Engine (ours)"
 OURS_INT8 = "Engine int8 (ours)"
 
@@ -32,7 +32,7 @@ class Peer:
     Attributes:
         name: for the tables.
         package: what must be importable; where it is not, the peer is "not installed".
-        open: (material, model) → (rows float32 (N, …), batch) → float32 (N, …).
+        open: (material, model) → (rows float32 (N, …), batch, out) → float32 (N, …).
         tolerance: largest difference from Keras, absolute for images, for latents relative to
             the largest.
         batches: batch sizes it is asked for; None for every one of the sweep.
@@ -76,19 +76,19 @@ def _engine_int8(material: Material, model: str) -> Run:
 
 
 def _called(engine: Engine, model: str) -> Run:
-    methods: dict[str, Callable[[Array], Array]] = {
-        "encoder": engine.encode,
-        "decoder": engine.decode,
-        "autoencoder": engine.denoise,
-    }
-    call = methods[model]
-    return lambda rows, batch: _in_turn(call, rows, batch)
+    def run(rows: Array, batch: int, out: Array) -> Array:
+        for at in range(0, len(rows), batch):
+            piece = slice(at, at + batch)
+            engine.submit(model, rows[piece], out=out[piece]).result()
+        return out
+
+    return run
 
 
 def _keras(material: Material, model: str) -> Run:
     network = material.keras[model]
 
-    def run(rows: Array, batch: int) -> Array:
+    def run(rows: Array, batch: int, out: Array) -> Array:
         answer: Array = network.predict(rows, batch_size=batch, verbose=0)
         return answer
 
@@ -100,7 +100,7 @@ def _xla(material: Material, model: str) -> Run:
     network = material.keras[model]
     # Compiled once for each batch size, and once for the rest that a division leaves.
     compiled = tf.function(lambda rows: network([rows], training=False), jit_compile=True)
-    return lambda rows, batch: _in_turn(lambda part: compiled(part).numpy(), rows, batch)
+    return _in_turn(lambda part: compiled(part).numpy())
 
 
 def _onnxruntime(material: Material, model: str) -> Run:
@@ -113,9 +113,7 @@ def _onnxruntime(material: Material, model: str) -> Run:
         str(material.plain_path(model)), sess_options=options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return lambda rows, batch: _in_turn(
-        lambda part: session.run(None, {name: part})[0], rows, batch
-    )
+    return _in_turn(lambda part: session.run(None, {name: part})[0])
 
 
 def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
@@ -134,7 +132,6 @@ def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
             "INFERENCE_NUM_THREADS": usable_cores(),
         }
         network = core.read_model(str(material.plain_path(model)))
-        answer_row = [int(side.get_length()) for side in list(network.output(0).partial_shape)[1:]]
         queues: dict[int, Any] = {}
 
         def queue_for(batch: int, row: tuple[int, ...]) -> Any:
@@ -143,11 +140,9 @@ def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
                 queues[batch] = ov.AsyncInferQueue(core.compile_model(network, "CPU", settings))
             return queues[batch]
 
-        def run(rows: Array, batch: int) -> Array:
-            answer = np.empty((len(rows), *answer_row), np.float32)
-
+        def run(rows: Array, batch: int, out: Array) -> Array:
             def keep(request: Any, piece: slice) -> None:
-                answer[piece] = request.get_output_tensor(0).data
+                out[piece] = request.get_output_tensor(0).data
 
             whole = len(rows) - len(rows) % batch
             for begin, end, size in ((0, whole, batch), (whole, len(rows), len(rows) - whole)):
@@ -159,25 +154,24 @@ def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
                     piece = slice(at, at + size)
                     queue.start_async({0: rows[piece]}, piece, share_inputs=True)
                 queue.wait_all()
-            return answer
+            return out
 
         return run
 
     return open_model
 
 
-def _in_turn(call: Callable[[Array], Array], rows: Array, batch: int) -> Array:
-    """One batch after another, gathered in one array."""
-    if len(rows) <= batch:
-        return call(rows)
-    answer: Array | None = None
-    for at in range(0, len(rows), batch):
-        part = call(rows[at : at + batch])
-        if answer is None:
-            answer = np.empty((len(rows), *part.shape[1:]), part.dtype)
-        answer[at : at + batch] = part
-    assert answer is not None
-    return answer
+def _in_turn(call: Callable[[Array], Array]) -> Run:
+    """One batch after another, gathered in `out`; a single one is the answer as it comes."""
+
+    def run(rows: Array, batch: int, out: Array) -> Array:
+        if len(rows) <= batch:
+            return call(rows)
+        for at in range(0, len(rows), batch):
+            out[at : at + batch] = call(rows[at : at + batch])
+        return out
+
+    return run
 
 
 PEERS = (

@@ -88,9 +88,9 @@ def _latency(
     """One image in one call, again and again: median and 99th percentile of each peer."""
     opened = {peer: peer.open(material, MODEL) for peer in PEERS if peer.runs(material)}
     agreement.check(material, MODEL, opened)
-    one = material.rows(MODEL, 1)
+    one, out = material.rows(MODEL, 1), material.answer(MODEL, 1)
     block = 10 if settings.quick else LATENCY_BLOCK
-    calls = {peer.name: partial(run, one, 1) for peer, run in opened.items()}
+    calls = {peer.name: partial(run, one, 1, out) for peer, run in opened.items()}
     timings = latencies(calls, rounds=settings.rounds, block=block, settle=settings.settle)
     ours = Timing(tuple(median(timing.seconds) for timing in timings[OURS]))
     found: dict[str, dict[str, Any]] = {}

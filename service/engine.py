@@ -88,35 +88,55 @@ class Engine:
         """The identity of the latents that this engine makes: 64 hex digits."""
         return self.manifest.fingerprint
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
+    def encode(self, images: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """Images to latents.
 
         Args:
             images: uint8 (N, H, W, C) in 0–255, or float32 (N, H, W, C) in [0, 1]; any N, also 0.
+            out: an array of the answer's shape and dtype to write it to, as in numpy. Memory that
+                the process already has is faster than fresh memory, which the operating system
+                has to clear (benchmarks/LOG.md).
 
         Returns:
-            float32 (N, latent_size), unbounded.
+            float32 (N, latent_size), unbounded; `out` where it is given. After an error `out`
+            may hold a part of the answer.
 
         Raises:
             ShapeError, DtypeError, RangeError.
         """
-        return self.submit("encoder", images).result()
+        return self.submit("encoder", images, out=out).result()
 
-    def decode(self, latents: np.ndarray, *, dtype: ImageDtype = "float32") -> np.ndarray:
+    def decode(
+        self,
+        latents: np.ndarray,
+        *,
+        dtype: ImageDtype = "float32",
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Latents to images.
 
         Args:
             latents: float32 (N, latent_size), finite.
             dtype: "float32" for images in [0, 1], "uint8" for 0–255, rounded.
+            out: as in `encode`.
 
         Returns:
             (N, H, W, C) of the dtype asked for.
         """
-        return self.submit("decoder", latents, dtype=dtype).result()
+        return self.submit("decoder", latents, dtype=dtype, out=out).result()
 
-    def denoise(self, images: np.ndarray, *, dtype: ImageDtype = "float32") -> np.ndarray:
-        """Noisy images to clean ones: arguments as in `encode`, answer as in `decode`."""
-        return self.submit("autoencoder", images, dtype=dtype).result()
+    def denoise(
+        self,
+        images: np.ndarray,
+        *,
+        dtype: ImageDtype = "float32",
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Noisy images to clean ones: arguments as in `encode`, answer as in `decode`.
+
+        `out` may be `images` itself, which are then denoised in place.
+        """
+        return self.submit("autoencoder", images, dtype=dtype, out=out).result()
 
     def score(self, images: np.ndarray) -> np.ndarray:
         """How unusual each image is, beside those that the model was made with.
@@ -150,12 +170,17 @@ class Engine:
         return found["denoised"], found["scores"]
 
     def submit(
-        self, model: str, rows: np.ndarray, *, dtype: ImageDtype = "float32"
+        self,
+        model: str,
+        rows: np.ndarray,
+        *,
+        dtype: ImageDtype = "float32",
+        out: np.ndarray | None = None,
     ) -> Future[np.ndarray]:
         """Start one of the models ("encoder", "decoder", "autoencoder") on `rows`.
 
         What is one chunk is computed before this returns; more goes to the pool. Cancelling
-        the future drops what has not begun.
+        the future drops what has not begun. `out` belongs to the call until the future is done.
 
         Raises:
             ShapeError, DtypeError: at once. RangeError: from the future.
@@ -164,7 +189,10 @@ class Engine:
         inputs.check_rows(model, rows, self.manifest)
         inputs.check_answer(dtype)
         answer_dtype = np.dtype(dtype if model != "encoder" else "float32")
-        answer = np.empty((len(rows), *network.row_shape), answer_dtype)
+        shape = (len(rows), *network.row_shape)
+        if out is not None:
+            inputs.check_out(out, shape, answer_dtype)
+        answer = np.empty(shape, answer_dtype) if out is None else out
         check = inputs.finite_latents if model == "decoder" else inputs.unit_images
 
         chunks, size = cut(len(rows), self.manifest.chunks.get(model, CHUNK), threads=self.threads)

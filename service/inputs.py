@@ -50,6 +50,29 @@ def check_answer(dtype: str) -> None:
         )
 
 
+def check_out(out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an array that the answer cannot be written to as it is.
+
+    Raises:
+        DtypeError, ShapeError.
+    """
+    if not isinstance(out, np.ndarray) or out.dtype != dtype or not out.flags.writeable:
+        found = type(out).__name__
+        if isinstance(out, np.ndarray):
+            found = f"{out.dtype}" if out.flags.writeable else "read-only array"
+        raise DtypeError(
+            f"a {found} as out",
+            expected=f"a writable numpy array of {dtype}",
+            todo="Make one with numpy.empty, or leave out away.",
+        )
+    if out.shape != shape:
+        raise ShapeError(
+            f"out of shape {out.shape}",
+            expected=f"{shape}, the answer's",
+            todo="Make it as long as the input, or leave out away.",
+        )
+
+
 def unit_images(chunk: np.ndarray) -> np.ndarray:
     """uint8 or float32 images as contiguous float32 in [0, 1], checked."""
     if chunk.dtype == np.uint8:

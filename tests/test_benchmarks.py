@@ -224,11 +224,21 @@ def test_a_peer_that_computes_something_else_is_caught(material: Material) -> No
     right = material.engine.denoise
 
     def wrong(_material: Material, _model: str) -> Any:
-        return lambda rows, batch: right(rows) * np.float32(1.001)
+        return lambda rows, batch, out: right(rows) * np.float32(1.001)
 
     peer = Peer("wrong", "numpy", wrong)
     with pytest.raises(agreement.DisagreementError, match="wrong, autoencoder: differs"):
         agreement.check(material, "autoencoder", {peer: wrong(material, "autoencoder")})
+
+
+def test_a_peer_that_leaves_an_answer_unwritten_is_caught(material: Material) -> None:
+    def lazy(_material: Material, _model: str) -> Any:
+        return lambda rows, batch, out: out
+
+    with pytest.raises(agreement.DisagreementError, match="lazy, encoder: differs"):
+        agreement.check(
+            material, "encoder", {Peer("lazy", "numpy", lazy): lazy(material, "encoder")}
+        )
 
 
 def test_an_absent_peer_is_not_installed() -> None:

@@ -151,6 +151,49 @@ def test_answers_belong_to_the_caller(engine: Engine) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [0, 1, CHUNK + 1, 300])
+def test_out_holds_the_answer(engine: Engine, model: str, size: int) -> None:
+    rows = rows_for(engine, model, size)
+    wanted = run(engine, model, rows)
+    wide = np.full((2 * size, *wanted.shape[1:]), np.nan, np.float32)
+    out = wide[::2]  # not contiguous: every other row
+    methods = {"encoder": engine.encode, "decoder": engine.decode, "autoencoder": engine.denoise}
+    answer = methods[model](rows, out=out)  # type: ignore[operator]
+    assert answer is out
+    np.testing.assert_array_equal(out, wanted)
+    assert np.isnan(wide[1::2]).all(), "the rows between belong to somebody else"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_images_can_be_denoised_in_place(engine: Engine, dtype: Any) -> None:
+    floats = dtype == "float32"
+    images = rows_for(engine, "autoencoder", 300) if floats else bytes_for(engine, 300)
+    wanted = engine.denoise(images, dtype=dtype)
+    engine.denoise(images, dtype=dtype, out=images)
+    np.testing.assert_array_equal(images, wanted)
+
+
+def test_an_out_that_does_not_fit_is_refused_before_anything_is_written(engine: Engine) -> None:
+    images = rows_for(engine, "autoencoder", 40)
+    long, doubles = np.zeros((41, *images.shape[1:]), np.float32), np.zeros(images.shape)
+    with pytest.raises(ShapeError, match="41"):
+        engine.denoise(images, out=long)
+    with pytest.raises(DtypeError, match="float64"):
+        engine.denoise(images, out=doubles)
+    with pytest.raises(DtypeError, match="uint8"):
+        engine.denoise(images, dtype="uint8", out=np.zeros_like(images))
+    with pytest.raises(DtypeError, match="list"):
+        engine.denoise(images, out=[])  # type: ignore[arg-type]
+    frozen = np.zeros_like(images)
+    frozen.flags.writeable = False
+    with pytest.raises(DtypeError, match="read-only"):
+        engine.denoise(images, out=frozen)
+    assert not long.any()
+    assert not doubles.any()
+    assert not frozen.any()
+
+
 def test_byte_order_is_refused_or_respected(engine: Engine) -> None:
     """Never the bytes of one order read as the other: that would be a silent wrong answer."""
     for model in MODELS:
