@@ -268,6 +268,59 @@ def test_averaged_weights_are_validated_kept_and_resumed(
     assert same_outcome(again, run)
 
 
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(("last", "patience"), [(1, None), (2, None), (3, None), (2, 9)])
+def test_frozen_normalisation_is_resumed_on_either_side_of_the_change(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int, patience: int | None
+) -> None:
+    frozen = settings(
+        data,
+        preset="standard",
+        epochs=4,
+        freeze_after=2,
+        averaging=0.9,
+        patience=patience,
+        schedule="warm-cosine",
+    )
+    said: list[str] = []
+    run = fit(frozen, tmp_path / "run", verbose=0, say=said.append)
+    assert "batch normalisation is frozen after epoch 2" in said
+    with (run.path / "history.csv").open() as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    assert rates == pytest.approx([2.85e-3, 1.83e-3, 1.125e-3, 0.0], rel=0.01, abs=1e-9)
+    never = fit(replace(frozen, freeze_after=None), tmp_path / "never", verbose=0, say=quiet)
+    np.testing.assert_allclose(losses(never)[:2], losses(run)[:2], rtol=1e-4)
+    assert not np.allclose(losses(never)[2:], losses(run)[2:], rtol=1e-3)
+
+    interrupt_at(last, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        fit(frozen, tmp_path / "again", verbose=0, say=quiet)
+    monkeypatch.undo()
+    monkeypatch.setattr(fitting, "_draw", lambda *given: None)
+    again = fit(frozen, tmp_path / "again", resume=True, verbose=0, say=said.append)
+    assert f"resuming after epoch {last} of 4" in said
+    assert same_outcome(again, run)
+    assert all(layer.trainable for layer in run.models().encoder.layers), "left as it was built"
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_normalisation_frozen_from_the_start_keeps_what_it_began_with(
+    data: str, tmp_path: Path
+) -> None:
+    first = settings(data, preset="standard", epochs=1, freeze_after=None)
+    begun = fit(first, tmp_path / "begun", verbose=0, say=quiet)
+    more = replace(first, epochs=2, freeze_after=0, start=str(begun.path))
+    run = fit(more, tmp_path / "more", verbose=0, say=quiet)
+    before, after = (one.models().encoder.weights for one in (begun, run))
+    kept = [
+        np.array_equal(old.numpy(), new.numpy())
+        for old, new in zip(before, after, strict=True)
+        if "normalization" in old.path
+    ]
+    assert kept == [True] * 16, "scale, shift, mean and variance of four"
+    assert not np.allclose(before[0].numpy(), after[0].numpy()), "the first convolution learned"
+
+
 def test_a_run_can_start_from_another(
     whole: Run, data: str, tmp_path: Path, without_figures: None
 ) -> None:

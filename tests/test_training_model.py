@@ -9,7 +9,13 @@ load_tensorflow()
 
 import keras  # noqa: E402
 
-from training.model import PRESETS, ModelSettings, build, compile_for  # noqa: E402
+from training.model import (  # noqa: E402
+    PRESETS,
+    ModelSettings,
+    build,
+    compile_for,
+    freeze_normalisation,
+)
 from training.settings import FitSettings  # noqa: E402
 
 
@@ -85,6 +91,19 @@ def test_the_three_models_share_their_weights() -> None:
     assert abs(before - after).max() > 1e-3
     halves = np.asarray(models.decoder(models.encoder(images)))
     np.testing.assert_allclose(after, halves, atol=1e-6)
+
+
+def test_freezing_takes_the_normalisation_out_of_training_and_moves_no_weight() -> None:
+    models = build(FitSettings.resolve(preset="standard", filters=(4,), latent_size=3), (8, 8, 1))
+    paths = [weight.path for weight in models.autoencoder.weights]
+    learning = [weight.path for weight in models.autoencoder.trainable_weights]
+    freeze_normalisation(models, True)
+    assert [weight.path for weight in models.autoencoder.weights] == paths
+    kept = [weight.path for weight in models.autoencoder.trainable_weights]
+    assert kept == [path for path in learning if "normalization" not in path]
+    assert len(kept) < len(learning)
+    freeze_normalisation(models, False)
+    assert [weight.path for weight in models.autoencoder.trainable_weights] == learning
 
 
 def test_the_cosine_schedule_ends_at_zero() -> None:

@@ -49,6 +49,8 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
         ({"resize": (0, 8)}, "resize 0"),
         ({"seed": -1}, "seed -1"),
         ({"learning_rate": 0.0}, "learning rate 0.0"),
+        ({"preset": "standard", "freeze_after": -1}, "freeze after -1"),
+        ({"freeze_after": 1}, "freeze after 1 with the preset article"),
         ({"averaging": 0.0}, "averaging 0.0"),
         ({"averaging": 1.0}, "averaging 1.0"),
         ({"learning_rate": float("nan")}, "learning rate nan"),
@@ -59,6 +61,20 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
 def test_bad_settings_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         FitSettings.resolve(**given)
+
+
+def test_standard_freezes_its_normalisation_late() -> None:
+    def after(**given: Any) -> int | None:
+        return FitSettings.resolve(preset="standard", **given).freeze_after
+
+    whole = FitSettings.resolve(preset="standard", dataset="mnist")
+    assert whole.freeze_after is not None
+    assert 0.5 * whole.epochs < whole.freeze_after < whole.epochs
+    assert after(dataset="mnist", epochs=10) == 6
+    assert after(dataset="mnist", epochs=1) == 1, "one epoch leaves nothing to freeze for"
+    assert after(dataset="mnist", epochs=10, freeze_after=0) == 0
+    assert after(dataset="digits") is None
+    assert FitSettings.resolve(dataset="mnist").freeze_after is None
 
 
 def test_saved_settings_are_json_without_a_path() -> None:

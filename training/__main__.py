@@ -115,6 +115,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "(default: 0.98 for standard; none for article and for digits)",
     )
     add(
+        "--freeze-after",
+        type=int,
+        metavar="N",
+        help="fix batch normalisation at its averages after N epochs "
+        "(default: 0.6 of them for standard; never for digits)",
+    )
+    add(
         "--patience",
         type=int,
         metavar="N",

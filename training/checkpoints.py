@@ -10,6 +10,7 @@ written before the checkpoint that knows of them.
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,11 @@ def written(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-*.npz"), reverse=True)
 
 
-def restore(folder: Path, model: Any) -> list[Row]:
-    """Bring a compiled model to the newest whole checkpoint; its history, [] where none is."""
+def restore(folder: Path, model: Any, compile_at: Callable[[int], None]) -> list[Row]:
+    """Bring a model to the newest whole checkpoint; its history, [] where none is.
+
+    `compile_at(epoch)` compiles the model as it is for that epoch, counted from 1.
+    """
     for path in written(folder):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -103,6 +107,7 @@ def restore(folder: Path, model: Any) -> list[Row]:
             history: list[Row] = json.loads(str(state.pop("history")))
         except Exception:  # a damaged file, in whatever way: the one before it will do
             continue
+        compile_at(len(history))
         model.optimizer.build(model.trainable_variables)
         for name, variable in _variables(model).items():
             variable.assign(state[name])

@@ -34,7 +34,7 @@ from training.errors import RunError
 from training.heldout import draw_samples, spoil
 from training.measure import denoise, measure, table
 from training.metrics import DEFINITIONS
-from training.model import Models, averaged, build, compile_for
+from training.model import Models, averaged, build, compile_for, freeze_normalisation
 from training.noise import Noise, described, drawn_noise
 from training.reference import draw_reference, write_reference
 from training.runs import Run, Samples
@@ -176,20 +176,33 @@ def _train(
     say: Say,
 ) -> list[Row]:
     """Train the autoencoder, from the newest checkpoint if there is one; the whole history."""
+    autoencoder = models.autoencoder
     steps = -(-len(dataset.train) // settings.batch_size)
-    compile_for(models.autoencoder, settings, steps)
-    history = restore(folder, models.autoencoder)
-    done = len(history)
-    if done:
-        say(f"resuming after epoch {done} of {settings.epochs}")
-    if done < settings.epochs and not exhausted(history, settings.patience):
-        _continue(models, folder, history, settings, dataset, noise, verbose, say)
-    if settings.patience is None:  # Keras does this too, but not for a run that was resumed whole
-        models.autoencoder.optimizer.finalize_variable_values(
-            models.autoencoder.trainable_variables
-        )
+    freeze_after = settings.freeze_after
+
+    def compile_at(epoch: int) -> None:
+        frozen = freeze_after is not None and epoch > freeze_after
+        freeze_normalisation(models, frozen)
+        compile_for(autoencoder, settings, steps, done=freeze_after or 0 if frozen else 0)
+
+    history = restore(folder, autoencoder, compile_at)
+    if history:
+        say(f"resuming after epoch {len(history)} of {settings.epochs}")
     else:
-        use_best(folder, models.autoencoder)
+        compile_at(1)
+    for end in sorted({min(freeze_after or settings.epochs, settings.epochs), settings.epochs}):
+        if exhausted(history, settings.patience):
+            break
+        if len(history) < end:
+            _continue(models, folder, history, settings, dataset, noise, verbose, say, end=end)
+        if len(history) == end:  # Keras does this too, but not for what was resumed whole
+            autoencoder.optimizer.finalize_variable_values(autoencoder.trainable_variables)
+            if end < settings.epochs:
+                say(f"batch normalisation is frozen after epoch {end}")
+                compile_at(end + 1)
+    freeze_normalisation(models, False)
+    if settings.patience is not None:
+        use_best(folder, autoencoder)
         say(f"weights of epoch {len(history) - since_best(history)}, the best by validation")
     return history
 
@@ -203,9 +216,11 @@ def _continue(
     noise: Noise | None,
     verbose: int,
     say: Say,
+    *,
+    end: int,
 ) -> None:
-    """The epochs that are left; `history` grows with each."""
-    checkpoints = Checkpoints(folder, history, epochs=settings.epochs, patience=settings.patience)
+    """The epochs up to `end` that are left; `history` grows with each."""
+    checkpoints = Checkpoints(folder, history, epochs=end, patience=settings.patience)
     clean, noisy = spoil(dataset.validation, noise, key=0, noisy=dataset.validation_noisy)
     batches = NoisyBatches(
         dataset.train,
@@ -220,7 +235,7 @@ def _continue(
             validation_data=(noisy, clean),
             validation_batch_size=128,
             initial_epoch=len(history),
-            epochs=settings.epochs,
+            epochs=end,
             callbacks=[batches.follow(), *averaged(settings), checkpoints],
             shuffle=False,
             verbose=verbose,
