@@ -2,23 +2,26 @@
 
 Two things make it faster than one big `InferenceSession.run`: a call is cut into chunks whose
 activations stay in a core's cache, and each chunk runs on a one-thread session, so cores work on
-different images instead of sharing one convolution. The only import of onnxruntime in `service/`.
+different images instead of sharing one convolution. Only a call of a few large images that is alone
+in the engine runs on all cores at once.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
-import onnxruntime as ort
 
 from service import inputs
 from service.bundle import FLOAT32, INT8, MODELS, Bundle, Manifest, PrecisionName
 from service.errors import BundleDamagedError, InputError, OptionError, RangeError
+from service.network import Network
 from service.pool import Call, Pool, cut, usable_cores
 
 # Images in one chunk where the manifest names no number (export/cost.py has the rule).
@@ -53,10 +56,13 @@ class Engine:
         self.manifest: Manifest = bundle.manifest.at(precision)
         self.precision = precision
         self.threads = threads or usable_cores()
-        self._networks = {name: _Network(bundle.model(name, precision)) for name in MODELS}
+        self._networks = {
+            name: Network(bundle.model(name, precision), threads=self.threads) for name in MODELS
+        }
         trust = bundle.trust(precision)
-        self._trust = _Network(trust) if trust else None
+        self._trust = Network(trust) if trust else None
         self._pool = Pool(self.threads)
+        self._alone = threading.Lock()  # held by the one call that may use every core
         weakref.finalize(self, self._pool.close)
 
     @classmethod
@@ -199,7 +205,9 @@ class Engine:
 
         def run(index: int) -> None:
             chunk = slice(index * size, (index + 1) * size)
-            result = network(check(rows[chunk]))
+            given = check(rows[chunk])
+            with self._all_cores(network, chunks) as wide:
+                result = network(given, wide=wide)
             answer[chunk] = result if answer_dtype != np.uint8 else np.rint(result * 255)
 
         return self._start(run, chunks, answer)
@@ -241,8 +249,9 @@ class Engine:
         def run(index: int) -> None:
             chunk = slice(index * size, (index + 1) * size)
             given = inputs.unit_images(images[chunk])
-            latents = encoder(given)
-            denoised = decoder(latents)
+            with self._all_cores(decoder, chunks) as wide:
+                latents = encoder(given, wide=wide)
+                denoised = decoder(latents, wide=wide)
             if "latents" in answer:
                 answer["latents"][chunk] = latents
             if "denoised" in answer:
@@ -265,6 +274,20 @@ class Engine:
         except RangeError as exc:
             done.set_exception(exc)
         return done
+
+    @contextmanager
+    def _all_cores(self, network: Network, chunks: int) -> Iterator[bool]:
+        """Whether a call of so many chunks may use every core: it is short, and nothing else runs.
+
+        A call that comes in the meantime takes one core and does not wait.
+        """
+        wide = network.wide and chunks == 1 and not self._pool.busy
+        wide = wide and self._alone.acquire(blocking=False)
+        try:
+            yield wide
+        finally:
+            if wide:
+                self._alone.release()
 
     def _replay(self, bundle: Bundle) -> None:
         """Compute the golden answers again; a bundle that answers otherwise is not served."""
@@ -295,33 +318,3 @@ class Engine:
                     expected=f"at most {tolerance:.0e} of their largest value",
                     todo="The models do not compute what they did at export: restore the bundle.",
                 )
-
-
-class _Network:
-    """One ONNX model as a function of one chunk, on a session of one thread."""
-
-    def __init__(self, path: Path) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # warnings would reach the server's log at every start
-        try:
-            self._session = ort.InferenceSession(
-                str(path), sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as exc:  # onnxruntime's own exception types are not public
-            raise BundleDamagedError(
-                f"{path} does not load in ONNX Runtime {ort.__version__} ({exc})",
-                expected="a model that this runtime reads",
-                todo="Export the run again, or install the onnxruntime that the manifest names.",
-            ) from exc
-        self._inputs = [entry.name for entry in self._session.get_inputs()]
-        output = self._session.get_outputs()[0]
-        self._outputs = [output.name]
-        self.row_shape: tuple[int, ...] = tuple(output.shape[1:])
-
-    def __call__(self, *chunk: np.ndarray) -> np.ndarray:
-        """float32 (n, …) for each input, in the model's order; float32 (n, *row_shape) out."""
-        given = dict(zip(self._inputs, chunk, strict=True))
-        answer: Any = self._session.run(self._outputs, given)[0]
-        return answer

@@ -11,6 +11,7 @@ from service.errors import DtypeError, RangeError, ShapeError
 
 # Native byte order only: ONNX Runtime would read the bytes of others as they lie.
 _IMAGE_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.float32))
+_BITS_OF_ONE = int(np.float32(1).view(np.uint32))
 _LATENT_DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32),)
 
 
@@ -77,14 +78,18 @@ def unit_images(chunk: np.ndarray) -> np.ndarray:
     """uint8 or float32 images as contiguous float32 in [0, 1], checked."""
     if chunk.dtype == np.uint8:
         return np.divide(chunk, np.float32(255), dtype=np.float32)
-    # One comparison each way is also False for NaN.
-    if not (chunk.min() >= 0 and chunk.max() <= 1):
+    rows = np.ascontiguousarray(chunk)
+    # The bits of the floats from 0 to 1 are the integers up to those of 1: one pass, less than
+    # half the time of two comparisons. Beyond lie NaN, every other number, and -0, which is one.
+    if rows.view(np.uint32).max(initial=0) > _BITS_OF_ONE and not (
+        rows.min() >= 0 and rows.max() <= 1
+    ):
         raise RangeError(
-            f"float32 images with values from {chunk.min():g} to {chunk.max():g}",
+            f"float32 images with values from {rows.min():g} to {rows.max():g}",
             expected="numbers in [0, 1]",
             todo="Divide by 255 or send uint8, clip after adding noise, and replace NaN.",
         )
-    return np.ascontiguousarray(chunk)
+    return rows
 
 
 def finite_latents(chunk: np.ndarray) -> np.ndarray:

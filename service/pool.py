@@ -101,6 +101,7 @@ class Pool:
         self._calls: deque[Call] = deque()
         self._ready = threading.Condition()
         self._closed = False
+        self._running = 0
         self._workers = [
             threading.Thread(target=self._work, name=f"engine-{index}", daemon=True)
             for index in range(threads)
@@ -120,6 +121,11 @@ class Pool:
             self._ready.notify(min(call.chunks, self.threads))
         return call.future
 
+    @property
+    def busy(self) -> bool:
+        """Whether a chunk is queued or running."""
+        return bool(self._calls) or self._running > 0
+
     def close(self) -> None:
         """Finish what is queued, then let the threads end."""
         with self._ready:
@@ -138,6 +144,7 @@ class Pool:
                     del call  # an idle worker keeps no caller's arrays alive
                     continue
                 index = call.take()
+                self._running += 1
                 if not call.exhausted:
                     self._calls.append(call)
             error: BaseException | None = None
@@ -146,6 +153,7 @@ class Pool:
             except BaseException as exc:
                 error = exc
             with self._ready:
+                self._running -= 1
                 first_error = error is not None and not call.failed
                 if error is not None:
                     call.failed = True

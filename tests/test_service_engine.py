@@ -459,11 +459,11 @@ def seen_chunks(engine: Engine, model: str, size: int) -> list[int]:
     """The numbers of rows that a call's chunks had."""
     real, seen = engine._networks[model], list[int]()
 
-    def spy(chunk: np.ndarray) -> np.ndarray:
+    def spy(chunk: np.ndarray, *, wide: bool) -> np.ndarray:
         seen.append(len(chunk))
-        return real(chunk)
+        return real(chunk, wide=wide)
 
-    spy.row_shape = real.row_shape  # type: ignore[attr-defined]
+    spy.row_shape, spy.wide = real.row_shape, real.wide  # type: ignore[attr-defined]
     engine._networks[model] = spy  # type: ignore[assignment]
     try:
         answer = run(engine, model, rows_for(engine, model, size))
@@ -490,6 +490,49 @@ def test_chunks_of_one_image(make_bundle: Callable[..., Path], tmp_path: Path) -
     path = make_bundle(tmp_path / "b", chunks=dict.fromkeys(MODELS, 1))
     engine = Engine.load(path, threads=2)
     assert seen_chunks(engine, "autoencoder", 7) == [1] * 7
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_large_image_by_itself_is_shared_by_all_cores(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    narrow = Engine.load(bundle_path, threads=1)
+    monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
+    engine = Engine.load(bundle_path, threads=2)
+    real = engine._networks[model]
+    assert real.wide
+    flags: list[bool] = []
+
+    def spy(chunk: np.ndarray, *, wide: bool) -> np.ndarray:
+        flags.append(wide)
+        if wide:  # whoever comes while this runs takes one core, and does not wait
+            run(engine, model, rows_for(engine, model, 1))
+        return real(chunk, wide=wide)
+
+    spy.row_shape, spy.wide = real.row_shape, True  # type: ignore[attr-defined]
+    engine._networks[model] = spy  # type: ignore[assignment]
+    for rows in (rows_for(engine, model, size) for size in (1, 3)):
+        answer = run(engine, model, rows)
+        np.testing.assert_allclose(answer, run(narrow, model, rows), rtol=0, atol=1e-5)
+        assert flags == [True, False]
+        flags.clear()
+    run(engine, model, rows_for(engine, model, 100))
+    assert len(flags) > 1
+    assert not any(flags), "chunks share the cores among themselves"
+    flags.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.Pool, "busy", True)
+        run(engine, model, rows_for(engine, model, 1))
+    assert flags == [False], "the cores are at work for another call"
+
+
+def test_a_small_image_and_a_single_core_have_one_session(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.network.WIDE_FROM", 60.0)
+    assert not any(each.wide for each in Engine.load(bundle_path, threads=2)._networks.values())
+    monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
+    assert not any(each.wide for each in Engine.load(bundle_path, threads=1)._networks.values())
 
 
 def test_two_threads_get_equal_parts(make_bundle: Callable[..., Path], tmp_path: Path) -> None:

@@ -66,6 +66,22 @@ def test_the_answer_waits_for_the_slowest_chunk(pool: Pool) -> None:
     assert sorted(future.result(WAIT)) == list(range(20))
 
 
+def test_a_pool_is_busy_from_the_first_chunk_to_the_last(pool: Pool) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def run(index: int) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    seen = [pool.busy]
+    future = pool.submit(Call(run, chunks=1, answer=None))
+    assert begun.wait(10)
+    seen.append(pool.busy)
+    go_on.set()
+    future.result(10)
+    assert [*seen, pool.busy] == [False, True, False]
+
+
 def test_chunks_of_one_call_run_on_all_threads_at_once(pool: Pool) -> None:
     both = threading.Barrier(2, timeout=WAIT)
     seen: set[str] = set()

@@ -88,6 +88,17 @@ def test_all_of_one_pass(scored_engine: Engine) -> None:
     }
 
 
+def test_a_large_image_on_all_cores_scores_as_on_one(
+    scored_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = some_images(2)
+    wanted = Engine.load(scored_bundle_path, threads=1).denoise_scored(images)
+    monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
+    found = Engine.load(scored_bundle_path, threads=2).denoise_scored(images)
+    for mine, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
+
+
 def test_images_that_cannot_be_scored(scored_engine: Engine) -> None:
     with pytest.raises(ShapeError):
         scored_engine.score(np.zeros((1, 9, 8, 1), np.float32))
