@@ -26,7 +26,7 @@ CLASSIC = {
 }
 # 860 batches an epoch.
 STANDARD = {
-    "epochs": 26,
+    "epochs": 23,
     "learning_rate": 3e-3,
     "schedule": "warm-cosine",
     "batch_size": 64,
