@@ -22,7 +22,7 @@ def describe(bundle: Bundle) -> str:
         f"  quality      {_figures(manifest.quality)}",
         f"  parity       {_parity(manifest.parity)}",
         *(f"  {n:<11}  {_precision(p)}" for n, p in manifest.precisions.items() if n != FLOAT32),
-        *(f"  {'scores ' + n:<13}{_trust(facts)}" for n, facts in manifest.trust.items()),
+        *(f"  scores       {n}: {_trust(facts)}" for n, facts in manifest.trust.items()),
         f"  made with    {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",
         "  files        every hash holds:",
     ]
