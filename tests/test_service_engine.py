@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from service import pool
 from service.engine import CHUNK, Engine
 from service.errors import DtypeError, RangeError, ShapeError
+from service.network import Network
 
 ROOT = Path(__file__).parents[1]
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1000]
@@ -533,6 +536,23 @@ def test_a_small_image_and_a_single_core_have_one_session(
     assert not any(each.wide for each in Engine.load(bundle_path, threads=2)._networks.values())
     monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
     assert not any(each.wide for each in Engine.load(bundle_path, threads=1)._networks.values())
+
+
+def test_a_model_that_cannot_be_tried_loads_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with it is for the golden answers to find."""
+    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", "width"])
+    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, ["N", "width"])
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["rows"], ["same"])], "open", [rows], [same]
+    )
+    opset = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "open.onnx")
+    monkeypatch.setattr("service.network.WIDE_FROM", 1e-9)
+    open_ended = Network(tmp_path / "open.onnx", threads=2)
+    assert not open_ended.wide
+    assert open_ended(np.ones((2, 3), np.float32)).shape == (2, 3)
 
 
 def test_two_threads_get_equal_parts(make_bundle: Callable[..., Path], tmp_path: Path) -> None:

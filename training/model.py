@@ -151,7 +151,8 @@ def freeze_normalisation(models: Models, frozen: bool) -> None:
 
     Frozen, it is the same linear map in training as in the exported graph: what a batch's own
     statistics add as noise, which holds a network back that is nearly done, is gone, and a step is
-    cheaper (Wu and Johnson, 2021, section 3; measured in benchmarks/LOG.md). Compile afterwards.
+    cheaper (Wu and Johnson, 2021, "Frozen BatchNorm"; measured in benchmarks/LOG.md). Compile
+    afterwards.
     """
     for half in (models.encoder, models.decoder):
         for layer in half.layers:
