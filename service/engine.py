@@ -99,9 +99,9 @@ class Engine:
 
         Args:
             images: uint8 (N, H, W, C) in 0–255, or float32 (N, H, W, C) in [0, 1]; any N, also 0.
-            out: an array of the answer's shape and dtype to write it to, as in numpy. Memory that
-                the process already has is faster than fresh memory, which the operating system
-                has to clear (benchmarks/LOG.md).
+            out: an array of the answer's shape and dtype to write it to, as in numpy; it shares no
+                memory with the input. Memory that the process already has is faster than fresh
+                memory, which the operating system has to clear (benchmarks/LOG.md).
 
         Returns:
             float32 (N, latent_size), unbounded; `out` where it is given. After an error `out`
