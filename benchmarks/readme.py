@@ -53,8 +53,8 @@ def section() -> str:
         "![Images per second by batch size, every runtime, and the limit of matrix products]"
         "(benchmarks/results/engine.png)",
         _limits(engine),
-        f"The same layers for 64×64×3 images, {colour['machine']['date'][:10]}: {_shares(colour)} of their limits. "
-        "`benchmarks/LOG.md` says where the time goes.",
+        f"The same layers for 64×64×3 images, {colour['machine']['date'][:10]}: {_shares(colour)} "
+        "of their limits. `benchmarks/LOG.md` says where the time goes.",
         _engine_table(
             colour["results"]["denoise"], f"denoise, {colour['images']:,} images of 64×64×3"
         ),
