@@ -18,14 +18,14 @@ the convolutions run in integers (benchmarks/LOG.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from export.graph import Array, Graph, attribute
+from export.graph import Array, Graph
+from export.transposed import Layer
 
 ELEMENTWISE = ("Relu", "LeakyRelu", "Elu", "Tanh", "Sigmoid")
 
@@ -45,64 +45,9 @@ def split_last_upsampling(graph: Graph) -> None:
                 _split(graph, found)
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A transposed convolution that keeps (stride 1) or multiplies (stride s) its input's sides."""
-
-    weights: Array  # (C_in, C_out, kH, kW)
-    bias: Array  # (C_out,)
-    stride: int
-    begin: tuple[int, int]  # pads at the top and at the left
-
-    @property
-    def pads(self) -> list[int]:
-        """Top, left, bottom, right, of a layer of stride 1 that keeps its input's sides."""
-        (top, left), (height, width) = self.begin, self.weights.shape[2:]
-        return [top, left, height - 1 - top, width - 1 - left]
-
-    @classmethod
-    def of(cls, graph: Graph, node: onnx.NodeProto) -> _Layer | None:
-        """The layer, or None where it is of another kind than the rewriting is for."""
-        weights = graph.constants.get(node.input[1])
-        if weights is None or weights.ndim != 4:
-            return None
-        shapes = graph.shapes()
-        taken, made = shapes[node.input[0]][2:], shapes[node.output[0]][2:]
-        strides = list(attribute(node, "strides", [1, 1]))
-        if (
-            None in taken
-            or strides[0] != strides[1]
-            or attribute(node, "group", 1) != 1
-            or list(attribute(node, "dilations", [1, 1])) != [1, 1]
-            or list(attribute(node, "output_padding", [0, 0])) != [0, 0]
-            or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
-            or attribute(node, "output_shape")  # the pads then follow from it
-            or [side * strides[0] for side in taken if side is not None] != list(made)
-        ):
-            return None
-        if len(node.input) > 2:
-            if node.input[2] not in graph.constants:
-                return None
-            bias = graph.constants[node.input[2]]
-        else:
-            bias = np.zeros(weights.shape[1], weights.dtype)
-        top, left = list(attribute(node, "pads", [0, 0, 0, 0]))[:2]
-        return cls(weights, bias, strides[0], (top, left))
-
-    def taps(self, phase: int, axis: int) -> list[tuple[int, int]]:
-        """(shift, tap) along one axis for the outputs at `phase`, by ascending shift.
-
-        Output s·i + phase reads input i + shift through that tap.
-        """
-        reach = phase + self.begin[axis]
-        kernel = self.weights.shape[2 + axis]
-        fitting = [(reach - tap, tap) for tap in range(kernel) if (reach - tap) % self.stride == 0]
-        return sorted((distance // self.stride, tap) for distance, tap in fitting)
-
-
 def _split(graph: Graph, found: list[onnx.NodeProto]) -> None:
     first, activation, last = found
-    up, final = _Layer.of(graph, first), _Layer.of(graph, last)
+    up, final = Layer.of(graph, first), Layer.of(graph, last)
     if up is None or final is None or up.stride < 2 or final.stride != 1:
         return
     nodes, phases = _phases(graph, up, first, activation)
@@ -115,7 +60,7 @@ def _split(graph: Graph, found: list[onnx.NodeProto]) -> None:
 
 
 def _phases(
-    graph: Graph, layer: _Layer, node: onnx.NodeProto, activation: onnx.NodeProto
+    graph: Graph, layer: Layer, node: onnx.NodeProto, activation: onnx.NodeProto
 ) -> tuple[list[onnx.NodeProto], list[str]]:
     """A Conv and an activation for each phase, rows first; nothing where a phase has no taps."""
     bias = graph.add_constant(f"{node.output[0]}_bias", layer.bias)
@@ -144,14 +89,14 @@ def _around_zero(taps: list[tuple[int, int]]) -> bool:
     return bool(taps) and taps[0][0] <= 0 <= taps[-1][0]
 
 
-def _products_are_worth_it(final: _Layer) -> bool:
+def _products_are_worth_it(final: Layer) -> bool:
     """Whether the tap products are few: of one output, and fewer than the channels."""
     channels, outputs, *kernel = final.weights.shape
     return outputs == 1 and kernel[0] * kernel[1] < channels
 
 
 def _each_alone(
-    graph: Graph, final: _Layer, stride: int, phases: list[str], answer: str
+    graph: Graph, final: Layer, stride: int, phases: list[str], answer: str
 ) -> list[onnx.NodeProto]:
     """The last layer from each phase by a ConvTranspose that writes where that phase lies; Sum."""
     nodes = []
@@ -173,7 +118,7 @@ def _each_alone(
 
 
 def _through_products(
-    graph: Graph, final: _Layer, stride: int, phases: list[str], answer: str
+    graph: Graph, final: Layer, stride: int, phases: list[str], answer: str
 ) -> list[onnx.NodeProto]:
     """For each phase a 1×1 Conv to every tap product; one ConvTranspose of ones adds them up."""
     channels, _, *sides = final.weights.shape
