@@ -43,15 +43,25 @@ class Network:
     def wide(self) -> bool:
         return self._wide is not None
 
-    def __call__(self, *chunk: np.ndarray, wide: bool = False) -> np.ndarray:
+    def __call__(
+        self, *chunk: np.ndarray, wide: bool = False, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """float32 (n, …) for each input, in the model's order; float32 (n, *row_shape) out.
 
-        `wide` takes several threads, which is faster for few rows while no other call runs.
+        `wide` takes several threads, which is faster for few rows while no other call runs. The
+        answer is written to `out` where that is given: float32 of its shape, contiguous, and apart
+        from the input, which a model may read again after its first numbers are written.
         """
-        given = dict(zip(self._inputs, chunk, strict=True))
         session = self._wide if wide and self._wide is not None else self._session
-        answer: Any = session.run(self._outputs, given)[0]
-        return answer
+        if out is None:
+            answer: Any = session.run(self._outputs, dict(zip(self._inputs, chunk, strict=True)))
+            return np.asarray(answer[0])
+        binding = session.io_binding()
+        for name, rows in zip(self._inputs, chunk, strict=True):
+            binding.bind_input(name, "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
+        binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        session.run_with_iobinding(binding)
+        return out
 
     def _seconds(self, sources: Any) -> float:
         """What one row takes one core at best, after a first one; 0 for a model that takes none.

@@ -45,19 +45,20 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
-def cut(rows: int, size: int, *, threads: int) -> tuple[int, int]:
-    """How many chunks a call becomes, and the rows in each, `size` at most.
+def cut(rows: int, size: int, *, threads: int) -> int:
+    """How many chunks a call becomes, of `size` rows at most.
 
-    A call of few chunks is cut evenly into a multiple of the threads, so that none waits for
-    the last one's chunk; in a call of many that is a small part of the whole.
+    As many for each thread, so that none waits for the last one's chunk.
     """
     chunks = -(-rows // size)
-    if threads > 1 and rows >= SHARED_FROM and chunks < 4 * threads:
-        even = min(rows // 2, -(-chunks // threads) * threads)
-        chunks = max(chunks, even)  # never more than `size` rows in one
-        size = -(-rows // chunks)
-        chunks = -(-rows // size)
-    return chunks, size
+    if threads > 1 and rows >= SHARED_FROM:
+        chunks = max(chunks, min(rows // 2, -(-chunks // threads) * threads))
+    return chunks
+
+
+def piece(index: int, *, rows: int, chunks: int) -> slice:
+    """The rows of one chunk: none has more than one row more than another."""
+    return slice(index * rows // chunks, (index + 1) * rows // chunks)
 
 
 class Call:

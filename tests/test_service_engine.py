@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from service import pool
-from service.engine import CHUNK, Engine
+from service.engine import CHUNK, STRAIGHT_FROM, Engine
 from service.errors import DtypeError, RangeError, ShapeError
 from service.network import Network
 
@@ -396,20 +396,24 @@ def test_memory_grows_with_the_answer_alone(bundle_path: Path) -> None:
 # --- how a call is cut
 
 
-def cut(threads: int, rows: int, size: int) -> tuple[int, int]:
-    """`pool.cut`, arguments in the order of the tables below."""
-    return pool.cut(rows, size, threads=threads)
+def cut(threads: int, rows: int, size: int) -> list[int]:
+    """The rows of each chunk that a call becomes."""
+    chunks = pool.cut(rows, size, threads=threads)
+    pieces = [pool.piece(index, rows=rows, chunks=chunks) for index in range(chunks)]
+    assert [p.start for p in pieces] == [0, *(p.stop for p in pieces)][:chunks]
+    assert not pieces or pieces[-1].stop == rows
+    return [p.stop - p.start for p in pieces]
 
 
 @pytest.mark.parametrize("threads", range(1, 9))
 def test_chunks_cover_every_row_once_and_none_is_larger_than_allowed(threads: int) -> None:
     for size in range(1, 65):
         for rows in range(301):
-            chunks, each = cut(threads, rows, size)
-            case = (rows, size, chunks, each)
-            ends = [min(rows, (k + 1) * each) - k * each for k in range(chunks)]
-            assert sum(ends) == rows and all(end > 0 for end in ends), case
-            assert 1 <= each <= size, case
+            parts = cut(threads, rows, size)
+            case = (rows, size, parts)
+            assert sum(parts) == rows, case
+            assert all(1 <= part <= size for part in parts), case
+            assert not parts or max(parts) - min(parts) <= 1, case
 
 
 @pytest.mark.parametrize("threads", range(1, 9))
@@ -417,54 +421,54 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
     """The busiest of the threads, if each takes the next chunk in turn."""
     for size in range(1, 65):
         for rows in range(301):
-            chunks, each = cut(threads, rows, size)
-            busiest = min(rows, -(-chunks // threads) * each)
+            parts = cut(threads, rows, size)
+            busiest = sum(sorted(parts)[::-1][: -(-len(parts) // threads)])
             whole = -(-rows // size)
             plain = min(rows, -(-whole // threads) * size)
-            assert busiest <= plain, (rows, size, chunks, each)
+            assert busiest <= plain, (rows, size, parts)
 
 
 @pytest.mark.parametrize(
     ("threads", "rows", "size", "wanted"),
     [
-        (2, 3, 16, (1, 16)),  # not worth a second thread
-        (2, 4, 16, (2, 2)),
-        (2, 16, 16, (2, 8)),
-        (2, 24, 16, (2, 12)),  # not 16 and 8
-        (2, 33, 16, (4, 9)),  # not 16, 16 and 1
-        (2, 100, 16, (8, 13)),  # 7 would leave one thread idle
-        (2, 113, 16, (8, 16)),  # many: as they come
-        (8, 16, 64, (8, 2)),
-        (8, 6, 64, (3, 2)),  # at least two rows in each
-        (4, 64, 64, (4, 16)),
-        (4, 65, 64, (4, 17)),
-        (1, 24, 16, (2, 16)),  # one thread has nothing to share
-        (1, 7, 64, (1, 64)),
-        (2, 0, 16, (0, 16)),
-        (2, 4, 1, (4, 1)),  # a large network: one image at a time
-        (2, 5, 2, (3, 2)),
-        (2, 10_000, 16, (625, 16)),
+        (2, 3, 16, [3]),  # not worth a second thread
+        (2, 4, 16, [2, 2]),
+        (2, 16, 16, [8, 8]),
+        (2, 24, 16, [12, 12]),  # not 16 and 8
+        (2, 33, 16, [8, 8, 8, 9]),  # not 16, 16 and 1
+        (2, 100, 16, [12, 13] * 4),  # 7 would leave one thread idle
+        (2, 1_000, 32, [31, 31, 31, 32] * 8),  # not 31 of 32 and a small one
+        (8, 16, 64, [2] * 8),
+        (8, 6, 64, [2] * 3),  # at least two rows in each
+        (4, 64, 64, [16] * 4),
+        (4, 65, 64, [16, 16, 16, 17]),
+        (1, 24, 16, [12, 12]),  # one thread has nothing to share
+        (1, 7, 64, [7]),
+        (2, 0, 16, []),
+        (2, 4, 1, [1] * 4),  # a large network: one image at a time
+        (2, 5, 2, [1, 2, 2]),
     ],
 )
-def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, wanted: tuple[int, int]) -> None:
+def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, wanted: list[int]) -> None:
     assert cut(threads, rows, size) == wanted
 
 
-@pytest.mark.parametrize("rows", [8, 24, 30, 48, 100])
+@pytest.mark.parametrize("rows", [8, 24, 30, 48, 100, 1_000, 9_999])
 @pytest.mark.parametrize("threads", [2, 3, 4])
-def test_threads_share_a_short_call_to_a_row_or_two(threads: int, rows: int) -> None:
-    chunks, each = cut(threads, rows, 64)
-    turns = -(-chunks // threads)
-    assert turns * each - rows / threads < turns + 1
+def test_threads_share_a_call_to_a_row_for_each_turn(threads: int, rows: int) -> None:
+    parts = cut(threads, rows, 64)
+    turns = -(-len(parts) // threads)
+    assert len(parts) % threads == 0
+    assert turns * max(parts) - rows / threads < turns
 
 
 def seen_chunks(engine: Engine, model: str, size: int) -> list[int]:
     """The numbers of rows that a call's chunks had."""
     real, seen = engine._networks[model], list[int]()
 
-    def spy(chunk: np.ndarray, *, wide: bool) -> np.ndarray:
+    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
         seen.append(len(chunk))
-        return real(chunk, wide=wide)
+        return real(chunk, wide=wide, out=out)
 
     spy.row_shape, spy.wide = real.row_shape, real.wide  # type: ignore[attr-defined]
     engine._networks[model] = spy  # type: ignore[assignment]
@@ -483,9 +487,9 @@ def test_the_manifests_chunks_are_used_and_missing_ones_are_16(
 ) -> None:
     path = make_bundle(tmp_path / "b", chunks={"encoder": 64, "decoder": 3})
     engine = Engine.load(path, threads=1)
-    assert seen_chunks(engine, "encoder", 150) == [64, 64, 22]
-    assert seen_chunks(engine, "decoder", 10) == [3, 3, 3, 1]
-    assert seen_chunks(engine, "autoencoder", 40) == [16, 16, 8]
+    assert seen_chunks(engine, "encoder", 150) == [50, 50, 50]
+    assert seen_chunks(engine, "decoder", 10) == [3, 3, 2, 2]
+    assert seen_chunks(engine, "autoencoder", 40) == [14, 13, 13]
     assert CHUNK == 16
 
 
@@ -506,11 +510,11 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
     assert real.wide
     flags: list[bool] = []
 
-    def spy(chunk: np.ndarray, *, wide: bool) -> np.ndarray:
+    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
         flags.append(wide)
         if wide:  # whoever comes while this runs takes one core, and does not wait
             run(engine, model, rows_for(engine, model, 1))
-        return real(chunk, wide=wide)
+        return real(chunk, wide=wide, out=out)
 
     spy.row_shape, spy.wide = real.row_shape, True  # type: ignore[attr-defined]
     engine._networks[model] = spy  # type: ignore[assignment]
@@ -561,3 +565,73 @@ def test_two_threads_get_equal_parts(make_bundle: Callable[..., Path], tmp_path:
     assert seen_chunks(engine, "encoder", 24) == [12, 12]
     assert seen_chunks(engine, "encoder", 3) == [3]
     assert seen_chunks(engine, "encoder", 0) == []
+
+
+# --- answers that the model writes to their place by itself
+
+
+@pytest.fixture
+def straight(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine that copies no float32 answer, however small."""
+    monkeypatch.setattr("service.engine.STRAIGHT_FROM", 0)
+    return Engine.load(bundle_path, threads=2)
+
+
+def bound(engine: Engine, model: str, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call of a network is given a place for its answer, from now on."""
+    real, seen = engine._networks[model], list[bool]()
+
+    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
+        seen.append(out is not None)
+        return real(chunk, wide=wide, out=out)
+
+    spy.row_shape, spy.wide = real.row_shape, real.wide  # type: ignore[attr-defined]
+    monkeypatch.setitem(engine._networks, model, spy)
+    return seen
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [1, 3, 50])
+def test_answers_written_in_place_are_the_copied_ones(
+    engine: Engine, straight: Engine, monkeypatch: pytest.MonkeyPatch, model: str, size: int
+) -> None:
+    rows = rows_for(engine, model, size)
+    wanted = run(engine, model, rows)
+    seen = bound(straight, model, monkeypatch)
+    np.testing.assert_array_equal(run(straight, model, rows), wanted)
+    out = np.full_like(wanted, np.nan)
+    assert straight.submit(model, rows, out=out).result() is out
+    np.testing.assert_array_equal(out, wanted)
+    assert all(seen) and seen
+
+
+def test_what_cannot_be_written_in_place_is_copied(
+    engine: Engine, straight: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other numbers than float32, every other row, and the input itself."""
+    images = rows_for(engine, "autoencoder", 20)
+    wanted = engine.denoise(images)
+    seen = bound(straight, "autoencoder", monkeypatch)
+    rounded = np.rint(wanted * 255).astype(np.uint8)
+    np.testing.assert_array_equal(straight.denoise(images, dtype="uint8"), rounded)
+    apart = np.full((40, *wanted.shape[1:]), np.nan, np.float32)[::2]
+    np.testing.assert_array_equal(straight.denoise(images, out=apart), wanted)
+    again = images.copy()
+    np.testing.assert_array_equal(straight.denoise(again, out=again), wanted)
+    assert not any(seen) and seen
+
+
+def test_only_large_answers_are_written_in_place(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mebibyte in each chunk, far more than these have."""
+    assert STRAIGHT_FROM == 1 << 20
+    engine = Engine.load(bundle_path, threads=2)
+    seen = bound(engine, "autoencoder", monkeypatch)
+    images = rows_for(engine, "autoencoder", 64)
+    engine.denoise(images)
+    assert not any(seen)
+    monkeypatch.setattr("service.engine.STRAIGHT_FROM", images.nbytes // len(seen))
+    seen.clear()
+    engine.denoise(images)
+    assert all(seen)
