@@ -7,15 +7,16 @@ padding count like all others, as is usual. One multiply-add is two FLOPs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log2, prod
+from math import floor, log2, prod
 from pathlib import Path
 
 import onnx
 
 CHUNK_MACS = 64e6
-# Where the weights are too large for the cache, so that each chunk reads them from further away:
+# Where a layer's weights are too large for the cache: each chunk reads them from further away.
+CHUNK_HEAVY = 32
+CHUNK_LONGEST = 1e9  # multiply-adds: some 20 ms of a core, for which another call may have to wait
 CHUNK_LEAST = 4
-CHUNK_SMALL = 32  # if the largest layer of so many images takes no more than twice the cache
 CACHE = 1 << 20  # bytes of L2 that a server's core has
 LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 # What does not end a linear chain: moving elements, and adding constants (not residual branches).
@@ -101,17 +102,18 @@ def chunk_of(model: onnx.ModelProto | Path) -> int:
     the cores fairly, and in these networks small enough for a core's L2 cache. It gives 16 for the
     article's decoder and 64 for its encoder, the best of what was measured (benchmarks/LOG.md).
 
-    Weights beyond the cache are read again for each chunk. A network that has such gets at least
-    32 images at once where they are small enough, and else 4: `standard` took 4 % less CPU time
-    with 32 than with 16, and the network for 64×64×3 images 9 % less with 4 than with 1.
+    A layer's weights beyond the cache are read again for each chunk, and a machine's other guests
+    drive them out of its last cache in between. A network that has such gets 32 images at once, or
+    fewer, down to 4, where these would take a core very long: `standard` took 4 % less CPU time
+    with 32 than with 16, and the network for 64×64×3 images 4 % less time with 32 than with 4.
     """
     found = layers(model)
-    least = 1
-    if sum(layer.weights for layer in found) > CACHE:
-        largest = max(layer.activations for layer in found)
-        least = CHUNK_SMALL if CHUNK_SMALL * largest <= 2 * CACHE else CHUNK_LEAST
-    fitting = round(log2(CHUNK_MACS / max(1, sum(layer.macs for layer in found))))
-    return max(least, int(2 ** min(6, max(0, fitting))))
+    total = max(1, sum(layer.macs for layer in found))
+    fitting = 2 ** min(6, max(0, round(log2(CHUNK_MACS / total))))
+    if max((layer.weights for layer in found), default=0) <= CACHE:
+        return int(fitting)
+    short = 2 ** floor(log2(max(CHUNK_LEAST, CHUNK_LONGEST / total)))
+    return int(max(fitting, min(CHUNK_HEAVY, short)))
 
 
 def folded_macs(model: onnx.ModelProto | Path) -> int:

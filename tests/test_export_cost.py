@@ -189,23 +189,24 @@ def test_chunks_by_cost(monkeypatch: pytest.MonkeyPatch, macs: int, chunk: int) 
 
 
 @pytest.mark.parametrize(
-    ("weights", "elements", "chunk"),
+    ("weights", "macs", "chunk"),
     [
-        (262_144, 1, 1),  # a MiB of float32: they stay in the cache
-        (262_145, 1, 32),
-        (262_145, 16_384, 32),  # 32 images of them are two MiB
-        (262_145, 16_385, 4),
-        (10**9, WIDE, 4),
+        (262_144, 30_000_000, 2),  # a MiB of float32: they stay in the cache
+        (262_145, 30_000_000, 32),
+        (262_145, 31_250_000, 32),  # 10^9 in a chunk
+        (262_145, 31_250_001, 16),
+        (262_145, 62_500_001, 8),
+        (262_145, 125_000_001, 4),
+        (262_145, 10**12, 4),
+        (262_145, 1, 64),  # a cheap one has larger chunks already
+        (10**9, 30_000_000, 32),
     ],
 )
 def test_weights_beyond_the_cache_are_read_by_larger_chunks(
-    monkeypatch: pytest.MonkeyPatch, weights: int, elements: int, chunk: int
+    monkeypatch: pytest.MonkeyPatch, weights: int, macs: int, chunk: int
 ) -> None:
-    dear = [of_size(10**9, elements, weights), of_size(1, 1, 0)]
-    monkeypatch.setattr(cost, "layers", lambda _: dear)
+    monkeypatch.setattr(cost, "layers", lambda _: [of_size(macs, WIDE, weights)])
     assert cost.chunk_of(of_cost(1)) == chunk
-    monkeypatch.setattr(cost, "layers", lambda _: [of_size(1, elements, weights)])
-    assert cost.chunk_of(of_cost(1)) == 64
 
 
 @pytest.mark.parametrize("group", [1, 2])
