@@ -81,8 +81,9 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
     }
 
     facts["chunks"] = {}
+    reducible = {}
     for name in MODELS:
-        model = convert.to_onnx(getattr(models, name), name, metadata=metadata)
+        model, reducible[name] = convert.graphs(getattr(models, name), name, metadata=metadata)
         (stage / f"{name}.onnx").write_bytes(convert.serialize(model))
         facts["chunks"][name] = chunk_of(model)
         say(f"{name}: {len(model.graph.node)} nodes, opset {convert.OPSET}")
@@ -94,7 +95,7 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
     (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")
     _write_golden(stage, engine, samples.noisy[:GOLDEN_IMAGES])
     facts["parity"] = parity.summary(rows)
-    facts["precisions"] = {INT8: _reduce(stage, engine, samples, facts)}
+    facts["precisions"] = {INT8: _reduce(stage, engine, samples, reducible, facts)}
     sealed = write_manifest(stage, **facts)
     facts["trust"] = trust.add(stage, Bundle(stage, sealed), run, say)
     manifest = write_manifest(stage, **facts)
@@ -106,12 +107,17 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
     return manifest
 
 
-def _reduce(stage: Path, engine: Engine, samples: Samples, facts: dict[str, Any]) -> Precision:
-    """Write the int8 models beside the float32 ones; leave none where they may not ship.
+def _reduce(
+    stage: Path,
+    engine: Engine,
+    samples: Samples,
+    models: dict[str, onnx.ModelProto],
+    facts: dict[str, Any],
+) -> Precision:
+    """Write `models` in int8 beside the float32 ones; leave none where they may not ship.
 
     Every second pair calibrates, the others judge.
     """
-    models = {name: onnx.load(stage / model_file(name)) for name in MODELS}
     intensity = quantise.intensity(models["autoencoder"])
     figures: dict[str, Any] = {"multiply_adds_per_activation": round(intensity, 1)}
     if intensity < quantise.LEAST_INTENSITY:

@@ -17,6 +17,7 @@ from export.graph import Graph, attribute
 
 NHWC_TO_NCHW = [0, 3, 1, 2]
 NCHW_TO_NHWC = [0, 2, 3, 1]
+ELEMENTWISE = ("Relu", "LeakyRelu", "Elu", "Tanh", "Sigmoid")
 
 
 def clean(graph: Graph) -> None:
@@ -157,16 +158,31 @@ def name_dense(graph: Graph) -> None:
             graph.replace([node], [helper.make_node("Gemm", list(node.input), list(node.output))])
 
 
+def cancel_transposes(graph: Graph) -> None:
+    """Channels first, an activation, channels last: the activation alone does."""
+    for node in list(graph.nodes):
+        for activation in ELEMENTWISE:
+            found = graph.chain(node, "Transpose", activation, "Transpose")
+            if not found:
+                continue
+            to, act, back = found
+            if [list(attribute(n, "perm")) for n in (to, back)] == [NHWC_TO_NCHW, NCHW_TO_NHWC]:
+                alone = helper.make_node(activation, [to.input[0]], [back.output[0]])
+                alone.attribute.extend(act.attribute)
+                graph.replace(found, [alone])
+
+
 def rename(graph: Graph) -> None:
     """Names by position and role, so that the same network always gives the same bytes."""
     kept = {value.name for value in [*graph.inputs, *graph.outputs]}
     names: dict[str, str] = {}
-    roles = ("input", "weight", "bias")
+    roles = {"Reshape": ("data", "shape"), "Pad": ("data", "pads", "value")}
     for index, node in enumerate(graph.nodes):
         node.name = f"{node.op_type.lower()}_{index}"
         for position, name in enumerate(node.input):
             if name in graph.constants and name not in names:
-                role = "shape" if node.op_type == "Reshape" else roles[min(position, 2)]
+                called = roles.get(node.op_type, ("input", "weight", "bias"))
+                role = called[position] if position < len(called) else f"input{position}"
                 names[name] = f"{node.name}.{role}"
         for name in node.output:
             if name not in kept:

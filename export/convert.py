@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 
@@ -19,8 +19,15 @@ TENSORS = {
 }
 
 
+class Graphs(NamedTuple):
+    """One network twice, both float32: as it is served, and as quantising starts from it."""
+
+    served: onnx.ModelProto
+    reducible: onnx.ModelProto
+
+
 def to_onnx(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelProto:
-    """Convert a Keras model, clean its graph and check it in full.
+    """Convert a Keras model, rewrite its graph and check it in full.
 
     Args:
         model: the Keras encoder, decoder or autoencoder, channels last.
@@ -30,6 +37,11 @@ def to_onnx(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelPro
     Returns:
         A float32 model of opset 18 with input (N, …) and output (N, …).
     """
+    return graphs(model, name, metadata=metadata).served
+
+
+def graphs(model: Any, name: str, *, metadata: dict[str, str]) -> Graphs:
+    """`to_onnx`, and beside it the graph without what int8 would lose by (`optimise`)."""
     import tensorflow as tf
     import tf2onnx
 
@@ -39,7 +51,15 @@ def to_onnx(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelPro
     graph = Graph(raw)
     _name_ends(graph, source, answer)
     clean(graph)
-    optimise(graph)
+    cleaned = graph.model()
+    return Graphs(*(_finished(cleaned, name, metadata, tiled=tiled) for tiled in (True, False)))
+
+
+def _finished(
+    cleaned: onnx.ModelProto, name: str, metadata: dict[str, str], *, tiled: bool
+) -> onnx.ModelProto:
+    graph = Graph(cleaned)
+    optimise(graph, tiled=tiled)
     made = graph.model()
     onnx.helper.set_model_props(made, {"denoiser.model": name, **metadata})
     onnx.checker.check_model(made, full_check=True)

@@ -14,8 +14,10 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from export.cost import CACHE
 from export.graph import Array, Graph, attribute
 
+SHORT_SUM = 32  # products in one; the article's matrix has 16, one for each latent
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
@@ -40,6 +42,37 @@ def activate_before_reshape(graph: Graph) -> None:
                 helper.make_node("Reshape", [active, reshape.input[1]], [relu.output[0]]),
             ],
         )
+
+
+def bias_as_row(graph: Graph) -> None:
+    """The bias of a wide matrix becomes its last row, for an input of 1.
+
+    Gemm writes its bias into the answer, reads it again for the products and once more for the
+    activation. That is nothing beside long sums, or while the answer stays in the cache: so only
+    short sums, whose answers for 16 images exceed a core's cache.
+    """
+    for gemm in list(graph.nodes):
+        if gemm.op_type != "Gemm" or len(gemm.input) < 3 or gemm.attribute:
+            continue
+        matrix, bias = (graph.constants.get(name) for name in gemm.input[1:3])
+        if matrix is None or bias is None or bias.shape != matrix.shape[1:]:
+            continue
+        inputs, outputs = matrix.shape
+        if inputs > SHORT_SUM or 16 * 4 * outputs <= CACHE:
+            continue
+        answer = gemm.output[0]
+        rows = graph.add_constant(f"{gemm.input[1]}_and_bias", np.concatenate([matrix, [bias]]))
+        pads = graph.add_constant(f"{answer}_pads", np.array([0, 0, 0, 1], np.int64))
+        one = graph.add_constant(f"{answer}_one", np.array(1, np.float32))
+        longer = f"{answer}_with_one"
+        graph.replace(
+            [gemm],
+            [
+                helper.make_node("Pad", [gemm.input[0], pads, one], [longer]),
+                helper.make_node("MatMul", [longer, rows], [answer]),
+            ],
+        )
+    graph.prune()
 
 
 def _fold(graph: Graph, gemm: onnx.NodeProto) -> bool:

@@ -7,6 +7,7 @@ after each change: these graphs have some twenty nodes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Graph:
-    """The graph of one model, with its initializers as numpy arrays."""
+    """The graph of one model, with its initializers as numpy arrays; the model stays as it is."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.opset = model.opset_import[0].version
         self._ir_version = model.ir_version
-        self.inputs = list(model.graph.input)
-        self.outputs = list(model.graph.output)
-        self.nodes = list(model.graph.node)
+        self.inputs = [deepcopy(value) for value in model.graph.input]
+        self.outputs = [deepcopy(value) for value in model.graph.output]
+        self.nodes = [deepcopy(node) for node in model.graph.node]
         self.constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         for node in list(self.nodes):
             if node.op_type == "Constant":

@@ -5,16 +5,25 @@ Fixed rules, not timings, decide: the same run must always give the same bytes.
 
 from __future__ import annotations
 
-from export.cleanup import rename
-from export.fold import activate_before_reshape, fold_linear
+from export.cleanup import cancel_transposes, rename
+from export.columns import read_channels_last
+from export.fold import activate_before_reshape, bias_as_row, fold_linear
 from export.graph import Graph
 from export.phases import split_last_upsampling
 
 
-def optimise(graph: Graph) -> None:
-    """Rewrite a clean graph into one that computes the same with less work."""
+def optimise(graph: Graph, *, tiled: bool = True) -> None:
+    """Rewrite a clean graph into one that computes the same with less work.
+
+    Args:
+        tiled: compute a last layer of several outputs in tiles. In int8 that loses: its sums would
+            be rounded, or its blocks of channels laid out anew for it (benchmarks/LOG.md).
+    """
+    read_channels_last(graph)
     fold_linear(graph)
     activate_before_reshape(graph)
-    split_last_upsampling(graph)
+    bias_as_row(graph)
+    split_last_upsampling(graph, tiled=tiled)
+    cancel_transposes(graph)
     graph.prune()
     rename(graph)

@@ -9,9 +9,10 @@ that is a transposed convolution of stride s, and the answer is their sum.
     ConvTranspose(s) → act → ConvTranspose(1)
     = s² × (Conv → act → ConvTranspose(s)) → Sum
 
-With one output channel, and more channels before it than taps, a 1×1 convolution to the single tap
-products comes first and one transposed convolution adds them up. That takes as long, and in int8
-the convolutions run in integers (benchmarks/LOG.md).
+With several output channels and whole blocks of channels before them, the last layer is computed
+in tiles (`export/tiles.py`). With one output channel, and more channels before it than taps, a 1×1
+convolution to the single tap products comes first and one transposed convolution adds them up. That
+takes as long as the sum, and in int8 the convolutions run in integers (benchmarks/LOG.md).
 
     = s² × (Conv → act → Conv 1×1) → Concat → ConvTranspose(s)
 """
@@ -24,13 +25,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from export import tiles
+from export.cleanup import ELEMENTWISE
 from export.graph import Array, Graph
 from export.transposed import Layer
 
-ELEMENTWISE = ("Relu", "LeakyRelu", "Elu", "Tanh", "Sigmoid")
 
-
-def split_last_upsampling(graph: Graph) -> None:
+def split_last_upsampling(graph: Graph, *, tiled: bool = True) -> None:
     """Rewrite a strided transposed convolution, an activation and a final one of stride 1.
 
     Earlier strided layers are left alone: their phases would have to be interleaved with all
@@ -42,10 +43,10 @@ def split_last_upsampling(graph: Graph) -> None:
         for activation in ELEMENTWISE:
             found = graph.chain(node, "ConvTranspose", activation, "ConvTranspose")
             if found:
-                _split(graph, found)
+                _split(graph, found, tiled=tiled)
 
 
-def _split(graph: Graph, found: list[onnx.NodeProto]) -> None:
+def _split(graph: Graph, found: list[onnx.NodeProto], *, tiled: bool) -> None:
     first, activation, last = found
     up, final = Layer.of(graph, first), Layer.of(graph, last)
     if up is None or final is None or up.stride < 2 or final.stride != 1:
@@ -53,8 +54,14 @@ def _split(graph: Graph, found: list[onnx.NodeProto]) -> None:
     nodes, phases = _phases(graph, up, first, activation)
     if not nodes:
         return
-    finish = _through_products if _products_are_worth_it(final) else _each_alone
-    nodes += finish(graph, final, up.stride, phases, last.output[0])
+    answer = last.output[0]
+    if tiled and tiles.are_worth_it(final, up.stride):
+        height, width = (side or 0 for side in graph.shapes()[first.input[0]][2:])
+        nodes += tiles.in_tiles(graph, final, up.stride, phases, answer, (height, width))
+    elif _products_are_worth_it(final):
+        nodes += _through_products(graph, final, up.stride, phases, answer)
+    else:
+        nodes += _each_alone(graph, final, up.stride, phases, answer)
     graph.replace(found, nodes)
     graph.prune()
 

@@ -76,7 +76,7 @@ def quantise(models: Mapping[str, onnx.ModelProto], images: Array) -> dict[str, 
     """The three networks with their `quantised_layers` in int8.
 
     Args:
-        models: encoder, decoder and autoencoder, float32, as `convert.to_onnx` makes them.
+        models: encoder, decoder and autoencoder, float32, as `convert.graphs` makes them.
         images: noisy samples, float32 (N, H, W, C) in [0, 1]; the ranges of activations are the
             smallest and largest values that these give.
     """

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import numpy_helper
 
@@ -52,18 +51,19 @@ def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def perturbed(monkeypatch: pytest.MonkeyPatch) -> str:
     """One weight of the decoder, a thousandth too large, on its way into the file."""
-    real = convert.to_onnx
+    real = convert.graphs
 
-    def spoil(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelProto:
+    def spoil(model: Any, name: str, *, metadata: dict[str, str]) -> convert.Graphs:
         made = real(model, name, metadata=metadata)
         if name == "decoder":
-            tensor = next(t for t in made.graph.initializer if t.name.endswith(".bias"))
+            weights = made.served.graph.initializer
+            tensor = next(t for t in weights if t.name.endswith(".bias"))
             values = numpy_helper.to_array(tensor).copy()
             values.flat[0] += 1e-3
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return made
 
-    monkeypatch.setattr(convert, "to_onnx", spoil)
+    monkeypatch.setattr(convert, "graphs", spoil)
     return "decoder"
 
 

@@ -249,3 +249,54 @@ def test_names_depend_on_places_alone() -> None:
     assert first.model().SerializeToString() == second.model().SerializeToString()
     assert set(first.constants) == {"matmul_0.weight", "reshape_2.shape"}
     assert [node.output[0] for node in first.nodes] == ["matmul_0", "relu_1", "y"]
+
+
+@pytest.mark.parametrize("act", cleanup.ELEMENTWISE)
+def test_there_and_back_around_an_activation_cancel(act: str) -> None:
+    graph = graph_of([
+        ("Transpose", ["x"], "t", {"perm": [0, 3, 1, 2]}),
+        (act, ["t"], "a", {"alpha": 0.3} if act in ("LeakyRelu", "Elu") else {}),
+        ("Transpose", ["a"], "y", {"perm": [0, 2, 3, 1]}),
+    ], {}, (3, 4, 2), (3, 4, 2))  # fmt: skip
+    same_after(graph, floats(2, 3, 4, 2), cleanup.cancel_transposes)
+    assert ops(graph) == [act]
+
+
+@pytest.mark.parametrize(
+    ("first", "act", "last"),
+    [
+        ([0, 3, 1, 2], "Softmax", [0, 2, 3, 1]),  # looks along an axis
+        ([0, 2, 3, 1], "Relu", [0, 3, 1, 2]),  # the other way round
+        ([0, 3, 1, 2], "Relu", [0, 3, 1, 2]),
+    ],
+)
+def test_other_transposes_around_an_activation_stay(
+    first: list[int], act: str, last: list[int]
+) -> None:
+    graph = graph_of([
+        ("Transpose", ["x"], "t", {"perm": first}), (act, ["t"], "a"),
+        ("Transpose", ["a"], "y", {"perm": last}),
+    ], {}, (3, 3, 3), (3, 3, 3))  # fmt: skip
+    same_after(graph, floats(2, 3, 3, 3), cleanup.cancel_transposes)
+    assert ops(graph) == ["Transpose", act, "Transpose"]
+
+
+def test_every_constant_of_a_node_gets_a_name_of_its_own() -> None:
+    constants = {
+        "from": np.array([0, 1]), "to": np.array([2, 3]), "along": np.array([1, 2]),
+        "by": np.array([1, 2]),
+    }  # fmt: skip
+    graph = graph_of(
+        [("Slice", ["x", "from", "to", "along", "by"], "y")], constants, (3, 4), (2, 1)
+    )
+    same_after(graph, floats(2, 3, 4), cleanup.rename)
+    assert len(graph.constants) == 4
+
+
+def test_a_graph_leaves_its_model_as_it_was() -> None:
+    model = graph_of([("Relu", ["x"], "r"), ("Neg", ["r"], "y")], {}, (3,), (3,)).model()
+    before = model.SerializeToString()
+    graph = Graph(model)
+    cleanup.rename(graph)
+    graph.nodes[0].op_type = graph.outputs[0].name = "Abs"
+    assert model.SerializeToString() == before

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from export.fold import activate_before_reshape, fold_linear
+from export.fold import activate_before_reshape, bias_as_row, fold_linear
 from export.graph import Graph
 from tests.test_export_cleanup import graph_of, ops
 
@@ -399,4 +399,51 @@ def test_other_activations_and_tensors_that_are_read_elsewhere_stay(
     graph = graph_of([GEMM, RESHAPE, (act, ["r"], "y")], LINEAR, (2,), (3, 4, 2), outputs)
     before = graph.model().SerializeToString()
     activate_before_reshape(graph)
+    assert graph.model().SerializeToString() == before
+
+
+# --- the bias of a wide matrix
+
+WIDE = 16_385  # answers of 16 images beyond a MiB
+
+
+def dense(inputs: int, outputs: int, *, bias: bool = True, **attributes: Any) -> Graph:
+    """x (N, inputs) → Gemm → Relu → y (N, outputs)."""
+    rng = np.random.default_rng(0)
+    shape = (outputs, inputs) if attributes.get("transB") else (inputs, outputs)
+    constants = {
+        "w": rng.normal(0, 1, shape).astype(np.float32),
+        "b": rng.normal(0, 1, outputs).astype(np.float32),
+    }
+    nodes: list[tuple[Any, ...]] = [
+        ("Gemm", ["x", "w", "b"][: 2 + bias], "g", attributes),
+        ("Relu", ["g"], "y"),
+    ]
+    return graph_of(nodes, constants, (inputs,), (outputs,))
+
+
+@pytest.mark.parametrize("inputs", [1, 16, 32])
+def test_the_bias_of_a_wide_matrix_becomes_its_last_row(inputs: int) -> None:
+    graph = dense(inputs, WIDE)
+    rows = np.random.default_rng(1).normal(0, 1, (3, inputs)).astype(np.float32)
+    wanted = in_runtime(graph, rows)
+    bias_as_row(graph)
+    assert ops(graph) == ["Pad", "MatMul", "Relu"]
+    assert graph.constants[graph.nodes[1].input[1]].shape == (inputs + 1, WIDE)
+    assert_same(graph, rows, wanted)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "how"),
+    [
+        (16, WIDE - 1, {}),  # stays in the cache
+        (33, WIDE, {}),  # long sums
+        (16, WIDE, {"bias": False}),
+        (16, WIDE, {"transB": 1}),
+    ],
+)
+def test_other_matrices_keep_their_bias(inputs: int, outputs: int, how: dict[str, Any]) -> None:
+    graph = dense(inputs, outputs, **how)
+    before = graph.model().SerializeToString()
+    bias_as_row(graph)
     assert graph.model().SerializeToString() == before
