@@ -2,13 +2,14 @@
 
 Two things make it faster than one big `InferenceSession.run`: a call is cut into chunks whose
 activations stay in a core's cache, and each chunk runs on a one-thread session, so cores work on
-different images instead of sharing one convolution. Only a call of a few large images that is alone
-in the engine runs on all cores at once.
+different images instead of sharing one convolution. Only calls of a few large images that follow
+each other at once, alone in the engine, run on all cores.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -30,6 +31,12 @@ CHUNK = 16
 # Bytes of a chunk's answer from which the model writes it to its place by itself. Beyond a core's
 # cache that saves 1 % of the time; with smaller ones binding costs more than a copy (LOG.md).
 STRAIGHT_FROM = 1 << 20
+
+# A thread that wakes on the core of the one that woke it can stay there for tens of milliseconds,
+# and both then take turns: an image every 20 ms took 2 ms and at worst 6 on two cores, 1.6 and 2 on
+# one (LOG.md). So images have a core to themselves until so many followed each other at once.
+STEADY = 32  # calls, each alone in the engine
+AT_ONCE = 1e-3  # seconds from the end of one to the begin of the next
 
 # Golden answers were computed on another machine, perhaps with other vector units: float32 sums in
 # another order differ in the last digits, a damaged model differs in the first. In int8 such a last
@@ -67,6 +74,7 @@ class Engine:
         self._trust = Network(trust) if trust else None
         self._pool = Pool(self.threads)
         self._alone = threading.Lock()  # held by the one call that may use every core
+        self._streak, self._ended = 0, 0.0  # of such calls; when the last one did
         weakref.finalize(self, self._pool.close)
 
     @classmethod
@@ -284,17 +292,22 @@ class Engine:
 
     @contextmanager
     def _all_cores(self, network: Network, chunks: int) -> Iterator[bool]:
-        """Whether a call of so many chunks may use every core: it is short, and nothing else runs.
+        """Whether a call of so many chunks may use every core.
 
-        A call that comes in the meantime takes one core and does not wait.
+        It may if it is short, nothing else runs, and calls like it came one upon the other for a
+        while. One that comes in the meantime takes one core and does not wait.
         """
-        wide = network.wide and chunks == 1 and not self._pool.busy
-        wide = wide and self._alone.acquire(blocking=False)
+        alone = network.wide and chunks == 1 and not self._pool.busy
+        if not (alone and self._alone.acquire(blocking=False)):
+            yield False
+            return
         try:
-            yield wide
+            again = time.perf_counter() - self._ended < AT_ONCE
+            self._streak = self._streak + 1 if again else 0
+            yield self._streak >= STEADY
         finally:
-            if wide:
-                self._alone.release()
+            self._ended = time.perf_counter()
+            self._alone.release()
 
     def _replay(self, bundle: Bundle) -> None:
         """Compute the golden answers again; a bundle that answers otherwise is not served."""

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from service import pool
-from service.engine import CHUNK, STRAIGHT_FROM, Engine
+from service.engine import CHUNK, STEADY, STRAIGHT_FROM, Engine
 from service.errors import DtypeError, RangeError, ShapeError
 from service.network import Network
 
@@ -505,6 +505,7 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
 ) -> None:
     narrow = Engine.load(bundle_path, threads=1)
     monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
+    monkeypatch.setattr("service.engine.STEADY", 0)
     engine = Engine.load(bundle_path, threads=2)
     real = engine._networks[model]
     assert real.wide
@@ -531,6 +532,32 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
         patch.setattr(pool.Pool, "busy", True)
         run(engine, model, rows_for(engine, model, 1))
     assert flags == [False], "the cores are at work for another call"
+
+
+@pytest.mark.parametrize(("at_once", "wide"), [(60.0, True), (0.0, False)])
+def test_images_have_one_core_until_many_follow_each_other_at_once(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: float, wide: bool
+) -> None:
+    monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
+    monkeypatch.setattr("service.engine.AT_ONCE", at_once)
+    engine = Engine.load(bundle_path, threads=2)
+    engine._ended = -1e9  # loading replayed the golden answers, long ago
+    real, flags = engine._networks["encoder"], list[bool]()
+
+    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
+        flags.append(wide)
+        return real(chunk, wide=wide, out=out)
+
+    spy.row_shape, spy.wide = real.row_shape, True  # type: ignore[attr-defined]
+    engine._networks["encoder"] = spy  # type: ignore[assignment]
+    image = rows_for(engine, "encoder", 1)
+    for _ in range(STEADY + 2):
+        engine.encode(image)
+    assert flags == [False] * STEADY + [wide] * 2
+    flags.clear()
+    engine._ended = -1e9  # a pause
+    engine.encode(image)
+    assert flags == [False]
 
 
 def test_a_small_image_and_a_single_core_have_one_session(
