@@ -16,7 +16,9 @@ from benchmarks.peers import OURS, PEERS
 from benchmarks.settings import Settings
 
 MODEL = "autoencoder"
-LATENCY_BLOCK = 50
+# Calls in a block, whose first fifth does not count: after another runtime it can take 40 ms until
+# the system's scheduler gives each of a runtime's threads a core of its own (LOG.md).
+LATENCY_BLOCK = 250
 ROUNDS = 3
 AT_ONCE = 2_000  # images in a process's timed calls together, where one call has fewer
 ONCE_IS_ENOUGH = 100_000  # calls of more images take a minute: one round of them
