@@ -8,12 +8,9 @@ each other at once, alone in the engine, run on all cores.
 
 from __future__ import annotations
 
-import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,6 +18,7 @@ import numpy as np
 
 from service import inputs
 from service.bundle import FLOAT32, INT8, MODELS, Bundle, Manifest, PrecisionName
+from service.cores import AllCores
 from service.errors import BundleDamagedError, InputError, OptionError, RangeError
 from service.network import Network
 from service.pool import Call, Pool, cut, piece, usable_cores
@@ -31,12 +29,6 @@ CHUNK = 16
 # Bytes of a chunk's answer from which the model writes it to its place by itself. Beyond a core's
 # cache that saves 1 % of the time; with smaller ones binding costs more than a copy (LOG.md).
 STRAIGHT_FROM = 1 << 20
-
-# A thread that wakes on the core of the one that woke it can stay there for tens of milliseconds,
-# and both then take turns: an image every 20 ms took 2 ms and at worst 6 on two cores, 1.6 and 2 on
-# one (LOG.md). So images have a core to themselves until so many followed each other at once.
-STEADY = 32  # calls, each alone in the engine
-AT_ONCE = 1e-3  # seconds from the end of one to the begin of the next
 
 # Golden answers were computed on another machine, perhaps with other vector units: float32 sums in
 # another order differ in the last digits, a damaged model differs in the first. In int8 such a last
@@ -74,8 +66,7 @@ class Engine:
         trust = bundle.trust(precision)
         self._trust = Network(trust) if trust else None
         self._pool = Pool(self.threads)
-        self._alone = threading.Lock()  # held by the one call that may use every core
-        self._streak, self._ended = 0, 0.0  # of such calls; when the last one did
+        self._all_cores = AllCores()
         weakref.finalize(self, self._pool.close)
 
     @classmethod
@@ -222,7 +213,7 @@ class Engine:
             chunk = piece(index, rows=len(rows), chunks=chunks)
             given, target = check(rows[chunk]), answer[chunk]
             out = target if straight and not np.may_share_memory(given, target) else None
-            with self._all_cores(network, chunks) as wide:
+            with self._all_cores.claim(alone=self._alone(network, chunks)) as wide:
                 result = network(given, wide=wide, out=out)
             if out is None:
                 target[...] = result if answer_dtype != np.uint8 else np.rint(result * 255)
@@ -265,7 +256,7 @@ class Engine:
         def run(index: int) -> None:
             chunk = piece(index, rows=len(images), chunks=chunks)
             given = inputs.unit_images(images[chunk])
-            with self._all_cores(decoder, chunks) as wide:
+            with self._all_cores.claim(alone=self._alone(decoder, chunks)) as wide:
                 latents = encoder(given, wide=wide)
                 denoised = decoder(latents, wide=wide)
             if "latents" in answer:
@@ -291,24 +282,9 @@ class Engine:
             done.set_exception(exc)
         return done
 
-    @contextmanager
-    def _all_cores(self, network: Network, chunks: int) -> Iterator[bool]:
-        """Whether a call of so many chunks may use every core.
-
-        It may if it is short, nothing else runs, and calls like it came one upon the other for a
-        while. One that comes in the meantime takes one core and does not wait.
-        """
-        alone = network.wide and chunks == 1 and not self._pool.busy
-        if not (alone and self._alone.acquire(blocking=False)):
-            yield False
-            return
-        try:
-            again = time.perf_counter() - self._ended < AT_ONCE
-            self._streak = self._streak + 1 if again else 0
-            yield self._streak >= STEADY
-        finally:
-            self._ended = time.perf_counter()
-            self._alone.release()
+    def _alone(self, network: Network, chunks: int) -> bool:
+        """Whether a call of so many chunks could use every core: it is short, nothing else runs."""
+        return network.wide and chunks == 1 and not self._pool.busy
 
     def _replay(self, bundle: Bundle) -> None:
         """Compute the golden answers again; a bundle that answers otherwise is not served."""

@@ -17,7 +17,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from service import pool
-from service.engine import CHUNK, STEADY, STRAIGHT_FROM, Engine
+from service.cores import STEADY
+from service.engine import CHUNK, STRAIGHT_FROM, Engine
 from service.errors import DtypeError, RangeError, ShapeError
 from service.network import Network
 
@@ -505,7 +506,7 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
 ) -> None:
     narrow = Engine.load(bundle_path, threads=1)
     monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
-    monkeypatch.setattr("service.engine.STEADY", 0)
+    monkeypatch.setattr("service.cores.STEADY", 0)
     engine = Engine.load(bundle_path, threads=2)
     real = engine._networks[model]
     assert real.wide
@@ -539,9 +540,9 @@ def test_images_have_one_core_until_many_follow_each_other_at_once(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: float, wide: bool
 ) -> None:
     monkeypatch.setattr("service.network.WIDE_FROM", 0.0)
-    monkeypatch.setattr("service.engine.AT_ONCE", at_once)
+    monkeypatch.setattr("service.cores.AT_ONCE", at_once)
     engine = Engine.load(bundle_path, threads=2)
-    engine._ended = -1e9  # loading replayed the golden answers, long ago
+    engine._all_cores._ended = -1e9  # loading replayed the golden answers, long ago
     real, flags = engine._networks["encoder"], list[bool]()
 
     def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
@@ -555,7 +556,7 @@ def test_images_have_one_core_until_many_follow_each_other_at_once(
         engine.encode(image)
     assert flags == [False] * STEADY + [wide] * 2
     flags.clear()
-    engine._ended = -1e9  # a pause
+    engine._all_cores._ended = -1e9  # a pause
     engine.encode(image)
     assert flags == [False]
 
