@@ -148,7 +148,7 @@ def _answers(ray: Any, work: Work, todo: list[int]) -> Iterator[tuple[int, Any]]
         [{"unit": unit} for unit in todo], override_num_blocks=min(len(todo), TASKS)
     ).map_batches(
         Worker,
-        fn_constructor_args=(luggage, _reader(ray, luggage)),
+        fn_constructor_args=(luggage, _reader(ray, luggage) if work.options.address else None),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
@@ -160,9 +160,7 @@ def _answers(ray: Any, work: Work, todo: list[int]) -> Iterator[tuple[int, Any]]
 
 
 def _reader(ray: Any, luggage: Any) -> Any:
-    """An actor on this node, for those that do not see the input; None in a cluster of one."""
-    if sum(node["Alive"] for node in ray.nodes()) == 1:
-        return None
+    """An actor on this node, for those that do not see the input: also those yet to join."""
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
