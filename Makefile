@@ -65,7 +65,7 @@ bench: env $(VENV)/.bench $(VENV_PEERS)/.ready  ## the README's tables, peers in
 	@$(PY) -m benchmarks.readme
 
 screenshots: env env-serve  ## docs/playground-*.png, from the real service; needs chromium
-	@$(PY) -m tests.system.screenshots
+	@$(PY) -m tests.support.screenshots
 
 env: $(VENV)/.ready  ## .venv, with everything
 

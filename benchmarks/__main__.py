@@ -26,7 +26,7 @@ SPEED = {
 WORTH = {
     "search": "benchmarks.search",
     "learning": "benchmarks.learning",
-    "trust": "benchmarks.trust",
+    "trust": "benchmarks.novelty",
 }
 # Asked for by name only: what LOG.md is made from.
 EXTRA = {"ideas": "benchmarks.ideas"}
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
 
     from benchmarks.agreement import DisagreementError
     from benchmarks.material import prepared
-    from service.errors import DenoiserError
+    from common.errors import DenoiserError
     from training.errors import TrainingError
 
     try:

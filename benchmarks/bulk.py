@@ -27,14 +27,15 @@ from benchmarks import machine, report
 from benchmarks.harness import Timing, interleave
 from benchmarks.material import Material
 from benchmarks.settings import Settings
-from service.bulk import job, pipeline, ray_engine
-from service.bulk.inputs import open_source
+from service.bulk import job, pipeline
 from service.bulk.job import Runner
 from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
+from service.bulk.ray import engine as ray_engine
+from service.bulk.sources.opening import open_source
 from service.bulk.work import Work
 from service.codecs import png
-from service.pool import usable_cores
+from service.runtime.pool import usable_cores
 
 ROUNDS = 5
 WRITTEN_AT_ONCE = 10_000

@@ -12,7 +12,7 @@ from benchmarks.harness import Spread, Timing, interleave
 from benchmarks.material import Array, Material
 from benchmarks.peers import OURS, OURS_INT8, PEERS, Peer, Run
 from benchmarks.settings import Settings
-from export import cost
+from export.rewrite import cost
 from service.bundle import MODELS
 
 TITLES = {"encoder": "encode", "decoder": "decode", "autoencoder": "denoise"}

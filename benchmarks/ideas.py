@@ -22,7 +22,7 @@ from benchmarks.agreement import DisagreementError
 from benchmarks.harness import Spread, interleave
 from benchmarks.material import Array, Material
 from benchmarks.settings import Settings
-from service.pool import usable_cores
+from service.runtime.pool import usable_cores
 
 MODELS = {"autoencoder": "denoise", "encoder": "encode"}
 IMAGES = 1_600  # short turns: the machine changes little within a round

@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks import machine, report
 from benchmarks.settings import Settings
 from training.batches import NoisyBatches
-from training.datasets import Dataset, load_dataset
-from training.heldout import spoil
-from training.noise import parse_noise
+from training.data.datasets import Dataset, load_dataset
+from training.evaluation.heldout import spoil
+from training.noise.spec import parse_noise
 from training.settings import FitSettings
 
 CLASSIC_MSE = 0.0158  # the classic script's own, after 10 epochs on MNIST; from the project's brief

@@ -16,9 +16,9 @@ from benchmarks.settings import Settings
 from service.bundle import MODELS, Bundle
 from service.engine import Engine
 from training import runs
-from training.arrays import resized
 from training.backend import load_tensorflow
-from training.digits import load_digits_28
+from training.data.arrays import resized
+from training.data.digits import load_digits_28
 from training.settings import FitSettings
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.material import Array, Material
 from service.bundle import PrecisionName
 from service.engine import Engine
-from service.pool import usable_cores
+from service.runtime.pool import usable_cores
 
 Run = Callable[[Array, int, Array], Array]
 OURS = "Engine (ours)"

@@ -19,8 +19,8 @@ from benchmarks import machine, report
 from benchmarks.settings import Settings
 from examples.index import COPIES, index_latents
 from service.engine import Engine
-from training.datasets import load_dataset
-from training.noise import Noise, drawn_noise
+from training.data.datasets import load_dataset
+from training.noise.spec import Noise, drawn_noise
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -27,7 +27,7 @@ from benchmarks.load import Load, drive
 from benchmarks.material import Array, Material
 from benchmarks.settings import Settings
 from service.codecs import npy
-from service.pool import usable_cores
+from service.runtime.pool import usable_cores
 
 NPY = "application/x-npy"
 TOLERANCE = {"uint8": 1.0, "float32": 1e-4}  # grey levels; the unit of images

@@ -16,10 +16,10 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
+from common.errors import DenoiserError
 from examples import images
 from examples.index import index_latents
 from service.engine import Engine
-from service.errors import DenoiserError
 
 
 def index(database: lancedb.DBConnection, engine: Engine, paths: list[Path]) -> lancedb.Table:

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pgvector.psycopg import register_vector
 
+from common.errors import DenoiserError
 from examples import images
 from service.bulk.provenance import Provenance
 from service.engine import Engine
-from service.errors import DenoiserError
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS latents (

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from sklearn.cluster import KMeans
 from sklearn.neighbors import LocalOutlierFactor
 
+from common.errors import DenoiserError
 from examples import images
 from service.bulk.provenance import Provenance
 from service.engine import Engine
-from service.errors import DenoiserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

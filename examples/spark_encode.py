@@ -26,8 +26,8 @@ from pyspark.sql.functions import col, lit
 from pyspark.sql.types import ArrayType, FloatType
 
 import service
+from common.errors import DenoiserError
 from service.bundle import Bundle
-from service.errors import DenoiserError
 
 BATCH = 1024
 

@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     options = parser.parse_args(arguments)
 
-    from service.errors import DenoiserError
+    from common.errors import DenoiserError
     from training.backend import load_tensorflow
     from training.errors import TrainingError
 

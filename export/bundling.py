@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export import convert, parity, quality, quantise, trust
-from export.cost import chunk_of
+from common.publishing import staged_folder
+from export import convert, parity, quality, quantise
 from export.exact import in_float64
+from export.novelty import fit as trust
+from export.rewrite.cost import chunk_of
 from service import __version__
 from service.bundle import (
     INT8,
@@ -29,7 +31,6 @@ from service.bundle import (
     write_manifest,
 )
 from service.engine import Engine
-from service.staging import staged_folder
 from training.runs import Run, Samples
 
 GOLDEN_IMAGES = 16

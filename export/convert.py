@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from export.cleanup import clean
-from export.graph import Graph
-from export.optimise import optimise
+from export.rewrite.cleanup import clean
+from export.rewrite.graph import Graph
+from export.rewrite.optimise import optimise
 
 # Opset 18 is what tf2onnx 1.17 writes at most; every ONNX Runtime since 1.14 reads it.
 OPSET = 18

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.errors import DenoiserError
+from common.errors import DenoiserError
 
 
 class ExportError(DenoiserError):

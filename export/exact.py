@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from export.graph import Array
+from export.rewrite.graph import Array
 
 Compute = Callable[[Array], Array]
 

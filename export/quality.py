@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from export.graph import Array
+from export.rewrite.graph import Array
 from service.engine import Engine
-from training import metrics
+from training.evaluation import metrics
 
 LIMITS = {"psnr": 0.05, "ssim": 0.002}  # dB and a number; means over images
 LEAST_IMAGES = 64  # fewer cannot tell a loss of that size from chance

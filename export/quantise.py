@@ -23,8 +23,8 @@ import onnx
 import onnx.utils
 from onnx import helper
 
-from export import cost
-from export.graph import Array, Graph
+from export.rewrite import cost
+from export.rewrite.graph import Array, Graph
 
 # Products in one sum from which int8 gains: the article's first layer (3 × 3 × 1) took 5.6 µs an
 # image in int8 and 1.5 µs in float32, its second (3 × 3 × 32) 5.3 and 15.7 (benchmarks/LOG.md).

@@ -7,10 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from service import drift, report
+from common.errors import DenoiserError
+from service import describe as report
 from service.bulk import command, describe
 from service.bundle import Bundle
-from service.errors import DenoiserError
+from service.drift import command as drift
 
 
 def main(arguments: list[str] | None = None) -> int:

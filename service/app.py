@@ -16,13 +16,13 @@ import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.middleware.cors import CORSMiddleware
 
+from common.errors import DenoiserError
 from service import __version__
-from service.asgi import App
 from service.bundle import Bundle
 from service.engine import Engine
-from service.errors import DenoiserError
-from service.gateway import Gateway
-from service.metrics import Metrics
+from service.http.asgi import App
+from service.http.gateway import Gateway
+from service.http.metrics import Metrics
 from service.settings import Settings
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@
         parity.json                                     how they were compared with Keras
         golden.npz                                      inputs and answers, replayed at load
         *.int8.onnx  golden.int8.npz                    the same in int8, where it passes its gate
-        trust.onnx  trust.int8.onnx                     how unusual an image is (export/trust.py)
+        trust.onnx  trust.int8.onnx                     how unusual an image is (export/novelty)
         manifest.json                                   written last: hashes, identity, facts
 
 Writer and reader stand side by side so that they cannot drift apart.
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import BundleDamagedError, BundleMissingError
+from common.errors import BundleDamagedError, BundleMissingError
 from service.manifest import (
     FLOAT32,
     INT8,

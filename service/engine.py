@@ -16,14 +16,14 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from service import inputs
+from common.errors import BundleDamagedError, InputError, OptionError, RangeError
 from service.bundle import FLOAT32, INT8, MODELS, Bundle, Manifest, PrecisionName
-from service.cores import AllCores
-from service.errors import BundleDamagedError, InputError, OptionError, RangeError
-from service.network import Network
-from service.pool import Call, Pool, cut, piece, usable_cores
+from service.runtime import validation as inputs
+from service.runtime.cores import AllCores
+from service.runtime.pool import Call, Pool, cut, piece, usable_cores
+from service.runtime.session import Network
 
-# Images in one chunk where the manifest names no number (export/cost.py has the rule).
+# Images in one chunk where the manifest names no number (export/rewrite/cost.py has the rule).
 CHUNK = 16
 
 # Bytes of a chunk's answer from which the model writes it to its place by itself. Beyond a core's

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from service.errors import BundleDamagedError, BundleMissingError, BundleSchemaError
+from common.errors import BundleDamagedError, BundleMissingError, BundleSchemaError
 
 SCHEMA_VERSION = 1
 FLOAT32: Final = "float32"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from common.errors import SettingsError
 from service.bundle import FLOAT32, PRECISIONS, PrecisionName
-from service.errors import SettingsError
-from service.pool import usable_cores
+from service.runtime.pool import usable_cores
 
 PREFIX = "DENOISER_"
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, or the source folder of a bento

@@ -24,9 +24,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from service.bundle import GOLDEN, PARITY, TRUST, write_manifest
 from service.engine import Engine
-from service.formats import JSON
-from service.gateway import Gateway
-from service.metrics import Metrics
+from service.http.formats import JSON
+from service.http.gateway import Gateway
+from service.http.metrics import Metrics
 from service.settings import Settings
 
 LATENT_SIZE = 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.formats import OPERATIONS
+from service.http.formats import OPERATIONS
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,15 +26,15 @@ RUN_BY = {
     "make lock": "tests/test_requirements.py",
     "make screenshots": "tests/system/test_screenshots.py",
     "curl": "tests/system/test_serving.py",
-    "python -m training fit": "tests/test_training_main.py",
-    "python -m training evaluate": "tests/test_training_main.py",
-    "python -m training compare": "tests/test_training_main.py",
-    "python -m export": "tests/test_export_bundling.py",
-    "python -m service info": "tests/test_service_cli.py",
-    "python -m service encode": "tests/test_service_bulk.py",
-    "python -m service decode": "tests/test_service_bulk.py",
-    "python -m service denoise": "tests/test_service_bulk.py",
-    "python -m service drift": "tests/test_service_drift.py",
+    "python -m training fit": "tests/training/test_main.py",
+    "python -m training evaluate": "tests/training/test_main.py",
+    "python -m training compare": "tests/training/test_main.py",
+    "python -m export": "tests/export/test_bundling.py",
+    "python -m service info": "tests/service/test_cli.py",
+    "python -m service encode": "tests/service/bulk/test_job.py",
+    "python -m service decode": "tests/service/bulk/test_job.py",
+    "python -m service denoise": "tests/service/bulk/test_job.py",
+    "python -m service drift": "tests/service/test_drift.py",
     "python -m examples.pgvector_search": "tests/system/test_examples_pgvector.py",
     "python -m examples.": "tests/system/test_examples.py",
     "duckdb": "tests/system/test_examples.py",

@@ -10,7 +10,7 @@ from typing import Any
 
 from training.backend import load_tensorflow
 from training.errors import TrainingError
-from training.noise import DEFAULT_NOISE, HELP
+from training.noise.spec import DEFAULT_NOISE, HELP
 from training.settings import PRESET_NAMES, SCHEDULES, TASKS, FitSettings
 
 
@@ -43,10 +43,10 @@ def _fit(options: dict[str, Any]) -> int:
 
 def _measure(command: str, options: dict[str, Any]) -> int:
     load_tensorflow()
-    from training import compare, evaluate
-    from training.assess import assess
+    from training.evaluation import compare, evaluate
+    from training.evaluation.assess import assess
+    from training.evaluation.summary import summarise
     from training.report.page import require_place, write_report
-    from training.summary import summarise
 
     runs, html, as_json = (options.pop(name) for name in ("runs", "html", "json"))
     if command == "compare":

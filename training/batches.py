@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from training.noise import Noise
+from training.noise.spec import Noise
 
 Floats = NDArray[np.float32]
 Pair = tuple[Floats, Floats]

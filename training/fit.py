@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training import figures, runs
+from training import runs
 from training.batches import NoisyBatches
 from training.checkpoints import (
     Checkpoints,
@@ -29,13 +29,14 @@ from training.checkpoints import (
     use_best,
     written,
 )
-from training.datasets import Dataset, load_dataset
+from training.data.datasets import Dataset, load_dataset
 from training.errors import RunError
-from training.heldout import draw_samples, spoil
-from training.measure import denoise, measure, table
-from training.metrics import DEFINITIONS
+from training.evaluation import figures
+from training.evaluation.heldout import draw_samples, spoil
+from training.evaluation.measure import denoise, measure, table
+from training.evaluation.metrics import DEFINITIONS
 from training.model import Models, averaged, build, compile_for, freeze_normalisation
-from training.noise import Noise, described, drawn_noise
+from training.noise.spec import Noise, described, drawn_noise
 from training.reference import draw_reference, write_reference
 from training.runs import Run, Samples
 from training.settings import FitSettings

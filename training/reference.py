@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import Dataset
+from training.data.datasets import Dataset
 
 TRAIN = 10_000  # images at most: 8 MB of MNIST, 2 when compressed
 VALIDATION = 5_000

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from training.datasets import has_own_noise
+from training.data.datasets import has_own_noise
 from training.errors import SettingsError
-from training.noise import DEFAULT_NOISE, PAIRS, parse_noise
+from training.noise.spec import DEFAULT_NOISE, PAIRS, parse_noise
 
 TASKS = ("denoise", "reconstruct")
 SCHEDULES = ("constant", "cosine", "warm-cosine")

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.bulk import job, pipeline, ray_engine
+from common.errors import OptionError
+from service.bulk import job, pipeline
 from service.bulk.job import Outcome, Runner
 from service.bulk.journal import ERRORS
 from service.bulk.options import BulkOptions, Operation
+from service.bulk.ray import engine as ray_engine
 from service.bundle import PRECISIONS
-from service.errors import OptionError
 from service.settings import Settings
 
 UNREADABLE = 3  # exit status: finished, but some rows could not be read

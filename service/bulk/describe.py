@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from service.bulk.fields import read_footer
-from service.bulk.pictures import is_picture
+from common.errors import MalformedError, UnsupportedTypeError
+from service.bulk.decoding.pictures import is_picture
 from service.bulk.provenance import FOLDER_FILE, Provenance, sidecar
+from service.bulk.sources.fields import read_footer
 from service.codecs.rows import Array
-from service.errors import MalformedError, UnsupportedTypeError
 
 
 def is_output(path: Path) -> bool:

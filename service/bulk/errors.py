@@ -1,4 +1,4 @@
-"""What can be wrong with a bulk job, beside the tree in service/errors.py.
+"""What can be wrong with a bulk job, beside the tree in common/errors.py.
 
 DenoiserError
 └── BulkError
@@ -11,7 +11,7 @@ DenoiserError
 
 from __future__ import annotations
 
-from service.errors import DenoiserError
+from common.errors import DenoiserError
 
 
 class BulkError(DenoiserError):

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.errors import FingerprintError, OptionError
+from common.publishing import TargetExistsError
 from service import __version__
 from service.bulk import arrow, pipeline
 from service.bulk.batch import Existing, Source
-from service.bulk.buckets import is_url
 from service.bulk.errors import OutputNameError
-from service.bulk.inputs import open_source
 from service.bulk.journal import ERRORS, Journal
 from service.bulk.models import Model, open_model
 from service.bulk.options import BulkOptions
@@ -23,10 +23,10 @@ from service.bulk.outputs import PART_NAME, Assembly, Columns, Form, assemble, f
 from service.bulk.parts import Parts
 from service.bulk.progress import Progress
 from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
+from service.bulk.sources.buckets import is_url
+from service.bulk.sources.opening import open_source
 from service.bulk.work import Work, unreadable
 from service.engine import ImageDtype
-from service.errors import FingerprintError, OptionError
-from service.staging import TargetExistsError
 
 SCHEMA = 1  # of job.json and the parts
 

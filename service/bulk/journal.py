@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.publishing import TargetBusyError
 from service.bulk.errors import JobChangedError
-from service.staging import TargetBusyError
 
 JOB = "job.json"
 FINISHED = "finished.json"

@@ -10,13 +10,13 @@ from typing import Protocol, TypeVar
 import httpx
 import numpy as np
 
+from common.errors import BundleError, OptionError
+from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
-from service.client import DenoiserClient, ModelChangedError, RemoteError
 from service.codecs.rows import Array
 from service.engine import Engine, ImageDtype, Scored
-from service.errors import BundleError, OptionError
 
 T = TypeVar("T")
 

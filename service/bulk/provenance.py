@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from common.errors import FingerprintError, MalformedError
 from service import __version__
 from service.bulk.options import BulkOptions, Kind
-from service.errors import FingerprintError, MalformedError
 
 PREFIX = "denoiser."
 FOLDER_FILE = "denoiser.json"

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import RangeError
 from service.bulk import arrow
 from service.bulk.batch import Batch, Existing, Failure, Source
+from service.bulk.decoding.pictures import encode_all
 from service.bulk.errors import UnreadableError
 from service.bulk.models import Answer, Model
 from service.bulk.options import BulkOptions
 from service.bulk.parts import Part, Parts
-from service.bulk.pictures import encode_all
 from service.codecs.rows import Array
 from service.engine import ImageDtype
-from service.errors import RangeError
-from service.pool import usable_cores
+from service.runtime.pool import usable_cores
 
 
 class Work:

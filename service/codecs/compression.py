@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 
-from service.errors import MalformedError, TooLargeError, UnsupportedTypeError
+from common.errors import MalformedError, TooLargeError, UnsupportedTypeError
 
 # zlib's window bits: 31 reads and writes gzip, 15 the zlib format that HTTP calls deflate.
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}

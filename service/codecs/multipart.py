@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from python_multipart.multipart import MultipartParser
 
-from service.errors import MalformedError, TooLargeError
+from common.errors import MalformedError, TooLargeError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -19,8 +19,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.errors import MalformedError, ShapeError, TooLargeError
 from service.codecs.rows import Array, RowSpec
-from service.errors import MalformedError, ShapeError, TooLargeError
 
 Fit = Literal["contain", "stretch"]
 

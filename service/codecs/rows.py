@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import ShapeError
+from common.errors import ShapeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

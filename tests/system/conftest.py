@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from service.engine import Engine
-from tests.system.processes import BUNDLE, SERVING, Server, serving
+from tests.support.processes import BUNDLE, SERVING, Server, serving
 
 
 @pytest.fixture(scope="session")

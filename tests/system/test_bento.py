@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.processes import ROOT, Server, environment, serving
 from tests.system.conftest import require_serving
-from tests.system.processes import ROOT, Server, environment, serving
 
 
 @pytest.fixture(scope="module")

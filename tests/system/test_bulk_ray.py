@@ -21,12 +21,12 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from common.errors import FingerprintError
 from service.bulk import job, pipeline
 from service.bulk.options import BulkOptions
-from service.bulk.ray_worker import Luggage
+from service.bulk.ray.worker import Luggage
 from service.bulk.work import Work
 from service.codecs import png
-from service.errors import FingerprintError
 from tests.conftest import some_images
 
 ROOT = Path(__file__).parents[2]

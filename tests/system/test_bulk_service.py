@@ -19,8 +19,8 @@ from numpy.lib.format import open_memmap
 from service.codecs import png
 from service.engine import Engine
 from tests.conftest import GREY
+from tests.support.processes import BUNDLE, ROOT, Server, environment
 from tests.system.conftest import KEY, some_images
-from tests.system.processes import BUNDLE, ROOT, Server, environment
 
 MIB = 2**20
 

@@ -18,8 +18,8 @@ from examples import index
 from service.bulk.provenance import Provenance
 from service.bundle import Bundle
 from service.engine import Engine
-from tests.system.processes import BUNDLE, ROOT, environment
-from training.digits import load_digits_28
+from tests.support.processes import BUNDLE, ROOT, environment
+from training.data.digits import load_digits_28
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

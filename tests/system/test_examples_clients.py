@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.engine import Engine
-from tests.system.processes import ROOT, Server, environment
+from tests.support.processes import ROOT, Server, environment
 
 FOLDER = ROOT / "examples" / "cross_language"
 NOISY = ROOT / "examples" / "noisy.png"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.processes import ROOT, Server, environment, free_port, serving
 from tests.system.conftest import require_serving
-from tests.system.processes import ROOT, Server, environment, free_port, serving
 
 
 @pytest.fixture(scope="module")

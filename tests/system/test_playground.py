@@ -23,9 +23,9 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from service.engine import Engine
-from tests.system.browser import DESKTOP, PHONE, Visit, chromium, visit
+from tests.support.browser import DESKTOP, PHONE, Visit, chromium, visit
+from tests.support.processes import BUNDLE, ROOT, Server, serving
 from tests.system.conftest import KEY, as_npy, require_serving
-from tests.system.processes import BUNDLE, ROOT, Server, serving
 
 PLACES = 6  # requests in work at once in `busy_server`
 
@@ -501,7 +501,7 @@ def test_hostile_zips_are_refused_within_limits(modules: Visit) -> None:
 )  # fmt: skip
 def test_noise_is_that_of_training(modules: Visit, spec: str) -> None:
     """The same mean and deviation on flat colour; blur, which draws nothing, value by value."""
-    from training.noise import parse_noise
+    from training.noise.spec import parse_noise
 
     clean = np.full((80, 90, 3), 128, np.uint8)
     if "blur" in spec:

@@ -9,8 +9,8 @@ from PIL import Image
 
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from tests.system import screenshots
-from tests.system.processes import ROOT
+from tests.support import screenshots
+from tests.support.processes import ROOT
 
 DOCS = ROOT / "docs"
 

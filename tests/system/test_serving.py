@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from service.bundle import Bundle
+from tests.support.processes import BUNDLE, ROOT, SERVING, Server, environment, free_port, serving
 from tests.system.conftest import require_serving
-from tests.system.processes import BUNDLE, ROOT, SERVING, Server, environment, free_port, serving
 
 NPY = {"Content-Type": "application/x-npy"}
 

@@ -1,4 +1,4 @@
-"""`service.client` against the real process."""
+"""`denoiser_client.client` against the real process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import AsyncDenoiserClient, DenoiserClient, RemoteError, UnavailableError
-from service.engine import Engine
-from service.errors import (
+from common.errors import (
     DenoiserError,
     DtypeError,
     RangeError,
@@ -21,8 +19,15 @@ from service.errors import (
     TooLargeError,
     UnauthorizedError,
 )
+from denoiser_client.client import (
+    AsyncDenoiserClient,
+    DenoiserClient,
+    RemoteError,
+    UnavailableError,
+)
+from service.engine import Engine
+from tests.support.processes import Server, free_port
 from tests.system.conftest import KEY, some_images
-from tests.system.processes import Server, free_port
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 

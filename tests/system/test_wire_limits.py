@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from service.settings import Settings
+from tests.support.processes import ROOT, SERVING, Server, environment, free_port
 from tests.system.conftest import (
     KEY,
     ORIGIN,
@@ -26,7 +27,6 @@ from tests.system.conftest import (
     require_serving,
     some_images,
 )
-from tests.system.processes import ROOT, SERVING, Server, environment, free_port
 
 MAX_BODY = int(SMALL["DENOISER_MAX_BODY"])
 NPY = {"Content-Type": "application/x-npy"}

@@ -17,8 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.support.processes import Server
 from tests.system.conftest import as_npy, some_images
-from tests.system.processes import Server
 
 PICKLE = "application/vnd.bentoml+pickle"
 TYPES = ("application/json", "application/x-npy", "image/png", "multipart/form-data", PICKLE,

@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.system.processes import Server
+from tests.support.processes import Server
 
 CHECKS = [
     not_a_server_error,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from service.client import DenoiserClient
-from service.errors import OptionError
+from common.errors import OptionError
+from denoiser_client.client import DenoiserClient
 from tests.conftest import TinyNetwork, some_images
+from tests.support.processes import Server, serving
 from tests.system.conftest import require_serving
-from tests.system.processes import Server, serving
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from training.assess import Assessment
 from training.errors import SettingsError
+from training.evaluation.assess import Assessment
 from training.report.charts import COLOURS, SERIES, Line, latent_chart, level_chart
 from training.report.pictures import data_uris
 

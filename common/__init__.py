@@ -1,0 +1,1 @@
+"""What the stages share, once: errors, publishing, images, array types, cores."""

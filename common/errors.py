@@ -1,0 +1,162 @@
+"""Everything that can be wrong, in one small tree that knows nothing of frameworks.
+
+    DenoiserError
+    ├── InputError                    the caller sent something that cannot be answered
+    │   ├── MalformedError       400  the bytes do not parse as what they claim to be
+    │   ├── UnsupportedTypeError 415  a content type that this route does not read
+    │   ├── NotAcceptableError   406  no representation that `Accept` allows
+    │   ├── TooLargeError        413  more bytes or rows than the limits allow
+    │   ├── ShapeError           422  an array of the wrong shape
+    │   ├── DtypeError           422  an array of the wrong dtype
+    │   ├── RangeError           422  values outside their range, NaN, infinity
+    │   └── OptionError          422  a query parameter that cannot be met
+    ├── UnauthorizedError        401  no API key, or a wrong one
+    ├── NotFoundError            404  no such route, model or version
+    ├── MethodError              405  a method that the route does not answer
+    ├── SlowError                408  a body that did not arrive in time
+    ├── BusyError                429  too many requests in work
+    ├── FingerprintError         409  latents of one model where those of another belong
+    ├── BundleError              500  a bundle that cannot be trusted
+    │   ├── BundleMissingError        no bundle there, or a part of it is gone
+    │   ├── BundleDamagedError        a hash, a file or a golden answer does not match
+    │   └── BundleSchemaError         written by a newer version of this project
+    └── SettingsError            500  a setting that makes no sense
+
+Each message has three parts: what came, what was expected, and what to do. Each edge (HTTP, the
+command line) translates the tree once: `service/http/problem.py`, `service/__main__.py`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+
+class DenoiserError(Exception):
+    """Base of all errors that this package raises on purpose.
+
+    Args:
+        came: what was found, e.g. "images of shape (2, 32, 32)".
+        expected: what would have been right.
+        todo: the next step for the person who reads it.
+    """
+
+    status: int = 500
+    title: str = "Something is wrong"
+
+    def __init__(self, came: str, *, expected: str, todo: str) -> None:
+        super().__init__(came, expected, todo)
+        self.came = came
+        self.expected = expected
+        self.todo = todo
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling, which knows no keyword-only arguments."""
+        again = partial(type(self), expected=self.expected, todo=self.todo)
+        return again, (self.came,)
+
+    def __str__(self) -> str:
+        return f"{self.came}; expected {self.expected}. {self.todo}"
+
+    @property
+    def slug(self) -> str:
+        """The error's stable name for programs: `ShapeError` is "shape"."""
+        name = type(self).__name__.removesuffix("Error")
+        return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
+
+
+class InputError(DenoiserError):
+    """The caller's input cannot be answered as it is."""
+
+    status = 400
+    title = "Bad input"
+
+
+class MalformedError(InputError):
+    status = 400
+    title = "The body does not parse"
+
+
+class UnsupportedTypeError(InputError):
+    status = 415
+    title = "Unsupported content type"
+
+
+class NotAcceptableError(InputError):
+    status = 406
+    title = "No acceptable representation"
+
+
+class TooLargeError(InputError):
+    status = 413
+    title = "Too large"
+
+
+class ShapeError(InputError):
+    status = 422
+    title = "Wrong shape"
+
+
+class DtypeError(InputError):
+    status = 422
+    title = "Wrong dtype"
+
+
+class RangeError(InputError):
+    status = 422
+    title = "Values out of range"
+
+
+class OptionError(InputError):
+    status = 422
+    title = "Unusable option"
+
+
+class UnauthorizedError(DenoiserError):
+    status = 401
+    title = "Not authorized"
+
+
+class NotFoundError(DenoiserError):
+    status = 404
+    title = "Not found"
+
+
+class MethodError(DenoiserError):
+    status = 405
+    title = "Method not allowed"
+
+
+class SlowError(DenoiserError):
+    status = 408
+    title = "The body is too slow"
+
+
+class BusyError(DenoiserError):
+    status = 429
+    title = "Too busy"
+
+
+class FingerprintError(DenoiserError):
+    status = 409
+    title = "Latents of another model"
+
+
+class BundleError(DenoiserError):
+    title = "The bundle cannot be served"
+
+
+class BundleMissingError(BundleError):
+    title = "No bundle"
+
+
+class BundleDamagedError(BundleError):
+    title = "Damaged bundle"
+
+
+class BundleSchemaError(BundleError):
+    title = "Bundle of a newer schema"
+
+
+class SettingsError(DenoiserError):
+    title = "Unusable setting"

@@ -1,0 +1,1 @@
+"""HTTP client of a denoiser service; needs numpy and httpx alone."""

@@ -1,0 +1,1 @@
+"""Novelty scores: how unlike its training data an image is."""

@@ -1,0 +1,1 @@
+"""Graph passes that make the exported models faster."""

@@ -1,0 +1,1 @@
+"""Inputs of bulk jobs: arrays, tables, image files, archives, object stores."""

@@ -1,0 +1,1 @@
+"""Drift between two sets of latents: python -m service drift."""

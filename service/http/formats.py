@@ -1,0 +1,267 @@
+"""Which format came, which format goes: `Content-Type` and `Accept` to codecs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.errors import (
+    InputError,
+    NotAcceptableError,
+    OptionError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
+from service.codecs import archive, jsontext, multipart, npy, png
+from service.codecs.rows import Array, RowSpec
+from service.http.query import Options
+
+JSON = "application/json"
+NPY = "application/x-npy"
+PNG = "image/png"
+FORM = "multipart/form-data"
+ZIP = "application/zip"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of the three questions that the service answers.
+
+    `model` names the ONNX model, `source` and `answer` what goes in and comes out; they are also
+    the keys in JSON.
+    """
+
+    model: str
+    source: str
+    answer: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+_IMAGES_IN = (JSON, NPY, PNG, FORM)
+_IMAGES_OUT = (JSON, NPY, PNG, ZIP)
+
+OPERATIONS = {
+    "/encode": Operation("encoder", "images", "latents", _IMAGES_IN, (JSON, NPY)),
+    "/decode": Operation("decoder", "latents", "images", (JSON, NPY), _IMAGES_OUT),
+    "/denoise": Operation("autoencoder", "images", "images", _IMAGES_IN, _IMAGES_OUT),
+}
+
+# A few kilobytes of PNG may claim millions of pixels, and fitting decodes them all: some seconds.
+MAX_FITTED = 2**27
+
+# Scores beside an answer that has no place for them go into a header, some 12 bytes each; servers
+# and proxies on the way take headers of a few kilobytes.
+MAX_HEADER_SCORES = 256
+
+# What a client gets that names no format: the one it sent, where that can hold the answer.
+_ANSWERS = {FORM: ZIP}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Decoded rows, and the file names that came with them (multipart), or none."""
+
+    array: Array
+    names: tuple[str, ...] = ()
+
+
+def read_type(operation: Operation, content_type: str | None) -> str:
+    """The media type to decode; JSON where none is named, as BentoML has it.
+
+    Raises:
+        UnsupportedTypeError
+    """
+    media_type = (content_type or JSON).partition(";")[0].strip().lower()
+    if media_type not in operation.reads:
+        raise UnsupportedTypeError(
+            f"Content-Type {media_type!r}"[:120],
+            expected=" or ".join(operation.reads),
+            todo="Name the body's format in Content-Type.",
+        )
+    return media_type
+
+
+def decode(
+    body: bytes,
+    media_type: str,
+    spec: RowSpec,
+    *,
+    content_type: str = "",
+    options: Options,
+    max_rows: int,
+) -> Rows:
+    """The rows in a body of that media type.
+
+    Raises:
+        InputError; TooLargeError for more than `max_rows`.
+    """
+    if media_type not in (PNG, FORM) and (options.fit or options.invert):
+        raise OptionError(
+            f"fit or invert with {media_type}",
+            expected=f"{PNG} or {FORM}",
+            todo="Prepare arrays before you send them.",
+        )
+    if media_type == FORM:
+        return _decode_form(body, spec, content_type, options, max_rows)
+    if media_type == PNG:
+        return Rows(png.decode(body, spec, fit=options.fit, invert=options.invert))
+    array = npy.decode(body, spec) if media_type == NPY else jsontext.decode(body, spec)
+    if len(array) > max_rows:
+        raise TooLargeError(
+            f"{len(array)} rows",
+            expected=f"at most {max_rows}",
+            todo="Split them over several requests.",
+        )
+    return Rows(array)
+
+
+def write_type(operation: Operation, accept: str | None, came: str) -> str:
+    """The media type to answer in: what `Accept` likes best, else the one that came, else JSON.
+
+    Raises:
+        NotAcceptableError
+    """
+    like = _ANSWERS.get(came, came)
+    if not accept or accept in ("*/*", like):  # nearly always
+        return like if like in operation.writes else JSON
+    offers = sorted(operation.writes, key=lambda offer: (offer != like, offer != JSON))
+    best = _best(offers, accept)
+    if best is None:
+        raise NotAcceptableError(
+            f"Accept: {accept}"[:120],
+            expected=" or ".join(operation.writes),
+            todo="Accept one of these, or send no Accept header.",
+        )
+    return best
+
+
+def answer_dtype(operation: Operation, media_type: str, came: Array, options: Options) -> str:
+    """uint8 for PNG and zip, for npy what is asked for or what came; else float32."""
+    if operation.answer == "latents" or media_type == JSON:
+        return "float32"
+    if media_type == NPY:
+        return options.dtype or ("uint8" if came.dtype == np.uint8 else "float32")
+    return "uint8"
+
+
+def encode(
+    array: Array,
+    media_type: str,
+    operation: Operation,
+    *,
+    names: Sequence[str],
+    options: Options,
+    scores: Array | None = None,
+) -> bytes:
+    """An answer's rows in that media type; JSON has room for `scores`, float32 (N,), too.
+
+    Raises:
+        NotAcceptableError: several images as one PNG.
+    """
+    if media_type == JSON:
+        if operation.answer == "latents" and options.encoding == "base64":
+            return jsontext.encode_base64(array, operation.answer, names, scores)
+        return jsontext.encode(array, operation.answer, names, scores)
+    if media_type == NPY:
+        return npy.encode(array)
+    if media_type == ZIP:
+        return archive.encode(array, names)
+    if len(array) != 1:
+        raise NotAcceptableError(
+            f"{len(array)} images as one PNG",
+            expected="one image",
+            todo=f"Accept {ZIP}, {NPY} or {JSON}, or send one image.",
+        )
+    return png.encode(array[0])
+
+
+def require_scorable(
+    operation: Operation, media_type: str, rows: int, options: Options, *, scored: bool
+) -> None:
+    """Refuse a score that cannot be made, or that the answer has no room for.
+
+    `scored`: whether the bundle has scores.
+
+    Raises:
+        OptionError
+    """
+    if not options.score:
+        return
+    if operation.source != "images":
+        raise OptionError(
+            "score=true with latents",
+            expected="images, which are what is scored",
+            todo="Ask for scores at /encode or /denoise.",
+        )
+    if not scored:
+        raise OptionError(
+            "score=true to a model without scores",
+            expected="a bundle with a trust entry in its manifest (GET /model)",
+            todo="Leave score out, or have the run exported again; an older one, trained first.",
+        )
+    if media_type != JSON and rows > MAX_HEADER_SCORES:
+        raise OptionError(
+            f"score=true for {rows} images as {media_type}",
+            expected=f"at most {MAX_HEADER_SCORES}, whose scores fit in a header",
+            todo=f"Accept {JSON}, use /v2, or send fewer at a time.",
+        )
+
+
+def scores_header(scores: Array) -> tuple[bytes, bytes]:
+    """X-Scores: as many numbers as images, in their order, with commas between."""
+    return b"x-scores", ",".join(map(str, scores)).encode("ascii")
+
+
+def _decode_form(
+    body: bytes, spec: RowSpec, content_type: str, options: Options, max_rows: int
+) -> Rows:
+    """Every part is a PNG; a fault names the part it is in."""
+    parts = multipart.decode(body, content_type, max_parts=max_rows)
+    area = sum(png.pixels(part.data) for part in parts)
+    if options.fit and area > MAX_FITTED:
+        raise TooLargeError(
+            f"{area:,} pixels to be fitted",
+            expected=f"at most {MAX_FITTED:,} in one request",
+            todo="Shrink the images, or send fewer at a time.",
+        )
+    images = np.empty((len(parts), *spec.shape), np.uint8)
+    for index, part in enumerate(parts):
+        try:
+            images[index] = png.decode(part.data, spec, fit=options.fit, invert=options.invert)
+        except InputError as exc:
+            where = f"part {index + 1} of {len(parts)} ({part.name or 'without a name'})"[:160]
+            raise type(exc)(f"{where}: {exc.came}", expected=exc.expected, todo=exc.todo) from exc
+    return Rows(images, tuple(part.name for part in parts))
+
+
+def _best(offers: Sequence[str], accept: str | None) -> str | None:
+    """The offer with the highest quality in an Accept header (RFC 9110, 12.5.1)."""
+    if not accept or accept.strip() == "*/*":
+        return offers[0]
+    qualities = [_quality(offer, accept) for offer in offers]
+    best = max(qualities)
+    return offers[qualities.index(best)] if best > 0 else None
+
+
+def _quality(offer: str, accept: str) -> float:
+    """What `accept` gives one media type: the most specific range that matches counts."""
+    found = (-1, 0.0)
+    for item in accept.lower().split(","):
+        media_range, *parameters = (part.strip() for part in item.split(";"))
+        ranges = ("*/*", f"{offer.split('/')[0]}/*", offer)
+        if media_range not in ranges:
+            continue
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+                if not 0 <= quality <= 1:  # also NaN
+                    quality = 0.0
+        found = max(found, (ranges.index(media_range), quality))
+    return found[1]

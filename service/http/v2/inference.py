@@ -1,0 +1,266 @@
+"""The Open Inference Protocol (KServe V2), over HTTP: JSON, and the binary tensor extension.
+
+Pure functions between bytes and the engine; `service/http/gateway.py` does the HTTP. Protocol:
+github.com/kserve/open-inference-protocol (rest) and Triton's extension_binary_data. Tensors in
+JSON are for small requests; anything of size travels binary, without a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from common.errors import (
+    DenoiserError,
+    DtypeError,
+    MalformedError,
+    RangeError,
+    ShapeError,
+    TooLargeError,
+)
+from service.bundle import Manifest
+from service.codecs.rows import Array
+from service.engine import Scored
+from service.http.v2.models import INPUTS, OUTPUTS, SCORES, VERSION, Json, outputs, row
+
+DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
+
+# A JSON tensor is parsed in one piece, which holds the interpreter lock: some 10 ms a megabyte.
+MAX_JSON = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Request:
+    """One inference request: rows in, names of the outputs wanted and whether each goes binary."""
+
+    model: str
+    rows: Array
+    outputs: tuple[tuple[str, bool], ...]
+    id: str | None = None
+
+
+def read(body: bytes, header_length: int | None, model: str, manifest: Manifest) -> Request:
+    """An inference request.
+
+    Args:
+        body: JSON, or JSON of `header_length` bytes with binary tensors behind it.
+        header_length: the header Inference-Header-Content-Length, None without one.
+
+    Raises:
+        InputError
+    """
+    size = len(body) if header_length is None else header_length
+    if not 0 <= size <= len(body):
+        raise MalformedError(
+            f"Inference-Header-Content-Length {size} for a body of {len(body)} bytes",
+            expected="at most the body's length",
+            todo="Send the length of the JSON part.",
+        )
+    if size > MAX_JSON:
+        raise TooLargeError(
+            f"{size} bytes of JSON", expected=f"at most {MAX_JSON}", todo="Send binary tensors."
+        )
+    message = _object(body[:size])
+    rows = _read_rows(_only_input(message, model), memoryview(body)[size:], model, manifest)
+    return Request(model, rows, _read_outputs(message, model, manifest), _read_id(message))
+
+
+def scored(request: Request) -> tuple[Scored, ...]:
+    """What the engine's scored pass is asked for; () where no scores are wanted."""
+    wanted = {name for name, _ in request.outputs}
+    known: tuple[Scored, ...] = ("latents", "denoised", "scores")
+    return tuple(name for name in known if name in wanted) if SCORES in wanted else ()
+
+
+def plan(request: Request) -> list[tuple[str, str | None, str]]:
+    """The models to run, each as (model, output it reads or None for the request, its output).
+
+    For requests without scores: `scored` is the other kind. An autoencoder that is asked for its
+    latents too runs as encoder and decoder: the same work.
+    """
+    wanted = {name for name, _ in request.outputs}
+    if request.model != "autoencoder":
+        return [(request.model, None, OUTPUTS[request.model][0])]
+    if "latents" not in wanted:
+        return [("autoencoder", None, "denoised")]
+    steps: list[tuple[str, str | None, str]] = [("encoder", None, "latents")]
+    return [*steps, ("decoder", "latents", "denoised")] if "denoised" in wanted else steps
+
+
+def write(
+    request: Request, found: Mapping[str, Array], fingerprint: str
+) -> tuple[bytes, int | None]:
+    """The response's bytes and, when a tensor goes binary, the length of its JSON part."""
+    tensors, tail = [], []
+    for name, binary in request.outputs:
+        array = np.ascontiguousarray(found[name])
+        tensor: Json = {"name": name, "datatype": "FP32", "shape": list(array.shape)}
+        if binary:
+            tensor["parameters"] = {"binary_data_size": array.nbytes}
+            tail.append(array.reshape(-1).view(np.uint8).data)
+        else:
+            tensor["data"] = array.reshape(-1)
+        tensors.append(tensor)
+    message: Json = {
+        "model_name": request.model,
+        "model_version": VERSION,
+        **({"id": request.id} if request.id is not None else {}),
+        "parameters": {"fingerprint": fingerprint},
+        "outputs": tensors,
+    }
+    head = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not any(binary for _, binary in request.outputs):
+        return head, None
+    return b"".join((head, *tail)), len(head)
+
+
+def _object(text: bytes) -> Json:
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise MalformedError(
+            f"a request that is not JSON ({exc})",
+            expected="an inference request",
+            todo="With binary tensors, send Inference-Header-Content-Length.",
+        ) from exc
+    if not isinstance(message, dict):
+        raise _malformed("a request that is not a JSON object")
+    return message
+
+
+def _only_input(message: Json, model: str) -> Json:
+    inputs = message.get("inputs")
+    name = INPUTS[model]
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise _malformed("no list of one input tensor")
+    if inputs[0].get("name") != name:
+        raise _malformed(f"an input named {inputs[0].get('name')!r}"[:120], f'"{name}"')
+    return inputs[0]
+
+
+def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -> Array:
+    shape: Any = tensor.get("shape")
+    datatype: Any = tensor.get("datatype")
+    allowed = ("FP32", "UINT8") if INPUTS[model] == "images" else ("FP32",)
+    if datatype not in allowed:
+        raise DtypeError(
+            f"datatype {datatype!r}"[:120], expected=" or ".join(allowed), todo="Convert first."
+        )
+    wanted = row(INPUTS[model], manifest)
+    if not _is_shape(shape) or tuple(shape[1:]) != wanted:
+        raise ShapeError(
+            f"shape {shape!r}"[:120],
+            expected=str([-1, *wanted]),
+            todo="Name the batch and every dimension of a row.",
+        )
+    parameters = tensor.get("parameters") or {}
+    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+    dtype: np.dtype[Any] = DTYPES[datatype]
+    if size is None:
+        if len(tail):
+            raise _malformed(f"{len(tail)} bytes behind the JSON that no tensor names")
+        return _json_rows(tensor.get("data"), shape, dtype)
+    needed = math.prod(shape) * dtype.itemsize
+    if size != needed or len(tail) != needed:
+        raise MalformedError(
+            f"binary_data_size {size!r} with {len(tail)} bytes behind the JSON"[:160],
+            expected=f"{needed} for {datatype} {shape}",
+            todo="Send each value of the tensor, little-endian, in C order.",
+        )
+    return np.frombuffer(tail, dtype).reshape(shape)
+
+
+def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
+    """A tensor's `data`, flat or nested."""
+    if not isinstance(data, list):
+        raise _malformed("a tensor with neither data nor binary_data_size")
+    if _holds_booleans(data):  # numpy would make numbers of them
+        raise DtypeError("data with true or false", expected="numbers", todo="Send 1 and 0.")
+    try:
+        values = np.asarray(data)
+    except ValueError as exc:
+        raise ShapeError(
+            "data in lists of unequal lengths", expected=str(shape), todo="Pad or split them."
+        ) from exc
+    if values.size != math.prod(shape):
+        raise ShapeError(f"{values.size} values", expected=str(shape), todo="Correct one of them.")
+    if values.size and values.dtype.kind not in "iuf":
+        raise DtypeError("data that are not numbers", expected="numbers", todo="Send numbers.")
+    if dtype == np.uint8:
+        if values.size and not (values.min() >= 0 and values.max() <= 255):
+            raise RangeError("UINT8 values out of range", expected="0 to 255", todo="Clip them.")
+        if values.dtype.kind == "f" and (values != np.rint(values)).any():
+            raise DtypeError("UINT8 data with fractions", expected="integers", todo="Send FP32.")
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
+        return values.astype(dtype).reshape(shape)
+
+
+def _holds_booleans(data: list[Any]) -> bool:
+    """Whether true or false stands anywhere in nested lists."""
+    lists = [data]
+    while lists:
+        values = lists.pop()
+        kinds = set(map(type, values))
+        if bool in kinds:
+            return True
+        if list in kinds:
+            lists += [value for value in values if type(value) is list]
+    return False
+
+
+def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[str, bool], ...]:
+    parameters = message.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise _malformed("parameters that are not an object")
+    default = parameters.get("binary_data_output", False) is True
+    asked = message.get("outputs")
+    if asked is None or asked == []:
+        return tuple((name, default) for name in OUTPUTS[model])
+    if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
+        raise _malformed("outputs that are not a list of objects")
+    found: dict[str, bool] = {}
+    for item in asked:
+        name, options = item.get("name"), item.get("parameters") or {}
+        known = outputs(model, manifest)
+        if name not in known:
+            raise _malformed(f"an output named {name!r}"[:120], " or ".join(known))
+        if not isinstance(options, dict) or options.keys() - {"binary_data"}:
+            raise _malformed(f"parameters of the output {name!r}", "binary_data alone")
+        found[name] = options.get("binary_data", default) is True
+    return tuple(found.items())
+
+
+def _read_id(message: Json) -> str | None:
+    value = message.get("id")
+    if value is not None and (not isinstance(value, str) or len(value) > 256):
+        raise _malformed("an id that is not a short string")
+    return value
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, list)
+        and len(shape) > 0
+        and all(type(size) is int and 0 <= size < 2**31 for size in shape)
+    )
+
+
+def _malformed(came: str, expected: str = "an inference request") -> MalformedError:
+    return MalformedError(
+        came, expected=expected, todo="See GET /v2/models/{model} for names, datatypes and shapes."
+    )
+
+
+def failure() -> bytes:
+    """The protocol's own form of an error that is not the caller's."""
+    return orjson.dumps({"error": "Internal Server Error"})
+
+
+def error(exc: DenoiserError) -> bytes:
+    """The protocol's own form of an error."""
+    return orjson.dumps({"error": str(exc)})

@@ -1,0 +1,99 @@
+"""One ONNX model as a function on arrays. The only import of onnxruntime in `service/`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from common.errors import BundleDamagedError
+
+# A model that takes one core so long for one image shares a single image among all cores. Waking
+# a second thread for each layer costs about 100 µs an image: on two cores an image of 136 µs then
+# takes 139, one of 350 gains nothing, one of 760 takes 530 (benchmarks/LOG.md).
+WIDE_FROM = 500e-6  # seconds
+WIDEST = 4  # threads; a layer of one image has not much to share
+TRIES = 5
+
+
+class Network:
+    """One model on a session of one thread and, where an image is work enough, on one of many.
+
+    Attributes:
+        row_shape: of one row of its answer.
+        wide: whether there is a second session, on several threads.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        """Load the model, and see what an image takes where there are `threads` to share it."""
+        self._session = _session(path, threads=1)
+        self._wide: Any = None
+        sources = self._session.get_inputs()
+        self._inputs = [entry.name for entry in sources]
+        output = self._session.get_outputs()[0]
+        self._outputs = [output.name]
+        self.row_shape: tuple[int, ...] = tuple(output.shape[1:])
+        if threads > 1 and self._seconds(sources) >= WIDE_FROM:
+            self._wide = _session(path, threads=min(threads, WIDEST))
+
+    @property
+    def wide(self) -> bool:
+        return self._wide is not None
+
+    def __call__(
+        self, *chunk: np.ndarray, wide: bool = False, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """float32 (n, …) for each input, in the model's order; float32 (n, *row_shape) out.
+
+        `wide` takes several threads, which is faster for few rows while no other call runs. The
+        answer is written to `out` where that is given: float32 of its shape, contiguous, and apart
+        from the input, which a model may read again after its first numbers are written.
+        """
+        session = self._wide if wide and self._wide is not None else self._session
+        if out is None:
+            answer: Any = session.run(self._outputs, dict(zip(self._inputs, chunk, strict=True)))
+            return np.asarray(answer[0])
+        binding = session.io_binding()
+        for name, rows in zip(self._inputs, chunk, strict=True):
+            binding.bind_input(name, "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
+        binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        session.run_with_iobinding(binding)
+        return out
+
+    def _seconds(self, sources: Any) -> float:
+        """What one row takes one core at best, after a first one; 0 for a model that takes none.
+
+        What is wrong with that one, the golden answers tell.
+        """
+        taken = []
+        try:
+            rows = [np.zeros((1, *source.shape[1:]), np.float32) for source in sources]
+            for _ in range(1 + TRIES):
+                begin = time.perf_counter()
+                self(*rows)
+                taken.append(time.perf_counter() - begin)
+        except Exception:  # onnxruntime's own exception types are not public
+            return 0.0
+        return min(taken[1:])
+
+
+def _session(path: Path, *, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings would reach the server's log at every start
+    # Threads wait busily for the next layer, but not for the next image.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    try:
+        return ort.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as exc:  # onnxruntime's own exception types are not public
+        raise BundleDamagedError(
+            f"{path} does not load in ONNX Runtime {ort.__version__} ({exc})",
+            expected="a model that this runtime reads",
+            todo="Export the run again, or install the onnxruntime that the manifest names.",
+        ) from exc

@@ -1,0 +1,103 @@
+"""The search benchmark: recall by hand, whitening where it must help, the order of the indexes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import search
+from benchmarks.settings import Settings
+from examples import index
+from service.bundle import Bundle
+from service.engine import Engine
+from training.data.digits import load_digits_28
+from training.noise.spec import parse_noise
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLE = ROOT / "bundles" / "mnist"
+RESULT = ROOT / "benchmarks" / "results" / "search.json"
+
+
+def test_recall_counts_a_query_s_own_row() -> None:
+    index = np.arange(40, dtype=np.float32)[:, None]
+    queries = index.copy()
+    queries[:10] += 2.25  # four rows lie nearer than a query's own
+    shares = search.recall(index=index, queries=queries)
+    assert shares == (0.75, 1.0, 1.0)
+
+
+def test_whitening_weighs_the_directions_by_their_noise() -> None:
+    rng = np.random.default_rng(0)
+    loud = np.diag(
+        [10.0, 0.1, 0.1]
+    )  # noise buries the first number; the others tell the rows apart
+
+    def noisy(rows: np.ndarray) -> np.ndarray:
+        return rows * 2 + 5 + rng.normal(size=rows.shape) @ loud
+
+    pair, index = rng.normal(size=(2_000, 3)), rng.normal(size=(300, 3))
+    queries = noisy(index)
+    plain = search.recall(index=index * 2 + 5, queries=queries)
+    better = search.recall(
+        **dict(
+            zip(
+                ("index", "queries"),
+                search.whitened(index, queries, index_pair=pair, query_pair=noisy(pair)),
+                strict=True,
+            )
+        )
+    )
+    assert plain[0] < 0.3 and better[0] > 0.6
+
+
+def test_the_mean_of_noisy_copies_is_the_better_index() -> None:
+    if not BUNDLE.is_dir():
+        pytest.skip("no bundles/mnist in this checkout")
+    images, _ = load_digits_28()
+    found = dict(
+        search.measure(
+            Engine.load(BUNDLE, threads=2),
+            parse_noise("gaussian:0.5,0.5"),
+            clean=images[:400],
+            train=images[400:1_000],
+            seed=0,
+        )
+    )
+    assert len(found) == 6
+    top5 = {name: shares[1] for name, shares in found.items()}
+    assert top5["means over 8 noisy copies (examples/index.py)"] > top5["clean images"] + 0.05
+    assert top5["pixels, correlation"] > 0.95
+    assert all(0 < one <= five <= ten <= 1 for one, five, ten in found.values())
+
+
+def test_without_a_dataset_it_is_skipped_with_a_word(tmp_path: Path) -> None:
+    said: list[str] = []
+    search.run(Settings(bundle=BUNDLE, out=tmp_path, quick=True), said.append)
+    assert len(said) == 1 and "--dataset" in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_writes_what_it_says(tmp_path: Path) -> None:
+    if not BUNDLE.is_dir():
+        pytest.skip("no bundles/mnist in this checkout")
+    said: list[str] = []
+    settings = Settings(bundle=BUNDLE, dataset="digits", out=tmp_path, quick=True)
+    search.run(settings, said.append)
+    result = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))
+    assert (result["images"], result["dataset"]) == (settings.images, "digits")
+    for name, shares in result["recall"].items():
+        row = next(line for line in said[1].splitlines() if line.startswith(f"| {name} "))
+        assert f"{100 * shares['5']:.1f} %" in row
+
+
+def test_the_committed_figures_are_the_shipped_model_s_and_those_that_are_quoted() -> None:
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    assert result["fingerprint"] == Bundle.open(BUNDLE).manifest.fingerprint
+    assert result["images"] == 10_000
+    said = re.findall(r"(\d+) %", str(index.__doc__))
+    rows = ("clean images", "means over 8 noisy copies (examples/index.py)")
+    assert said == [f"{100 * result['recall'][row]['5']:.0f}" for row in rows]

@@ -1,0 +1,238 @@
+"""A real run becomes a bundle, or nothing: through `export_run` and `python -m export`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from common.publishing import TargetExistsError
+from export import __main__ as command
+from export import convert
+from export.bundling import export_run
+from export.errors import ParityError
+from service.bundle import MODELS, Bundle
+from service.engine import Engine
+from training.errors import RunError
+from training.runs import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the tiny run; only to be read."""
+    out = tmp_path_factory.mktemp("exported") / "tiny"
+    export_run(tiny_run, out, say=quiet)
+    return out
+
+
+@pytest.fixture
+def perturbed(monkeypatch: pytest.MonkeyPatch) -> str:
+    """One weight of the decoder, a thousandth too large, on its way into the file."""
+    real = convert.graphs
+
+    def spoil(model: Any, name: str, *, metadata: dict[str, str]) -> convert.Graphs:
+        made = real(model, name, metadata=metadata)
+        if name == "decoder":
+            weights = made.served.graph.initializer
+            tensor = next(t for t in weights if t.name.endswith(".bias"))
+            values = numpy_helper.to_array(tensor).copy()
+            values.flat[0] += 1e-3
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+        return made
+
+    monkeypatch.setattr(convert, "graphs", spoil)
+    return "decoder"
+
+
+def test_the_bundle_is_whole_and_computes_what_keras_computes(
+    tiny_run: Path, exported: Path
+) -> None:
+    run, bundle = Run.load(tiny_run), Bundle.open(exported)
+    assert names(exported) == sorted(
+        [f"{m}.onnx" for m in MODELS] + ["golden.npz", "parity.json", "manifest.json"]
+    )
+    manifest = bundle.manifest
+    assert (manifest.name, manifest.image_shape, manifest.latent_size) == ("tiny", (8, 8, 1), 6)
+    assert manifest.training == run.config
+    assert manifest.quality == run.metrics
+    assert manifest.parity["comparisons"] >= 60
+    assert max(manifest.parity["largest_difference"].values()) <= 1e-5
+    assert set(manifest.tools) >= {"tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime"}
+    engine = Engine.load(exported, threads=2)
+    noisy = run.samples().noisy
+    wanted = run.models().autoencoder([noisy], training=False).numpy()
+    np.testing.assert_allclose(engine.denoise(noisy), wanted, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(bundle.golden()["images"], noisy[:16])
+
+
+def test_a_bundle_names_no_path_of_the_machine(tiny_run: Path, exported: Path) -> None:
+    for name, data in contents(exported).items():
+        for trace in (str(tiny_run.parent), str(exported.parent), str(ROOT)):
+            assert trace.encode() not in data, name
+
+
+def test_the_same_run_twice_has_the_same_fingerprint(
+    tiny_run: Path, exported: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    again = export_run(tiny_run, tmp_path / "again", say=said.append)
+    first = Bundle.open(exported).manifest
+    assert again.fingerprint == first.fingerprint
+    for model in MODELS:
+        assert again.files[f"{model}.onnx"] == first.files[f"{model}.onnx"]
+    assert said[-1] == f"{tmp_path / 'again'}: fingerprint {first.fingerprint}"
+    assert any("held-out noisy" in line for line in said)  # the table is on the screen
+    assert names(tmp_path) == ["again"]
+
+
+def test_one_perturbed_weight_stops_the_export(
+    tiny_run: Path, tmp_path: Path, perturbed: str
+) -> None:
+    with pytest.raises(ParityError) as caught:
+        export_run(tiny_run, tmp_path / "out", say=quiet)
+    assert caught.value.came.startswith((perturbed, f"{perturbed}(encoder)"))
+    assert "batch" in caught.value.came
+    assert names(tmp_path) == []
+
+
+def test_the_command_tells_a_failed_parity_in_one_line(
+    tiny_run: Path, tmp_path: Path, perturbed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([str(tiny_run), "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith(f"export: {perturbed}")
+    assert len(told.err.splitlines()) == 1
+    assert "TOO LARGE" in told.out  # the table shows where
+    assert names(tmp_path) == []
+
+
+def test_an_existing_target_is_refused_and_left_alone(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(TargetExistsError, match="--overwrite"):
+        export_run(tiny_run, tmp_path / "out", say=quiet)
+    assert command.main([str(tiny_run), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.startswith("export: ")
+    assert contents(tmp_path / "out") == {"mine.txt": b"mine"}
+    assert names(tmp_path) == ["out"]
+
+
+def test_overwriting_replaces_the_whole_bundle(
+    tiny_run: Path, exported: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(exported, tmp_path / "out"))
+    (out / "old-only.txt").write_text("x")
+    export_run(tiny_run, out, overwrite=True, say=quiet)
+    assert names(out) == names(exported)
+    Engine.load(out, threads=1)
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_failing_overwrite_keeps_the_old_bundle(
+    tiny_run: Path, exported: Path, tmp_path: Path, perturbed: str
+) -> None:
+    out = Path(shutil.copytree(exported, tmp_path / "out"))
+    before = contents(out)
+    assert command.main([str(tiny_run), "--out", str(out), "--overwrite"]) == 1
+    assert contents(out) == before
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("damage", ["missing", "metrics.json", "encoder.keras", "samples.npz"])
+def test_a_missing_or_damaged_run(
+    tiny_run: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    if damage != "missing":
+        shutil.copytree(tiny_run, run)
+        (run / damage).write_bytes(b"damaged")
+    with pytest.raises(RunError):
+        export_run(run, tmp_path / "out", say=quiet)
+    assert command.main([str(run), "--out", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("export: ")
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / ".out.partial").exists()
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        command.main(["runs/x"])
+    assert caught.value.code == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def start(run: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "export", str(run), "--out", str(out), *options],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+# What must be there when the child is killed; each export goes through all of these.
+MOMENTS = ["", "encoder.onnx", "manifest.json", "golden.npz"]
+
+
+def test_kill_9_at_any_moment_leaves_no_bundle_or_a_whole_one(
+    tiny_run: Path, exported: Path, tmp_path: Path
+) -> None:
+    """Real exports side by side, each killed as soon as its hidden folder holds one more file."""
+    children = {}
+    for k, moment in enumerate(MOMENTS):
+        out = tmp_path / f"out{k}"
+        if k % 2:  # every second one overwrites a whole bundle
+            shutil.copytree(exported, out)
+        children[start(tiny_run, out, "--overwrite")] = (out, moment)
+    killed, waiting, end = 0, dict(children), time.monotonic() + 120
+    while waiting:
+        assert time.monotonic() < end
+        for child, (out, moment) in list(waiting.items()):
+            stage = out.with_name(f".{out.name}.partial")
+            if (stage / moment).exists() and child.poll() is None:
+                os.kill(child.pid, signal.SIGKILL)
+            if child.poll() is not None:
+                killed += child.returncode == -signal.SIGKILL
+                del waiting[child]
+        time.sleep(0.0005)
+    said = {child.returncode: child.communicate()[1] for child in children}
+    assert set(said) <= {-signal.SIGKILL, 0}, said
+    assert killed >= len(MOMENTS) - 1  # the last moment is short: one may have come to its end
+    fingerprint = Bundle.open(exported).manifest.fingerprint
+    left = 0
+    for k, (out, _) in enumerate(children.values()):
+        left += out.with_name(f".{out.name}.partial").exists()
+        if k % 2 or out.exists():
+            assert Engine.load(out, threads=1).manifest.fingerprint == fingerprint
+    assert left >= len(MOMENTS) - 1  # there was something half-written to hide
+    for out in (children_out[0] for children_out in list(children.values())[2:4]):
+        export_run(tiny_run, out, overwrite=True, say=quiet)  # the next call clears it away
+        assert not out.with_name(f".{out.name}.partial").exists()
+        Engine.load(out, threads=1)

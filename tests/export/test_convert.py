@@ -1,0 +1,158 @@
+"""Keras → ONNX: the cleaned graph is the same function, and holds nothing but the network."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from export.convert import OPSET, TENSORS, serialize, to_onnx
+from export.rewrite import cleanup
+from export.rewrite.graph import attribute
+from training.backend import load_tensorflow
+
+ARITHMETIC = {"Shape", "Gather", "Slice", "Concat", "Cast", "Unsqueeze", "Squeeze", "Identity"}
+CASES = [
+    # image shape, filters, kernel
+    ((8, 8, 1), (3, 5), 3),
+    ((12, 8, 3), (4, 3), 3),
+    ((8, 8, 1), (4,), 2),
+    ((12, 8, 3), (1, 3), 4),
+    ((8, 12, 1), (1,), 5),
+    ((4, 4, 1), (2, 3), 3),
+    ((8, 8, 3), (1, 1), 2),
+]
+TILED = ((12, 8, 3), (16, 5), 3)  # its last layer is computed in tiles
+
+
+def build(shape: tuple[int, int, int], filters: tuple[int, ...], kernel: int, seed: int = 0) -> Any:
+    """The three Keras models of training, with random weights and random biases."""
+    load_tensorflow()
+    import keras
+
+    from training.model import ModelSettings, article
+
+    keras.utils.set_random_seed(seed)
+    models = article(
+        ModelSettings(image_shape=shape, filters=filters, latent_size=5, kernel_size=kernel)
+    )
+    rng = np.random.default_rng(seed)
+    for weight in models.autoencoder.weights:  # Keras's biases are zero, which would hide mistakes
+        weight.assign(rng.normal(0, 0.3, weight.shape))
+    return models
+
+
+def rows_for(model: Any, size: int, seed: int = 0) -> np.ndarray:
+    shape = (size, *model.input_shape[1:])
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def run(made: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(serialize(made), providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
+    return answer
+
+
+@pytest.fixture(scope="module")
+def converted() -> dict[Any, Any]:
+    """Case → name → (Keras model, ONNX model)."""
+    made: dict[Any, Any] = {}
+    for case in [*CASES, TILED]:
+        models = build(*case)
+        made[case] = {
+            name: (getattr(models, name), to_onnx(getattr(models, name), name, metadata={}))
+            for name in TENSORS
+        }
+    return made
+
+
+@pytest.mark.parametrize(("case", "name"), list(itertools.product([*CASES, TILED], TENSORS)))
+def test_the_same_numbers_as_keras(converted: Any, case: Any, name: str) -> None:
+    model, made = converted[case][name]
+    for size in (1, 3, 17):
+        rows = rows_for(model, size, seed=size)
+        wanted = model(rows, training=False).numpy()
+        found = run(made, rows)
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        scale = max(1.0, float(np.abs(wanted).max()))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize(("case", "name"), list(itertools.product(CASES, TENSORS)))
+def test_nothing_but_the_network(converted: Any, case: Any, name: str) -> None:
+    nodes = converted[case][name][1].graph.node
+    ops = Counter(node.op_type for node in nodes)
+    assert not (ARITHMETIC - {"Concat"}) & set(ops), ops
+    for node in nodes:
+        if node.op_type == "Concat":  # of upsampling phases, along channels; never of a shape
+            assert attribute(node, "axis") == 1 and len(node.input) == 4
+    assert not {"MatMul", "Add"} & set(ops), "a bias that was not fused"
+    channels = case[0][2]
+    assert ops["Transpose"] == (channels > 1 and name != "encoder")
+    for node in nodes:
+        if node.op_type == "Transpose":
+            assert node.output[0] in ("images", "denoised")
+            assert list(attribute(node, "perm")) == [0, 2, 3, 1]
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_names_shapes_opset_and_metadata(name: str) -> None:
+    model = getattr(build((12, 8, 3), (2, 3), 3), name)
+    made = to_onnx(model, name, metadata={"denoiser.image_range": "[0, 1]"})
+    onnx.checker.check_model(made, full_check=True)
+    shapes = {"images": ["N", 12, 8, 3], "denoised": ["N", 12, 8, 3], "latents": ["N", 5]}
+    ends = [*made.graph.input, *made.graph.output]
+    assert tuple(end.name for end in ends) == TENSORS[name]
+    for end in ends:
+        kind = end.type.tensor_type
+        assert kind.elem_type == onnx.TensorProto.FLOAT
+        assert [d.dim_param or d.dim_value for d in kind.shape.dim] == shapes[end.name]
+    assert [(o.domain, o.version) for o in made.opset_import] == [("", OPSET)]
+    metadata = {item.key: item.value for item in made.metadata_props}
+    assert metadata == {"denoiser.model": name, "denoiser.image_range": "[0, 1]"}
+    node_names = [node.name for node in made.graph.node]
+    assert len(set(node_names)) == len(node_names)
+
+
+def test_tensor_names_are_the_contracts() -> None:
+    assert TENSORS == {
+        "encoder": ("images", "latents"),
+        "decoder": ("latents", "images"),
+        "autoencoder": ("images", "denoised"),
+    }
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_the_same_model_always_gives_the_same_bytes(name: str) -> None:
+    first = build((8, 8, 1), (2, 3), 3)
+    again = build((8, 8, 1), (2, 3), 3)  # Keras numbers its layers anew: names must not leak
+    other = build((8, 8, 1), (2, 3), 3, seed=1)
+    made = [serialize(to_onnx(getattr(m, name), name, metadata={"a": "b"}))
+            for m in (first, first, again, other)]  # fmt: skip
+    assert made[0] == made[1] == made[2]
+    assert made[3] != made[0]
+
+
+def test_nothing_of_the_machine_or_the_day_is_in_the_bytes() -> None:
+    made = serialize(to_onnx(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={}))
+    for trace in (b"tf2onnx", b"/home", b"/root", b"StatefulPartitionedCall", b"2026"):
+        assert trace not in made
+
+
+def test_a_model_that_fails_the_checker_is_not_handed_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = cleanup.clean
+
+    def spoil(graph: Any) -> None:
+        real(graph)
+        graph.nodes[0].op_type = "NoSuchOperator"
+
+    monkeypatch.setattr("export.convert.clean", spoil)
+    with pytest.raises(onnx.checker.ValidationError):
+        to_onnx(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={})

@@ -1,0 +1,145 @@
+"""The run folder: whole or refused, published last, one writer."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training import runs
+from training.errors import RunError
+from training.runs import Run
+
+ROOT = Path(__file__).parents[2]
+
+
+def fake_run(path: Path, mark: str = "") -> Path:
+    """A folder with every file of a run; the models are not real."""
+    path.mkdir(parents=True)
+    config = {"data": {"image_shape": [4, 4, 1], "name": mark}}
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "metrics.json").write_text("{}")
+    (path / "history.csv").write_text("epoch\n1\n")
+    for name in runs.MODELS:
+        (path / f"{name}.keras").write_bytes(b"no model")
+    clean = np.random.default_rng(0).random((5, 4, 4, 1), dtype=np.float32)
+    np.savez(path / "samples.npz", clean=clean, noisy=1 - clean)
+    return path
+
+
+def test_a_whole_run_loads(tmp_path: Path) -> None:
+    run = Run.load(str(fake_run(tmp_path / "run", "mine")))
+    assert run.config["data"]["name"] == "mine"
+    assert run.metrics == {}
+    clean, noisy = run.samples()
+    np.testing.assert_array_equal(noisy, 1 - clean)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "metrics.json", "history.csv", "samples.npz", "encoder.keras", "decoder.keras"],
+)
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    path = fake_run(tmp_path / "run")
+    (path / name).unlink()
+    with pytest.raises(RunError, match=f"without {name}"):
+        Run.load(path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\x00"])
+def test_unreadable_json_is_named(tmp_path: Path, name: str, content: str) -> None:
+    path = fake_run(tmp_path / "run")
+    (path / name).write_text(content)
+    with pytest.raises(RunError, match=f"unreadable {name}"):
+        Run.load(path)
+
+
+def test_damaged_samples_are_refused(tmp_path: Path) -> None:
+    path = fake_run(tmp_path / "run")
+    whole = (path / "samples.npz").read_bytes()
+    for damaged in (b"", whole[:-30]):
+        (path / "samples.npz").write_bytes(damaged)
+        with pytest.raises(RunError, match=r"unreadable samples\.npz"):
+            Run.load(path).samples()
+    x = np.zeros((5, 4, 4, 1), np.float32)
+    for clean, noisy in ((x, x[:3]), (x.astype(np.float64), x), (x[:, :2], x[:, :2])):
+        np.savez(path / "samples.npz", clean=clean, noisy=noisy)
+        with pytest.raises(RunError, match=r"not float32 \(\d, 4, 4, 1\)"):
+            Run.load(path).samples()
+
+
+def test_damaged_models_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    with pytest.raises(RunError, match=r"unreadable encoder\.keras"):
+        Run.load(fake_run(tmp_path / "run")).models()
+
+
+def test_a_missing_run_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no run folder .*fit --out \S*run$"):
+        Run.load(tmp_path / "run")
+    runs.partial_path(tmp_path / "run").mkdir()
+    with pytest.raises(RunError, match=r"an unfinished one is there.*--resume"):
+        Run.load(tmp_path / "run")
+
+
+def test_publish_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
+    target = fake_run(tmp_path / "run", "old")
+    fake_run(runs.partial_path(target), "new")
+    runs.publish(target)
+    assert Run.load(target).config["data"]["name"] == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from training import runs
+
+target, moment = Path(sys.argv[1]), int(sys.argv[2])
+steps = 0
+def deadly(original):
+    def wrapped(*args, **kwargs):
+        global steps
+        steps += 1
+        if steps == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    return wrapped
+Path.rename = deadly(Path.rename)
+runs.shutil.rmtree = deadly(runs.shutil.rmtree)
+runs.publish(target)
+"""
+
+
+@pytest.mark.parametrize(("moment", "survivor"), [(1, "old"), (2, "old"), (3, "new")])
+def test_a_kill_while_replacing_loses_neither(tmp_path: Path, moment: int, survivor: str) -> None:
+    target = fake_run(tmp_path / "run", "old")
+    fake_run(runs.partial_path(target), "new")
+    command = [sys.executable, "-c", KILLER, str(target), str(moment)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    runs.recover(target)
+    assert Run.load(target).config["data"]["name"] == survivor
+    assert not runs.replaced_path(target).exists()
+    assert runs.partial_path(target).exists() == (survivor == "old")
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    with (
+        runs.locked(tmp_path),
+        pytest.raises(RunError, match="another process"),
+        runs.locked(tmp_path),
+    ):
+        pass
+    with runs.locked(tmp_path):
+        pass
+
+
+def test_json_is_whole_or_absent(tmp_path: Path) -> None:
+    runs.write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError, match="Out of range"):
+        runs.write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}

@@ -1,0 +1,1 @@
+"""Datasets: embedded digits, MNIST, arrays, folders, pairs."""

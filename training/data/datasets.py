@@ -1,0 +1,260 @@
+"""Where images come from, and how they are split into train, validation and test.
+
+A source is a name (`digits`, `mnist`, `fashion-mnist`), a `.npz` or `.npy` file, or a folder of
+pictures; a file or a folder may hold pairs, each clean image with its own noisy one. A source's
+own test split is kept; otherwise one is cut. Splits come from a fixed seed, not from the run's:
+two runs on the same data can be compared, since neither has trained on what the other is tested
+on.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.data.arrays import LAYOUTS, as_images, as_labels, read_arrays, resized
+from training.data.digits import load_digits_28
+from training.data.folders import load_folder
+from training.data.pairs import (
+    SIDES,
+    holds_pairs,
+    is_pair_folder,
+    load_pair_folder,
+    pairs_of_arrays,
+)
+from training.errors import DatasetError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+NAMES = ("digits", "mnist", "fashion-mnist")
+SPLIT_SEED = 0
+TEST_SHARE = 7  # one in seven is for the test, as in MNIST
+VALIDATION_SHARE = 12  # then one in twelve for validation: 5,000 of MNIST's 60,000
+FEWEST = 24
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images uint8 (N, H, W, C) in 0..255 in three separate splits; labels int64 (N,) or None.
+
+    Where the data are pairs, each split has its noisy images, in the order of its clean ones.
+    """
+
+    name: str
+    source: str  # "builtin", "file" or "folder"
+    train: Images
+    validation: Images
+    test: Images
+    train_labels: Labels | None = None
+    validation_labels: Labels | None = None
+    test_labels: Labels | None = None
+    train_noisy: Images | None = None
+    validation_noisy: Images | None = None
+    test_noisy: Images | None = None
+    file_sha256: str | None = None  # of the .npz or .npy file that it came from
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        height, width, channels = self.train.shape[1:]
+        return height, width, channels
+
+    def facts(self) -> dict[str, Any]:
+        """What config.json says of the data: no machine path, but a hash of every split."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        noisy = {
+            "train_noisy": self.train_noisy,
+            "validation_noisy": self.validation_noisy,
+            "test_noisy": self.test_noisy,
+        }
+        given = {name: images for name, images in noisy.items() if images is not None}
+        return {
+            "name": self.name,
+            "source": self.source,
+            "image_shape": list(self.image_shape),
+            "counts": {name: len(images) for name, images in splits.items()},
+            "sha256": {name: _sha256(images) for name, images in (splits | given).items()},
+            "file_sha256": self.file_sha256,
+        }
+
+    def require_divisible(self, stride: int) -> None:
+        """Refuse images whose sides the encoder's strides do not divide."""
+        height, width, _ = self.image_shape
+        if height % stride or width % stride:
+            fit = "x".join(
+                str(max(stride, round(side / stride) * stride)) for side in (height, width)
+            )
+            raise DatasetError(
+                f"images of {height}x{width}",
+                expected=f"a height and a width that {stride} divides",
+                do=f"pass --resize {fit}, or fewer --filters",
+            )
+
+
+class _Part(NamedTuple):
+    """Images that belong to one split, or to none yet."""
+
+    images: Images
+    labels: Labels | None = None
+    noisy: Images | None = None  # in the order of the images
+
+    def take(self, indices: NDArray[np.int64]) -> "_Part":
+        """Some of them, each with its label and its noisy partner."""
+        return _Part(
+            self.images[indices],
+            None if self.labels is None else self.labels[indices],
+            None if self.noisy is None else self.noisy[indices],
+        )
+
+    def resized(self, size: tuple[int, int]) -> "_Part":
+        """All of them at another height and width."""
+        noisy = None if self.noisy is None else resized(self.noisy, size)
+        return _Part(resized(self.images, size), self.labels, noisy)
+
+
+class _Source(NamedTuple):
+    """What a source gives, before the split."""
+
+    kind: str  # "builtin", "file" or "folder"
+    train: _Part
+    test: _Part | None = None
+    file_sha256: str | None = None
+
+
+def load_dataset(source: str, *, resize: tuple[int, int] | None = None) -> Dataset:
+    """The dataset that a name or a path stands for, split, at `resize` (height, width) if given."""
+    if source == "digits":
+        found = _Source("builtin", _Part(*load_digits_28()))
+    elif source in NAMES:
+        found = _from_keras(source)
+    elif Path(source).is_dir():
+        found = _from_folder(Path(source), resize)
+    elif Path(source).is_file() and Path(source).suffix in (".npz", ".npy"):
+        found = _from_file(Path(source))
+    else:
+        raise DatasetError(
+            f"dataset {source!r}" + (" (the file exists)" if Path(source).exists() else ""),
+            expected=f"{', '.join(NAMES)}, or an existing .npz file, .npy file or folder",
+            do="check the spelling and the path",
+        )
+    if resize:
+        test = found.test.resized(resize) if found.test else None
+        found = found._replace(train=found.train.resized(resize), test=test)
+    return _split(Path(source).name, found)
+
+
+def has_own_noise(source: str) -> bool:
+    """Whether a dataset's name or path stands for pairs; reads no image."""
+    return source not in NAMES and holds_pairs(Path(source))
+
+
+def _from_keras(name: str) -> _Source:
+    import keras
+
+    module = keras.datasets.mnist if name == "mnist" else keras.datasets.fashion_mnist
+    try:
+        (x_train, y_train), (x_test, y_test) = module.load_data()
+    except Exception as exc:  # Keras raises a bare Exception when a download fails
+        raise DatasetError(
+            f"the download of {name} failed ({str(exc).splitlines()[0][:200]})",
+            expected="a network, or an earlier download in ~/.keras/datasets",
+            do=f"get a {name}.npz with the arrays x_train, y_train, x_test, y_test and pass "
+            f"--dataset path/to/{name}.npz, or take the embedded --dataset digits",
+        ) from exc
+    train = _Part(x_train[..., None], y_train.astype(np.int64))
+    return _Source("builtin", train, _Part(x_test[..., None], y_test.astype(np.int64)))
+
+
+def _from_file(path: Path) -> _Source:
+    arrays = read_arrays(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if arrays.keys() >= set(SIDES):
+        return _Source("file", _Part(*pairs_of_arrays(arrays)), file_sha256=digest)
+    names = ("x_train", "y_train") if "x_train" in arrays else ("images", "labels")
+    if names[0] not in arrays:
+        raise DatasetError(
+            f"{path.name!r} holds the arrays {', '.join(sorted(arrays)) or 'none'}",
+            expected=LAYOUTS,
+            do="rename them",
+        )
+    train, test = _part_of(arrays, *names), None
+    if names[0] == "x_train" and "x_test" in arrays:
+        test = _part_of(arrays, "x_test", "y_test")
+        _require_same_shape(train, test)
+    return _Source("file", train, test, digest)
+
+
+def _part_of(arrays: dict[str, NDArray[Any]], images_name: str, labels_name: str) -> _Part:
+    images = as_images(arrays[images_name], images_name)
+    return _Part(images, as_labels(arrays.get(labels_name), labels_name, len(images)))
+
+
+def _from_folder(folder: Path, resize: tuple[int, int] | None) -> _Source:
+    parts = [folder / name for name in ("train", "test")]
+    if not all(part.is_dir() for part in parts):
+        return _Source("folder", _read_folder(folder, resize))
+    if len({is_pair_folder(part) for part in parts}) > 1:
+        raise DatasetError(
+            f"pairs in only one of train/ and test/ of {folder.name!r}",
+            expected="clean/ and noisy/ in both, or in neither",
+            do="make them alike",
+        )
+    train, test = (_read_folder(part, resize) for part in parts)
+    _require_same_shape(train, test)
+    return _Source("folder", train, test)
+
+
+def _read_folder(folder: Path, resize: tuple[int, int] | None) -> _Part:
+    load = load_pair_folder if is_pair_folder(folder) else load_folder
+    return _Part(*load(folder, resize))
+
+
+def _require_same_shape(train: _Part, test: _Part) -> None:
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DatasetError(
+            f"training images {train.images.shape[1:]} and test images {test.images.shape[1:]}",
+            expected="one shape (H, W, C)",
+            do="make them alike",
+        )
+
+
+def _split(name: str, found: _Source) -> Dataset:
+    """Cut the test split, where there is none, and then the validation split."""
+    images, test = found.train, found.test
+    count = len(images.images)
+    if count < FEWEST:
+        raise DatasetError(
+            f"{count} images", expected=f"at least {FEWEST} to train with", do="add images"
+        )
+    order = np.random.default_rng(SPLIT_SEED).permutation(count)
+    if test is None:
+        held, order = np.split(order, [len(order) // TEST_SHARE])
+        test = images.take(held)
+    held, order = np.split(order, [len(order) // VALIDATION_SHARE])
+    train, validation = images.take(order), images.take(held)
+    return Dataset(
+        name=name,
+        source=found.kind,
+        train=train.images,
+        validation=validation.images,
+        test=test.images,
+        train_labels=train.labels,
+        validation_labels=validation.labels,
+        test_labels=test.labels,
+        train_noisy=train.noisy,
+        validation_noisy=validation.noisy,
+        test_noisy=test.noisy,
+        file_sha256=found.file_sha256,
+    )
+
+
+def _sha256(images: Images) -> str:
+    """One hash over shape and values."""
+    digest = hashlib.sha256(str(images.shape).encode())
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()

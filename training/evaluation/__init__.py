@@ -1,0 +1,1 @@
+"""Measuring runs: metrics, held-out images, comparisons, figures."""

@@ -1,0 +1,1 @@
+"""Noise that corrupts clean images."""

@@ -1,0 +1,204 @@
+"""The kinds of noise, in plain numpy. A new kind is a class here and a place in `KINDS`.
+
+Each kind is a frozen dataclass whose fields are the numbers of its spec, in that order. With
+`x` a value of the clean image, all give float32 (N, H, W, C), clipped to [0, 1], and leave their
+input as it is. A number that is a range is drawn anew for each image: first all numbers in the
+order of the spec, then the values; a fixed number takes nothing from the generator.
+
+Sources: R. C. Gonzalez and R. E. Woods, Digital Image Processing, 4th ed., 2018, sections 5.2
+(additive Gaussian, salt and pepper) and 3.5 (Gaussian filter); J. W. Goodman, "Some fundamental
+properties of speckle", J. Opt. Soc. Am. 66, 1976 (multiplicative); A. Foi et al., "Practical
+Poissonian-Gaussian noise modeling and fitting for single-image raw-data", IEEE Trans. Image
+Processing 17, 2008 (shot noise); P. Vincent et al., "Extracting and composing robust features
+with denoising autoencoders", ICML 2008 (masking).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import SettingsError
+from training.noise.ranges import EXAMPLE, Limits, Range, require_level
+
+Floats = NDArray[np.float32]
+
+LARGEST = 1e6  # of any number: far past what changes an image, and far from float32's overflow
+
+
+def number(default: float, *, least: float, most: float = LARGEST, power: float = 1) -> Any:
+    """A field for one number of a spec."""
+    return field(default=Range(default, default), metadata={"limits": Limits(least, most, power)})
+
+
+@dataclass(frozen=True)
+class Kind(ABC):
+    """What all kinds share: checked numbers, strength, spec and description."""
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for name, numbers, limits in self._numbers():
+            if not limits.hold(numbers):
+                raise SettingsError(
+                    f"noise '{self}', whose {name} is {numbers}",
+                    expected=f"a {name} from {limits.least:.7g} to {limits.most:.7g}",
+                    do=EXAMPLE,
+                )
+
+    @abstractmethod
+    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
+        """Spoil float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
+
+    def scaled(self, factor: float) -> Self:
+        """`factor` times as strong, ranges as ranges, held within each number's limits.
+
+        Deviations, probabilities and the blur's sigma are multiplied; a mean stays. Poisson's
+        peak is divided by factor², since its deviation goes with 1 / sqrt(peak).
+        """
+        require_level(factor)
+        return type(self)(
+            *(
+                Range(limits.scaled(numbers.low, factor), limits.scaled(numbers.high, factor))
+                for _, numbers, limits in self._numbers()
+            )
+        )
+
+    def at(self, level: float) -> Self:
+        """One fixed strength, for a curve: `level` times the strong ends of all ranges.
+
+        At 1 it is the strongest noise that this one draws. A mean that is a range grows with the
+        level from its low end to its high end, and stays there.
+        """
+        require_level(level)
+        values = (limits.at(numbers, level) for _, numbers, limits in self._numbers())
+        return type(self)(*(Range(value, value) for value in values))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """As JSON: one entry, `{"kind": …, "parameters": {name: [low, high]}}`."""
+        ranges = {name: [numbers.low, numbers.high] for name, numbers, _ in self._numbers()}
+        return [{"kind": self.name, "parameters": ranges}]
+
+    @classmethod
+    def form(cls) -> str:
+        """How its spec is written, such as `gaussian:MEAN,STD`."""
+        return f"{cls.name}:{','.join(part.name.upper() for part in fields(cls))}"
+
+    def __str__(self) -> str:
+        return f"{self.name}:{','.join(str(numbers) for _, numbers, _ in self._numbers())}"
+
+    def _numbers(self) -> Iterator[tuple[str, Range, Limits]]:
+        for part in fields(self):
+            yield part.name, getattr(self, part.name), part.metadata["limits"]
+
+
+@dataclass(frozen=True)
+class GaussianNoise(Kind):
+    """x + N(mean, std²), independent for every value.
+
+    The classic is N(0.5, 0.5): it lifts the black ground to grey as much as it scatters it.
+    """
+
+    name = "gaussian"
+    mean: Range = number(0.5, least=-LARGEST, power=0)
+    std: Range = number(0.5, least=0)
+
+    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
+        mean, std = self.mean.draw(rng, len(images)), self.std.draw(rng, len(images))
+        noisy = rng.standard_normal(images.shape, dtype=np.float32)
+        noisy *= std
+        noisy += mean
+        noisy += images
+        return np.clip(noisy, 0.0, 1.0, out=noisy)
+
+
+@dataclass(frozen=True)
+class SaltPepperNoise(Kind):
+    """Each value becomes 0 with probability p / 2 and 1 with probability p / 2."""
+
+    name = "salt-pepper"
+    p: Range = number(0.1, least=0, most=1)
+
+    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
+        p = self.p.draw(rng, len(images))
+        dice = rng.random(images.shape, dtype=np.float32)
+        return np.where(dice < p / 2, np.float32(0), np.where(dice < p, np.float32(1), images))
+
+
+@dataclass(frozen=True)
+class SpeckleNoise(Kind):
+    """x + x · N(0, std²), independent for every value: black stays black."""
+
+    name = "speckle"
+    std: Range = number(0.5, least=0)
+
+    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
+        std = self.std.draw(rng, len(images))
+        noisy = rng.standard_normal(images.shape, dtype=np.float32)
+        noisy *= std
+        noisy += 1
+        noisy *= images
+        return np.clip(noisy, 0.0, 1.0, out=noisy)
+
+
+@dataclass(frozen=True)
+class PoissonNoise(Kind):
+    """Poisson(x · peak) / peak: photons counted, `peak` of them on the average where x is 1."""
+
+    name = "poisson"
+    peak: Range = number(8.0, least=1e-3, power=-2)
+
+    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
+        peak = self.peak.draw(rng, len(images))
+        noisy = rng.poisson(images * peak).astype(np.float32)
+        noisy /= peak
+        return np.clip(noisy, 0.0, 1.0, out=noisy)
+
+
+@dataclass(frozen=True)
+class MaskNoise(Kind):
+    """Each pixel becomes 0, in all its channels, with probability p."""
+
+    name = "mask"
+    p: Range = number(0.5, least=0, most=1)
+
+    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
+        p = self.p.draw(rng, len(images))
+        kept = rng.random((*images.shape[:3], 1), dtype=np.float32) >= p
+        return images * kept
+
+
+@dataclass(frozen=True)
+class BlurNoise(Kind):
+    """A Gaussian filter of `sigma` pixels over height and width, edges mirrored."""
+
+    name = "blur"
+    sigma: Range = number(1.0, least=0, most=100)
+
+    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
+        from scipy.ndimage import gaussian_filter  # slow to import, and only this kind needs it
+
+        sigma = self.sigma.draw(rng, len(images))
+        if sigma.ndim == 0:
+            blurred = gaussian_filter(images, float(sigma), axes=(1, 2))
+        else:
+            blurred = np.empty_like(images)
+            for image, width, place in zip(images, sigma.ravel(), blurred, strict=True):
+                gaussian_filter(image, float(width), axes=(0, 1), output=place)
+        return np.clip(blurred, 0.0, 1.0, out=blurred)
+
+
+KINDS: dict[str, type[Kind]] = {
+    kind.name: kind
+    for kind in (
+        GaussianNoise,
+        SaltPepperNoise,
+        SpeckleNoise,
+        PoissonNoise,
+        MaskNoise,
+        BlurNoise,
+    )
+}
