@@ -96,13 +96,13 @@ lock: env  ## resolve pyproject.toml into hashed pins under requirements/
 clean:  ## remove environments, caches, runs and local bundles; keep what git tracks
 	@rm -rf $(VENV) $(VENV_SERVE) $(VENV_PEERS) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name article -exec rm -rf {} +
+	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name classic -exec rm -rf {} +
 
 release-bundle: env  ## remake bundles/mnist, bundles/article and their reports from DATASET=path/to/mnist.npz
 	@case "$(DATASET)" in digits) echo "make release-bundle DATASET=path/to/mnist.npz" >&2; exit 2;; esac
 	@$(PY) -m training fit --dataset $(DATASET) --preset standard --out runs/standard --resume --overwrite
 	@$(PY) -m export runs/standard --out bundles/mnist --overwrite
-	@$(PY) -m training fit --dataset $(DATASET) --preset article --out runs/article --resume --overwrite
+	@$(PY) -m training fit --dataset $(DATASET) --preset classic --out runs/article --resume --overwrite
 	@$(PY) -m export runs/article --out bundles/article --overwrite
 	@$(PY) -m training compare runs/article runs/standard --dataset $(DATASET) --html docs/report.html
 	@cp runs/standard/figures/denoising.png runs/standard/figures/latent_scatter.png docs/

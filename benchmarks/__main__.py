@@ -26,7 +26,7 @@ SPEED = {
 WORTH = {
     "search": "benchmarks.search",
     "learning": "benchmarks.learning",
-    "trust": "benchmarks.novelty",
+    "novelty": "benchmarks.novelty",
 }
 # Asked for by name only: what LOG.md is made from.
 EXTRA = {"ideas": "benchmarks.ideas"}

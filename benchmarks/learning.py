@@ -1,7 +1,7 @@
-"""Section `learning`: how long `standard` trains until it denoises as well as `article` in the end.
+"""Section `learning`: how long `standard` trains until it denoises as well as `classic` in the end.
 
 Both train here in one run, one after the other, each by its own recipe. Validation is part of the
-time: after each epoch of article's, twice in each of standard's, which needs but a few.
+time: after each epoch of classic's, twice in each of standard's, which needs but a few.
 Needs `--dataset`.
 """
 
@@ -17,7 +17,7 @@ from benchmarks import machine, report
 from benchmarks.settings import Settings
 from training.batches import NoisyBatches
 from training.data.datasets import Dataset, load_dataset
-from training.evaluation.heldout import spoil
+from training.evaluation.heldout import add_noise
 from training.noise.spec import parse_noise
 from training.settings import FitSettings
 
@@ -31,8 +31,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         return {}
     dataset = load_dataset(settings.dataset)
     epochs = {"epochs": 2} if settings.quick else {}
-    article = _progress(
-        FitSettings.resolve(dataset=settings.dataset, preset="article", **epochs), dataset
+    classic = _progress(
+        FitSettings.resolve(dataset=settings.dataset, preset="classic", **epochs), dataset
     )
     standard = _progress(
         FitSettings.resolve(dataset=settings.dataset, preset="standard", **epochs),
@@ -40,17 +40,17 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         times=2,
         until=CLASSIC_MSE,
     )
-    whole, passed = article[-1]["seconds"], standard[-1]["seconds"]
+    whole, passed = classic[-1]["seconds"], standard[-1]["seconds"]
     result = {
         "machine": machine.facts(),
         "dataset": dataset.name,
         "target_mse": CLASSIC_MSE,
-        "article": article,
+        "classic": classic,
         "standard": standard,
         "reached": standard[-1]["val_loss"] <= CLASSIC_MSE,
         "share_of_the_time": passed / whole,
     }
-    names = {"article, its whole recipe": article, f"standard, until {CLASSIC_MSE}": standard}
+    names = {"classic, its whole recipe": classic, f"standard, until {CLASSIC_MSE}": standard}
     lines = [
         [
             name,
@@ -79,7 +79,7 @@ def _progress(
     autoencoder = build(fit, dataset.image_shape).autoencoder
     batches = NoisyBatches(dataset.train, noise=noise, batch_size=fit.batch_size, seed=fit.seed)
     compile_for(autoencoder, fit, len(batches))
-    clean, noisy = spoil(dataset.validation, noise, key=0)
+    clean, noisy = add_noise(dataset.validation, noise, key=0)
     swaps = averaged(fit)
     for swap in swaps:
         swap.set_model(autoencoder)

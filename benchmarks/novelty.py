@@ -1,4 +1,4 @@
-"""Section `trust`: how well scores tell digits from what is none, and what a score costs.
+"""Section `novelty`: how well scores tell digits from what is none, and what a score costs.
 
 Test digits, spoiled with the noise that the model was trained on, against each kind of outlier
 (`benchmarks/outliers.py`) under the same noise. Neither the digits nor the kinds were used to fit
@@ -26,7 +26,7 @@ from training.data.datasets import Dataset, load_dataset
 from training.noise.spec import Noise, drawn_noise
 
 SEED = 50_000
-FILE = "trust.json"
+FILE = "novelty.json"
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
     path = settings.served
     reason, dataset = _missing(settings, path)
     if dataset is None:
-        say(f"trust: skipped, {reason}")
+        say(f"novelty: skipped, {reason}")
         return {}
     bundle = Bundle.open(path)
     noise = drawn_noise(bundle.manifest.training["settings"].get("noise"))
@@ -67,7 +67,7 @@ def _missing(settings: Settings, path: Path) -> tuple[str, Dataset | None]:
     """The dataset, or why there is nothing to measure."""
     if settings.dataset is None:
         return "no --dataset whose test images could be scored", None
-    if not path.exists() or not Bundle.open(path).manifest.trust:
+    if not path.exists() or not Bundle.open(path).manifest.novelty:
         return f"{path} has no scores: export its run again", None
     dataset = load_dataset(settings.dataset)
     if dataset.image_shape != Bundle.open(path).manifest.image_shape:
@@ -89,19 +89,19 @@ def _images(
     clean |= {kind: draw(count, dataset.image_shape, rng) for kind, draw in outliers.DRAWN.items()}
     clean |= {kind: turn(digits[:count]) for kind, turn in outliers.TURNED.items()}
     plain = {kind: _floats(images) for kind, images in clean.items()}
-    spoiled = {kind: noise.apply(x, rng) if noise else x for kind, x in plain.items()}
+    noisy = {kind: noise.apply(x, rng) if noise else x for kind, x in plain.items()}
     pure = {
         kind: _floats(draw(count, dataset.image_shape, rng))
         for kind, draw in outliers.PURE_NOISE.items()
     }
-    return {"noise": {**spoiled, **pure}, "no noise": plain}
+    return {"noise": {**noisy, **pure}, "no noise": plain}
 
 
 def _measure(
     settings: Settings, engine: Engine, groups: dict[str, dict[str, Array]]
 ) -> dict[str, Any]:
     """Figures of one precision: for each kind, and the cost."""
-    threshold = engine.manifest.trust[engine.precision]["threshold"]
+    threshold = engine.manifest.novelty[engine.precision]["threshold"]
     ordinary = engine.score(groups["noise"]["digits"])
     found: dict[str, Any] = {"threshold": threshold}
     for under, kinds in groups.items():

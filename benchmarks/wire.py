@@ -206,9 +206,9 @@ def _agree(material: Material, cases: Mapping[str, Case], rows: Array, pixels: A
         request = urllib.request.Request(case.url, case.body, case.headers, method="POST")
         with urllib.request.urlopen(request, timeout=60) as response:
             found = case.read(response.read())
-        came = rows if "JSON" in label else pixels
+        received = rows if "JSON" in label else pixels
         wanted = material.engine.denoise(
-            came, dtype="uint8" if found.dtype == np.uint8 else "float32"
+            received, dtype="uint8" if found.dtype == np.uint8 else "float32"
         )
         difference = float(np.abs(found.astype(np.float32) - wanted).max())
         if found.shape != wanted.shape or difference > TOLERANCE[found.dtype.name]:

@@ -1,4 +1,4 @@
-"""Everything that can be wrong, in one small tree that knows nothing of frameworks.
+"""All errors raised on purpose, in one small tree that knows no framework.
 
     DenoiserError
     ├── InputError                    the caller sent something that cannot be answered
@@ -22,8 +22,9 @@
     │   └── BundleSchemaError         written by a newer version of this project
     └── SettingsError            500  a setting that makes no sense
 
-Each message has three parts: what came, what was expected, and what to do. Each edge (HTTP, the
-command line) translates the tree once: `service/http/problem.py`, `service/__main__.py`.
+Stages add their own: `training/errors.py`, `export/errors.py`, `service/bulk/errors.py`. Each error
+carries what was received, what was expected and, where it helps, a hint. Each edge translates the
+tree once: `service/http/problem.py` for HTTP, the `__main__.py` of each stage for the command line.
 """
 
 from __future__ import annotations
@@ -33,30 +34,31 @@ from typing import Any
 
 
 class DenoiserError(Exception):
-    """Base of all errors that this package raises on purpose.
+    """Base of all errors that this project raises on purpose.
 
     Args:
-        came: what was found, e.g. "images of shape (2, 32, 32)".
-        expected: what would have been right.
-        todo: the next step for the person who reads it.
+        received: what arrived, e.g. "images of shape (2, 32, 32)".
+        expected: what would be valid.
+        hint: the next step, a sentence; empty where `expected` says it all.
     """
 
     status: int = 500
-    title: str = "Something is wrong"
+    title: str = "Internal error"
 
-    def __init__(self, came: str, *, expected: str, todo: str) -> None:
-        super().__init__(came, expected, todo)
-        self.came = came
+    def __init__(self, received: str, *, expected: str, hint: str = "") -> None:
+        super().__init__(received, expected, hint)
+        self.received = received
         self.expected = expected
-        self.todo = todo
+        self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive pickling, which knows no keyword-only arguments."""
-        again = partial(type(self), expected=self.expected, todo=self.todo)
-        return again, (self.came,)
+        again = partial(type(self), expected=self.expected, hint=self.hint)
+        return again, (self.received,)
 
     def __str__(self) -> str:
-        return f"{self.came}; expected {self.expected}. {self.todo}"
+        text = f"{self.received}; expected {self.expected}"
+        return f"{text}. {self.hint}" if self.hint else text
 
     @property
     def slug(self) -> str:

@@ -51,7 +51,7 @@ def staged_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
             raise TargetExistsError(
                 f"{target.name} exists",
                 expected="a new name",
-                todo="Choose another --out, or add --overwrite.",
+                hint="Choose another --out, or add --overwrite.",
             )
         try:
             yield stage
@@ -116,13 +116,13 @@ def _locked(folder: Path) -> Iterator[None]:
             raise TargetBusyError(
                 f"another process is writing {folder}",
                 expected="one writer",
-                todo="Wait for it, or choose another --out.",
+                hint="Wait for it, or choose another --out.",
             ) from exc
         if not folder.exists() or os.fstat(handle).st_ino != folder.stat().st_ino:
             raise TargetBusyError(  # renamed by its writer between our open and our lock
                 f"another process has just written {folder}",
                 expected="one writer",
-                todo="Look at what it wrote, then try again.",
+                hint="Look at what it wrote, then try again.",
             )
         yield
     finally:

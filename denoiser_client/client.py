@@ -168,7 +168,7 @@ class AsyncDenoiserClient:
             raise ModelChangedError(
                 f"parts of one answer from {len(made_by)} models",
                 expected="one model",
-                todo="Call again: the service was replaced meanwhile.",
+                hint="Call again: the service was replaced meanwhile.",
             )
         return responses
 

@@ -29,14 +29,14 @@ def error_of(response: httpx.Response) -> DenoiserError:
     """The service's problem document as the exception that it was made from."""
     try:
         document = response.json()
-        kinds = {kind("", expected="", todo="").slug: kind for kind in _kinds(DenoiserError)}
+        kinds = {kind("", expected="", hint="").slug: kind for kind in _kinds(DenoiserError)}
         kind = kinds[document["type"].rpartition(":")[2]]
-        return kind(document["came"], expected=document["expected"], todo=document["todo"])
+        return kind(document["received"], expected=document["expected"], hint=document["hint"])
     except (ValueError, KeyError, TypeError, AttributeError):
         return RemoteError(
             f"status {response.status_code} from {response.url}",
             expected="an answer or a problem document",
-            todo="Look at the service's log.",
+            hint="Look at the service's log.",
         )
 
 
@@ -52,8 +52,8 @@ def retry_after(response: httpx.Response) -> float:
         return 0.0
 
 
-def unavailable(came: str, url: httpx.URL) -> UnavailableError:
+def unavailable(received: str, url: httpx.URL) -> UnavailableError:
     """No answer from that address, and why."""
     return UnavailableError(
-        f"{url}: {came}", expected="an answer", todo="Check the address, or try again later."
+        f"{url}: {received}", expected="an answer", hint="Check the address, or try again later."
     )

@@ -16,7 +16,7 @@ import onnx
 from common.publishing import staged_folder
 from export import convert, parity, quality, quantise
 from export.exact import in_float64
-from export.novelty import fit as trust
+from export.novelty import fit as novelty
 from export.rewrite.cost import chunk_of
 from service import __version__
 from service.bundle import (
@@ -98,7 +98,7 @@ def _fill(stage: Path, run: Run, bundle_name: str, say: Callable[[str], None]) -
     facts["parity"] = parity.summary(rows)
     facts["precisions"] = {INT8: _reduce(stage, engine, samples, reducible, facts)}
     sealed = write_manifest(stage, **facts)
-    facts["trust"] = trust.add(stage, Bundle(stage, sealed), run, say)
+    facts["novelty"] = novelty.add(stage, Bundle(stage, sealed), run, say)
     manifest = write_manifest(stage, **facts)
     for precision in manifest.available:
         Engine.load(stage, precision=precision)  # what the service will do first must hold already

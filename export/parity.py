@@ -87,7 +87,7 @@ def enforce(rows: list[Row]) -> None:
         + (worst.problem or f"differs from Keras by {worst.difference:.2e}")
         + f" ({len(broken)} of {len(rows)} comparisons fail)",
         expected=f"at most {worst.limit:.0e}",
-        todo="No bundle was written. Compare the two graphs layer by layer from the input on.",
+        hint="No bundle was written. Compare the two graphs layer by layer from the input on.",
     )
 
 

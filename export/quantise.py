@@ -26,8 +26,8 @@ from onnx import helper
 from export.rewrite import cost
 from export.rewrite.graph import Array, Graph
 
-# Products in one sum from which int8 gains: the article's first layer (3 × 3 × 1) took 5.6 µs an
-# image in int8 and 1.5 µs in float32, its second (3 × 3 × 32) 5.3 and 15.7 (benchmarks/LOG.md).
+# Products in one sum from which int8 gains: the classic first layer (3 × 3 × 1) took 5.6 µs
+# an image in int8 and 1.5 µs in float32, its second (3 × 3 × 32) 5.3 and 15.7 (benchmarks/LOG.md).
 LEAST_PRODUCTS = 32
 # int8 saves time on each multiply-add and costs some on each activation that goes in or comes out.
 # Of ten networks those with 26 to 61 multiply-adds an activation gained a factor of 1.2 to 1.9, and

@@ -5,7 +5,7 @@
         parity.json                                     how they were compared with Keras
         golden.npz                                      inputs and answers, replayed at load
         *.int8.onnx  golden.int8.npz                    the same in int8, where it passes its gate
-        trust.onnx  trust.int8.onnx                     how unusual an image is (export/novelty)
+        novelty.onnx  novelty.int8.onnx                     how unusual an image is (export/novelty)
         manifest.json                                   written last: hashes, identity, facts
 
 Writer and reader stand side by side so that they cannot drift apart.
@@ -43,10 +43,10 @@ __all__ = [
     "INT8",
     "MANIFEST",
     "MODELS",
+    "NOVELTY",
     "PARITY",
     "PRECISIONS",
     "SCHEMA_VERSION",
-    "TRUST",
     "Bundle",
     "FileFacts",
     "Manifest",
@@ -55,14 +55,14 @@ __all__ = [
     "fingerprint_of",
     "golden_file",
     "model_file",
-    "trust_file",
+    "novelty_file",
     "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 PARITY = "parity.json"
-TRUST = "trust.onnx"
+NOVELTY = "novelty.onnx"
 MODELS = ("encoder", "decoder", "autoencoder")
 GOLDEN_ARRAYS = ("images", "latents", "decoded", "denoised")
 
@@ -88,35 +88,35 @@ class Bundle:
                 raise BundleDamagedError(
                     f"the file name {name!r} in {path / MANIFEST}",
                     expected="plain names of files inside the bundle",
-                    todo=REMAKE,
+                    hint=REMAKE,
                 )
             if not (path / name).is_file():
                 raise BundleMissingError(
-                    f"{path} without {name}", expected="every file its manifest names", todo=REMAKE
+                    f"{path} without {name}", expected="every file its manifest names", hint=REMAKE
                 )
             found = FileFacts.of(path / name)
             if found != facts:
                 raise BundleDamagedError(
                     f"{path / name} has {found.bytes} bytes and SHA-256 {found.sha256[:12]}…",
                     expected=f"{facts.bytes} bytes and {facts.sha256[:12]}…",
-                    todo=REMAKE,
+                    hint=REMAKE,
                 )
         wanted = {PARITY}
         for precision in manifest.available:
             wanted |= {golden_file(precision), *(model_file(m, precision) for m in MODELS)}
-            wanted |= {trust_file(precision)} if manifest.trust else set()
+            wanted |= {novelty_file(precision)} if manifest.novelty else set()
         if absent := sorted(wanted - set(manifest.files)):
             raise BundleDamagedError(
                 f"a manifest that does not name {', '.join(absent)}",
                 expected="parity.json, and in each precision three models, golden answers and, "
-                "where it has a trust entry, what scores images",
-                todo=REMAKE,
+                "where it has a novelty entry, what scores images",
+                hint=REMAKE,
             )
-        if manifest.trust and set(manifest.trust) != set(manifest.available):
+        if manifest.novelty and set(manifest.novelty) != set(manifest.available):
             raise BundleDamagedError(
-                f"scores for {', '.join(manifest.trust)} in {path / MANIFEST}",
+                f"scores for {', '.join(manifest.novelty)} in {path / MANIFEST}",
                 expected=f"for {', '.join(manifest.available)}, or none",
-                todo=REMAKE,
+                hint=REMAKE,
             )
         for precision in manifest.available:
             stated = manifest.at(precision).fingerprint
@@ -124,7 +124,7 @@ class Bundle:
                 raise BundleDamagedError(
                     f"fingerprint {stated[:12]}… ({precision}) in {path / MANIFEST}",
                     expected=f"{found_print[:12]}…, that of its own models",
-                    todo=REMAKE,
+                    hint=REMAKE,
                 )
         return cls(path=path, manifest=manifest)
 
@@ -132,9 +132,9 @@ class Bundle:
         """The ONNX file of "encoder", "decoder" or "autoencoder"."""
         return self.path / model_file(name, precision)
 
-    def trust(self, precision: str = FLOAT32) -> Path | None:
+    def novelty(self, precision: str = FLOAT32) -> Path | None:
         """The ONNX file that scores images; None where the bundle has no scores."""
-        return self.path / trust_file(precision) if precision in self.manifest.trust else None
+        return self.path / novelty_file(precision) if precision in self.manifest.novelty else None
 
     def golden(self, precision: str = FLOAT32) -> dict[str, np.ndarray]:
         """Stored inputs and answers: `images` → `latents`, `denoised`; `latents` → `decoded`.
@@ -152,7 +152,7 @@ class Bundle:
             raise BundleDamagedError(
                 f"{path} does not read ({exc})",
                 expected=f"arrays {', '.join(GOLDEN_ARRAYS)}",
-                todo=REMAKE,
+                hint=REMAKE,
             ) from exc
 
 
@@ -166,9 +166,9 @@ def golden_file(precision: str = FLOAT32) -> str:
     return GOLDEN if precision == FLOAT32 else GOLDEN.replace(".", f".{precision}.")
 
 
-def trust_file(precision: str = FLOAT32) -> str:
-    """trust.onnx, trust.int8.onnx"""
-    return TRUST if precision == FLOAT32 else TRUST.replace(".", f".{precision}.")
+def novelty_file(precision: str = FLOAT32) -> str:
+    """novelty.onnx, novelty.int8.onnx"""
+    return NOVELTY if precision == FLOAT32 else NOVELTY.replace(".", f".{precision}.")
 
 
 def fingerprint_of(files: Mapping[str, FileFacts], precision: str = FLOAT32) -> str:
@@ -192,7 +192,7 @@ def write_manifest(
     created: str,
     chunks: dict[str, int] | None = None,
     precisions: Mapping[str, Precision] | None = None,
-    trust: dict[str, dict[str, Any]] | None = None,
+    novelty: dict[str, dict[str, Any]] | None = None,
 ) -> Manifest:
     """Seal `folder`: hash every file in it and write `manifest.json` beside them.
 
@@ -213,7 +213,7 @@ def write_manifest(
         chunks=chunks or {},
         tools=tools,
         created=created,
-        trust=trust or {},
+        novelty=novelty or {},
         precisions={
             name: tried if tried.reason else replace(tried, fingerprint=fingerprint_of(files, name))
             for name, tried in {FLOAT32: Precision(), **(precisions or {})}.items()
@@ -229,22 +229,22 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleMissingError(
             f"no folder {path}",
             expected="a bundle",
-            todo="Set DENOISER_BUNDLE to one, or make one: python -m export RUN --out BUNDLE.",
+            hint="Set DENOISER_BUNDLE to one, or make one: python -m export RUN --out BUNDLE.",
         )
     if not (path / MANIFEST).is_file():
         raise BundleMissingError(
-            f"{path} without {MANIFEST}", expected="a bundle that export has sealed", todo=REMAKE
+            f"{path} without {MANIFEST}", expected="a bundle that export has sealed", hint=REMAKE
         )
     try:
         plain = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except ValueError as exc:
         raise BundleDamagedError(
-            f"{path / MANIFEST} is not JSON ({exc})", expected="a manifest", todo=REMAKE
+            f"{path / MANIFEST} is not JSON ({exc})", expected="a manifest", hint=REMAKE
         ) from exc
     if not isinstance(plain, dict):
         raise BundleDamagedError(
             f"{path / MANIFEST} holds a {type(plain).__name__}",
             expected="a JSON object",
-            todo=REMAKE,
+            hint=REMAKE,
         )
     return Manifest.from_dict(plain)

@@ -22,7 +22,7 @@ def describe(bundle: Bundle) -> str:
         f"  quality      {_figures(manifest.quality)}",
         f"  parity       {_parity(manifest.parity)}",
         *(f"  {n:<11}  {_precision(p)}" for n, p in manifest.precisions.items() if n != FLOAT32),
-        *(f"  scores       {n}: {_trust(facts)}" for n, facts in manifest.trust.items()),
+        *(f"  scores       {n}: {_novelty(facts)}" for n, facts in manifest.novelty.items()),
         f"  made with    {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",
         "  files        every hash holds:",
     ]
@@ -62,7 +62,7 @@ def _precision(tried: Precision) -> str:
     return f"fingerprint {tried.fingerprint}; {cost}"
 
 
-def _trust(facts: Mapping[str, Any]) -> str:
+def _novelty(facts: Mapping[str, Any]) -> str:
     """Where a score begins to mean "unusual", and how often validation images are."""
     try:
         share = f"{facts['share_above']:.2%} of {facts['validation']:,} validation images"

@@ -63,8 +63,8 @@ class Engine:
         self._networks = {
             name: Network(bundle.model(name, precision), threads=self.threads) for name in MODELS
         }
-        trust = bundle.trust(precision)
-        self._trust = Network(trust) if trust else None
+        novelty = bundle.novelty(precision)
+        self._novelty = Network(novelty) if novelty else None
         self._pool = Pool(self.threads)
         self._all_cores = AllCores()
         weakref.finalize(self, self._pool.close)
@@ -153,7 +153,7 @@ class Engine:
 
         A score says which share of the run's validation images, spoiled as in training, were less
         unusual: 0.5 is as ordinary as the middle one of them, 0.99 more unusual than 99 in 100.
-        What lies beyond all of them keeps its order on the last step to 1. The manifest's `trust`
+        What lies beyond all of them keeps its order on the last step to 1. The manifest's `novelty`
         says how it is made, and names a threshold.
 
         Args:
@@ -233,12 +233,12 @@ class Engine:
         Raises:
             OptionError: the bundle has no scores. Else as `submit`.
         """
-        trust = self._trust
-        if trust is None:
+        novelty = self._novelty
+        if novelty is None:
             raise OptionError(
                 f"a score from the bundle {self.manifest.name}, which has none",
-                expected="a bundle with a trust entry in its manifest",
-                todo="Leave the score out, or export the run again; an older run, train first.",
+                expected="a bundle with a novelty entry in its manifest",
+                hint="Leave the score out, or export the run again; an older run, train first.",
             )
         inputs.check_rows("encoder", images, self.manifest)
         inputs.check_answer(dtype)
@@ -265,7 +265,7 @@ class Engine:
                 exact = dtype != "uint8"
                 answer["denoised"][chunk] = denoised if exact else np.rint(denoised * 255)
             if "scores" in answer:
-                answer["scores"][chunk] = trust(given, latents, denoised)
+                answer["scores"][chunk] = novelty(given, latents, denoised)
 
         return self._start(run, chunks, answer)
 
@@ -298,9 +298,9 @@ class Engine:
             }
         except InputError as exc:
             raise BundleDamagedError(
-                f"{bundle.path}: its golden inputs do not fit it ({exc.came})",
+                f"{bundle.path}: its golden inputs do not fit it ({exc.received})",
                 expected=exc.expected,
-                todo="Export the run again, or restore the bundle.",
+                hint="Export the run again, or restore the bundle.",
             ) from exc
         for name, answer in found.items():
             stored = golden[name]
@@ -313,5 +313,5 @@ class Engine:
                 raise BundleDamagedError(
                     f"{bundle.path}: golden {name} come out with a difference of {worst:.2e}",
                     expected=f"at most {tolerance:.0e} of their largest value",
-                    todo="The models do not compute what they did at export: restore the bundle.",
+                    hint="The models do not compute what they did at export: restore the bundle.",
                 )

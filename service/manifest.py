@@ -21,7 +21,7 @@ PRECISIONS: tuple[PrecisionName, ...] = (FLOAT32, INT8)
 
 REMAKE = "Export the run again (python -m export RUN --out BUNDLE) or restore the bundle."
 # Fields that came after the first bundles of this schema, and what those count as.
-_LATER: dict[str, Any] = {"precisions": {}, "trust": {}}
+_LATER: dict[str, Any] = {"precisions": {}, "novelty": {}}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Manifest:
         tools: versions of what made it.
         created: ISO 8601, UTC.
         precisions: name → what is known of it; bundles from before int8 have none.
-        trust: precision → how its scores were made: the method, a threshold and what it means,
+        novelty: precision → how its scores were made: the method, a threshold and what it means,
             figures on probes. For every precision that the bundle has, or empty: it has no scores.
     """
 
@@ -86,7 +86,7 @@ class Manifest:
     tools: dict[str, str]
     created: str
     precisions: dict[str, Precision] = field(default_factory=dict)
-    trust: dict[str, dict[str, Any]] = field(default_factory=dict)
+    novelty: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema_version: int = field(default=SCHEMA_VERSION)
 
     @property
@@ -109,12 +109,12 @@ class Manifest:
             raise BundleMissingError(
                 f"precision {precision}, which the bundle {self.name} does not have{why}",
                 expected=f"one of {', '.join(self.available)}",
-                todo="Choose that (DENOISER_PRECISION), or another bundle.",
+                hint="Choose that (DENOISER_PRECISION), or another bundle.",
             )
         own: dict[str, dict[str, Any]] = {
-            name: facts for name, facts in self.trust.items() if name == precision
+            name: facts for name, facts in self.novelty.items() if name == precision
         }
-        return replace(self, fingerprint=found.fingerprint, trust=own)
+        return replace(self, fingerprint=found.fingerprint, novelty=own)
 
     def as_dict(self) -> dict[str, Any]:
         """The manifest as plain JSON types."""
@@ -135,7 +135,7 @@ class Manifest:
             raise BundleSchemaError(
                 f"a bundle of schema {version}",
                 expected=f"schema {SCHEMA_VERSION} or older",
-                todo="Upgrade this project, or export the model again with this version.",
+                hint="Upgrade this project, or export the model again with this version.",
             )
         try:
             later = {name: plain.get(name, default) for name, default in _LATER.items()}
@@ -152,7 +152,7 @@ class Manifest:
             raise BundleDamagedError(
                 f"a manifest that does not read ({type(exc).__name__}: {exc})",
                 expected=f"every field of schema {SCHEMA_VERSION}",
-                todo=REMAKE,
+                hint=REMAKE,
             ) from exc
 
 
@@ -160,7 +160,7 @@ def _check_kinds(manifest: Manifest) -> None:
     """Raise TypeError for a field of the wrong kind, also inside `files`."""
     kinds: dict[str, type] = dict.fromkeys(("name", "fingerprint", "created"), str)
     kinds |= dict.fromkeys(("latent_size", "schema_version"), int)
-    dicts = ("training", "quality", "parity", "chunks", "tools", "precisions", "trust")
+    dicts = ("training", "quality", "parity", "chunks", "tools", "precisions", "novelty")
     kinds |= dict.fromkeys(dicts, dict)
     values = [(name, getattr(manifest, name), kind) for name, kind in kinds.items()]
     values += [(f"chunks of {name}", size, int) for name, size in manifest.chunks.items()]
@@ -174,7 +174,7 @@ def _check_kinds(manifest: Manifest) -> None:
             for key, value in (("fingerprint", tried.fingerprint), ("reason", tried.reason))
         ]
         values += [(f"{name} figures", tried.figures, dict)]
-    values += [(f"trust of {name}", facts, dict) for name, facts in manifest.trust.items()]
+    values += [(f"novelty of {name}", facts, dict) for name, facts in manifest.novelty.items()]
     for name, value, kind in values:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")

@@ -150,7 +150,7 @@ class Settings:
                 raise SettingsError(
                     f"the environment variable {variable}",
                     expected=f"one of {', '.join(sorted(known))}",
-                    todo="Correct its name or unset it.",
+                    hint="Correct its name or unset it.",
                 )
             spec = known[variable]
             parse = spec.metadata["parse"]
@@ -161,6 +161,6 @@ class Settings:
                 raise SettingsError(
                     f"{variable} is {shown}",
                     expected=f"{parse.__doc__} ({spec.metadata['about']})",
-                    todo="Correct it or unset it.",
+                    hint="Correct it or unset it.",
                 ) from exc
         return cls(**values)

@@ -22,7 +22,7 @@ import prometheus_client
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from service.bundle import GOLDEN, PARITY, TRUST, write_manifest
+from service.bundle import GOLDEN, NOVELTY, PARITY, write_manifest
 from service.engine import Engine
 from service.http.formats import JSON
 from service.http.gateway import Gateway
@@ -32,7 +32,7 @@ from service.settings import Settings
 LATENT_SIZE = 4
 GREY = (8, 8, 1)
 COLOUR = (12, 8, 3)
-TRUST_FACTS = {"threshold": 0.99, "share_above": 0.0125, "validation": 80}
+NOVELTY_FACTS = {"threshold": 0.99, "share_above": 0.0125, "validation": 80}
 
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=40)
 hypothesis.settings.load_profile("tests")
@@ -76,7 +76,7 @@ class TinyNetwork:
         apart = np.square(images - self.decode(latents)).mean(axis=(1, 2, 3))
         return (1 / (1 + np.exp(-(apart + latents.mean(axis=1))))).astype(np.float32)
 
-    def trust(self) -> bytes:
+    def novelty(self) -> bytes:
         """What computes `score`, as the bytes of an ONNX file."""
         rows = {"images": self.image_shape, "latents": (LATENT_SIZE,), "denoised": self.image_shape}
         steps = [
@@ -89,7 +89,7 @@ class TinyNetwork:
         ]
         graph = helper.make_graph(
             [helper.make_node(op, tensors, [made], **more) for op, tensors, made, more in steps],
-            "trust",
+            "novelty",
             [
                 helper.make_tensor_value_info(k, TensorProto.FLOAT, ["N", *r])
                 for k, r in rows.items()
@@ -346,8 +346,8 @@ def colour_bundle_path(
 def scored_bundle_path(tmp_path_factory: pytest.TempPathFactory, network: TinyNetwork) -> Path:
     """The grey bundle with scores; only to be read."""
     path = write_bundle(tmp_path_factory.mktemp("bundles") / "scored", network)
-    (path / TRUST).write_bytes(network.trust())
-    seal(path, trust={"float32": TRUST_FACTS})
+    (path / NOVELTY).write_bytes(network.novelty())
+    seal(path, novelty={"float32": NOVELTY_FACTS})
     return path
 
 

@@ -79,8 +79,8 @@ def test_every_route_is_documented() -> None:
 def test_the_quality_table_is_the_shipped_bundles() -> None:
     for label, bundle, side in [
         ("noisy", "mnist", "input"),
-        ("noisy", "article", "input"),
-        ("`article`", "article", "output"),
+        ("noisy", "classic", "input"),
+        ("`classic`", "classic", "output"),
         ("`standard`", "mnist", "output"),
     ]:
         manifest = json.loads((ROOT / "bundles" / bundle / "manifest.json").read_text())

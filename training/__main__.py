@@ -89,7 +89,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", required=True, metavar="DIR", help="the run folder to write, such as runs/article")
     add("--task", choices=TASKS, help="what to learn (default: denoise)")
-    add("--preset", choices=PRESET_NAMES, help="the network and its recipe (default: article)")
+    add("--preset", choices=PRESET_NAMES, help="the network and its recipe (default: classic)")
     add("--filters", type=_filters, metavar="N,N", help="of each stride-2 layer (default: 32,64)")
     add("--latent-size", type=int, metavar="N", help="numbers an image (default: 16)")
     add("--kernel-size", type=int, metavar="N", help="of every convolution (default: 3)")
@@ -112,7 +112,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="X",
         help="validate and keep a moving average of the weights with this momentum a step "
-        "(default: 0.98 for standard; none for article and for digits)",
+        "(default: 0.98 for standard; none for classic and for digits)",
     )
     add(
         "--freeze-after",
@@ -126,7 +126,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="stop after N epochs without a lower validation loss, and keep the best epoch's "
-        "weights (default: 10 for standard; for article the last weights)",
+        "weights (default: 10 for standard; for classic the last weights)",
     )
     add("--noise", metavar="SPEC", help=f"{HELP} (default: {DEFAULT_NOISE})")
     add("--start", metavar="RUN", help="go on from a finished run's weights (default: random)")

@@ -28,7 +28,7 @@ def load_tensorflow() -> None:
         raise RunError(
             f"{exc.name} is not installed",
             expected="the packages of the `train` extra",
-            do="make the environment with: make env",
+            hint="Make the environment with: make env.",
         ) from exc
     tensorflow.get_logger().setLevel(logging.ERROR)  # it warns of retracing from the fifth model on
 

@@ -32,7 +32,7 @@ from training.checkpoints import (
 from training.data.datasets import Dataset, load_dataset
 from training.errors import RunError
 from training.evaluation import figures
-from training.evaluation.heldout import draw_samples, spoil
+from training.evaluation.heldout import add_noise, draw_samples
 from training.evaluation.measure import denoise, measure, table
 from training.evaluation.metrics import DEFINITIONS
 from training.model import Models, averaged, build, compile_for, freeze_normalisation
@@ -63,7 +63,7 @@ def fit(
     runs.recover(out)
     if out.exists() and not overwrite:
         raise RunError(
-            f"{out} exists", expected="a new name", do="pass --overwrite or choose another --out"
+            f"{out} exists", expected="a new name", hint="Pass --overwrite or choose another --out."
         )
     dataset = load_dataset(settings.dataset, resize=settings.resize)
     dataset.require_divisible(settings.stride)
@@ -103,7 +103,7 @@ def _prepare(
             raise RunError(
                 f"an unfinished run {partial} with other settings: {', '.join(differing)}",
                 expected="the same settings",
-                do="repeat them, or start anew with --overwrite and without --resume",
+                hint="Repeat them, or start anew with --overwrite and without --resume.",
             )
         return
     found = written(partial / runs.CHECKPOINTS)
@@ -111,7 +111,7 @@ def _prepare(
         raise RunError(
             f"an unfinished run {partial} ({found[0].stem})",
             expected="no earlier work that would be lost",
-            do="pass --resume to go on, or --overwrite to start anew",
+            hint="Pass --resume to go on, or --overwrite to start anew.",
         )
     runs.clear(partial)
     runs.write_json(partial / runs.CONFIG, config)
@@ -162,7 +162,7 @@ def _start_from(models: Models, run: Run) -> None:
             raise RunError(
                 f"{run.path}: its {name} is another network",
                 expected="the same preset, filters, kernel, latent size and image shape",
-                do="pass what its config.json says, or start from another run",
+                hint="Pass what its config.json says, or start from another run.",
             )
         mine.set_weights(weights)
 
@@ -222,7 +222,7 @@ def _continue(
 ) -> None:
     """The epochs up to `end` that are left; `history` grows with each."""
     checkpoints = Checkpoints(folder, history, epochs=end, patience=settings.patience)
-    clean, noisy = spoil(dataset.validation, noise, key=0, noisy=dataset.validation_noisy)
+    clean, noisy = add_noise(dataset.validation, noise, key=0, noisy=dataset.validation_noisy)
     batches = NoisyBatches(
         dataset.train,
         noise=noise,
@@ -265,7 +265,7 @@ def _draw(
     if not np.array_equal(samples.clean, samples.noisy):
         figures.denoising(folder, clean=samples.clean, noisy=samples.noisy, output=outputs)
     if noise is not None:
-        levels = figures.spoil_in_levels(samples.clean[0], noise)
+        levels = figures.levels_of(samples.clean[0], noise)
         answers = denoise(models.autoencoder, levels.noisy)
         figures.noise_levels(folder, levels, clean=samples.clean[0], output=answers)
 

@@ -37,7 +37,7 @@ class Models(NamedTuple):
     autoencoder: Any
 
 
-def article(settings: ModelSettings) -> Models:
+def classic(settings: ModelSettings) -> Models:
     """The classic network: stride-2 convolutions down to a small vector, and back up again.
 
     With the default settings and 28×28×1 images it has 178,001 parameters.
@@ -82,9 +82,9 @@ BLOCKS = (1, 2)  # residual blocks after each stride-2 convolution, the last fig
 
 
 def standard(settings: ModelSettings) -> Models:
-    """A better denoiser, at about 0.4 of the article's images per second.
+    """A better denoiser, at about 0.4 of the classic network's images per second.
 
-    What it has over `article`, measured in benchmarks/LOG.md: residual blocks (He et al.,
+    What it has over `classic`, measured in benchmarks/LOG.md: residual blocks (He et al.,
     2015) in the encoder, where they cost least; batch normalisation (Ioffe and Szegedy, 2015),
     which vanishes into the weights at export; a hidden layer on either side of the latent vector;
     and a decoder that begins at half the sides. With the default settings and 28×28×1 images it
@@ -131,7 +131,7 @@ def _residual(x: Any, filters: int, kernel: int) -> Any:
     return layers.ReLU()(layers.Add()([x, y]))
 
 
-PRESETS: dict[str, Callable[[ModelSettings], Models]] = {"article": article, "standard": standard}
+PRESETS: dict[str, Callable[[ModelSettings], Models]] = {"classic": classic, "standard": standard}
 
 
 def build(settings: FitSettings, image_shape: tuple[int, int, int]) -> Models:

@@ -1,6 +1,6 @@
 """The run folder: its file names, its writer and its reader.
 
-A run is put together in a hidden folder beside its target (`runs/.article.partial`) and renamed
+A run is put together in a hidden folder beside its target (`runs/.classic.partial`) and renamed
 last, so that a folder with the final name is always whole. `export` reads runs through `Run`.
 """
 
@@ -62,7 +62,7 @@ class Run:
             raise RunError(
                 f"no run folder {path}" + (" (an unfinished one is there)" * partial.is_dir()),
                 expected="the folder of a finished run",
-                do=f"train it with: python -m training fit --out {path}"
+                hint=f"Train it with: python -m training fit --out {path}."
                 + (" --resume" * partial.is_dir()),
             )
         files = [CONFIG, METRICS, HISTORY, SAMPLES, *(f"{name}.keras" for name in MODELS)]
@@ -144,7 +144,7 @@ def locked(folder: Path) -> Iterator[None]:
             raise RunError(
                 f"another process is writing {folder}",
                 expected="one writer",
-                do="wait for it or choose another --out",
+                hint="Wait for it or choose another --out.",
             ) from exc
         yield
     finally:
@@ -182,5 +182,5 @@ def _damaged(path: Path, how: str) -> RunError:
     return RunError(
         f"a run folder {path} {how}",
         expected="a whole run",
-        do=f"train it again with: python -m training fit --out {path} --overwrite",
+        hint=f"Train it again with: python -m training fit --out {path} --overwrite.",
     )

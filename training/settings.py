@@ -17,7 +17,7 @@ from training.noise.spec import DEFAULT_NOISE, PAIRS, parse_noise
 
 TASKS = ("denoise", "reconstruct")
 SCHEDULES = ("constant", "cosine", "warm-cosine")
-PRESET_NAMES = ("article", "standard")  # training.model.PRESETS builds them; no TensorFlow here
+PRESET_NAMES = ("classic", "standard")  # training.model.PRESETS builds them; no TensorFlow here
 NORMALISED = ("standard",)  # those with batch normalisation
 
 CLASSIC = {
@@ -72,7 +72,7 @@ class FitSettings:
         _choice("preset", self.preset, PRESET_NAMES)
         _choice("schedule", self.schedule, SCHEDULES)
         if not self.filters:
-            raise SettingsError("no filters", expected="at least one", do="pass --filters 32,64")
+            raise SettingsError("no filters", expected="at least one", hint="Pass --filters 32,64.")
         for filters in self.filters:
             _whole("filters", filters, least=1)
         for name in ("latent_size", "kernel_size", "batch_size", "epochs"):
@@ -85,7 +85,7 @@ class FitSettings:
                 raise SettingsError(
                     f"freeze after {self.freeze_after} with the preset {self.preset}",
                     expected="a preset with batch normalisation",
-                    do=f"leave --freeze-after out, or pass --preset {NORMALISED[0]}",
+                    hint=f"Leave --freeze-after out, or pass --preset {NORMALISED[0]}.",
                 )
         if self.patience is not None:
             _whole("patience", self.patience, least=1)
@@ -94,19 +94,19 @@ class FitSettings:
             raise SettingsError(
                 f"averaging {self.averaging}",
                 expected="a momentum between 0 and 1",
-                do="pass for example --averaging 0.99, or leave it out",
+                hint="Pass for example --averaging 0.99, or leave it out.",
             )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise SettingsError(
                 f"learning rate {self.learning_rate}",
                 expected="a positive number",
-                do="pass for example --learning-rate 0.001",
+                hint="Pass for example --learning-rate 0.001.",
             )
         if self.task == "reconstruct" and self.noise is not None:
             raise SettingsError(
                 f"noise {self.noise!r} with the task reconstruct",
                 expected="no noise, since input and target are the same images",
-                do="leave --noise out, or pass --task denoise",
+                hint="Leave --noise out, or pass --task denoise.",
             )
         if self.noise is not None and self.noise != PAIRS:
             parse_noise(self.noise)
@@ -121,7 +121,7 @@ class FitSettings:
         pairs = has_own_noise(dataset)
         if pairs:
             _require_own_noise(task, given.get("noise"))
-        preset = given.get("preset", "article")
+        preset = given.get("preset", "classic")
         _choice("preset", preset, PRESET_NAMES)
         recipe: dict[str, Any] = (DIGITS if dataset == "digits" else CLASSIC)[task]
         if preset == "standard":
@@ -181,20 +181,22 @@ def _require_own_noise(task: str, noise: str | None) -> None:
         raise SettingsError(
             f"noise {noise!r} with a dataset of pairs",
             expected="no noise, since each image has its own noisy one",
-            do="leave --noise out, or pass the clean images alone",
+            hint="Leave --noise out, or pass the clean images alone.",
         )
     if task != "denoise":
         raise SettingsError(
             f"task {task!r} with a dataset of pairs",
             expected="the task denoise, from each noisy image to its clean one",
-            do="leave --task out, or pass the clean images alone",
+            hint="Leave --task out, or pass the clean images alone.",
         )
 
 
 def _choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise SettingsError(
-            f"{name} {value!r}", expected=f"one of {', '.join(known)}", do=f"choose a known {name}"
+            f"{name} {value!r}",
+            expected=f"one of {', '.join(known)}",
+            hint=f"Choose a known {name}.",
         )
 
 
@@ -205,5 +207,5 @@ def _whole(name: str, value: int, *, least: int, most: int | None = None) -> Non
         raise SettingsError(
             f"{name.replace('_', ' ')} {value}",
             expected=f"a whole number, {limits}",
-            do=f"change --{option}",
+            hint=f"Change --{option}.",
         )

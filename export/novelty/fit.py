@@ -21,9 +21,9 @@ import onnxruntime as ort
 from export import convert
 from export.novelty import probes
 from export.novelty.contrasts import contrasts
-from export.novelty.graph import Residual, Scale, Surprise, features_model, trust_model
+from export.novelty.graph import Residual, Scale, Surprise, features_model, novelty_model
 from export.rewrite.graph import Array
-from service.bundle import Bundle, trust_file
+from service.bundle import Bundle, novelty_file
 from service.engine import Engine
 from training.noise.spec import Noise, drawn_noise
 from training.reference import Reference
@@ -56,7 +56,7 @@ def add(stage: Path, sealed: Bundle, run: Run, say: Callable[[str], None]) -> di
     """Write what scores images, for each precision of the bundle, and say how good it is.
 
     Returns:
-        The manifest's trust entry: facts by precision; {} where the run has too few images, or
+        The manifest's novelty entry: facts by precision; {} where the run has too few images, or
         none because it is older than `reference.npz`.
     """
     reference = run.reference()
@@ -71,20 +71,20 @@ def add(stage: Path, sealed: Bundle, run: Run, say: Callable[[str], None]) -> di
             say(f"scores: none, from {len(images)} {name} images where {least} are needed")
             return {}
     noise = drawn_noise(run.config["settings"]["noise"])
-    spoiler = Spoiler.of(reference, noise)
+    add_noise = NoiseSource.of(reference, noise)
     found: dict[str, Any] = {}
     for precision in sealed.manifest.available:
-        model = fit(Engine(sealed, precision=precision), reference, spoiler)
-        (stage / trust_file(precision)).write_bytes(convert.serialize(model))
-        scored = replace(sealed.manifest, trust={precision: {}})
-        facts = judge(Engine(Bundle(stage, scored), precision=precision), reference, spoiler)
+        model = fit(Engine(sealed, precision=precision), reference, add_noise)
+        (stage / novelty_file(precision)).write_bytes(convert.serialize(model))
+        scored = replace(sealed.manifest, novelty={precision: {}})
+        facts = judge(Engine(Bundle(stage, scored), precision=precision), reference, add_noise)
         found[precision] = facts
         say(f"scores, {precision}: {probes.line(facts)}")
     return found
 
 
 @dataclass(frozen=True, eq=False)
-class Spoiler:
+class NoiseSource:
     """Makes noisy images of clean ones as the run's own were made.
 
     `noise` is drawn; where the data are pairs, `grain` is: noisy minus clean, float32 (N, H, W, C),
@@ -95,7 +95,7 @@ class Spoiler:
     grain: Array | None = None
 
     @classmethod
-    def of(cls, reference: Reference, noise: Noise | None) -> Spoiler:
+    def of(cls, reference: Reference, noise: Noise | None) -> NoiseSource:
         """For a run with that reference and that noise to draw."""
         if noise is None and reference.train_noisy is not None:
             return cls(grain=_floats(reference.train_noisy) - _floats(reference.train))
@@ -112,34 +112,34 @@ class Spoiler:
         return np.clip(clean + grain, 0, 1, out=grain)
 
 
-def fit(engine: Engine, reference: Reference, spoiler: Spoiler) -> onnx.ModelProto:
+def fit(engine: Engine, reference: Reference, add_noise: NoiseSource) -> onnx.ModelProto:
     """The model that scores images for one precision of one bundle."""
     shape, size = engine.manifest.image_shape, engine.manifest.latent_size
     rng = np.random.default_rng(SEED)
-    residual = _residual(engine, reference, spoiler, rng)
+    residual = _residual(engine, reference, add_noise, rng)
     look = _Runner(engine, features_model(shape, size, residual))
     draws = int(np.clip(IMAGES // len(reference.train), 1, DRAWS))
     usual, distorted = [], []
     for _ in range(draws):
-        usual.append(look(_noisy(reference.train, reference.train_noisy, spoiler, rng)))
-        distorted.append(look(spoiler(contrasts(reference.train, rng), rng)))
+        usual.append(look(_noisy(reference.train, reference.train_noisy, add_noise, rng)))
+        distorted.append(look(add_noise(contrasts(reference.train, rng), rng)))
     surprise = _surprise(np.concatenate(usual), np.concatenate(distorted))
 
-    unscaled = _Runner(engine, trust_model(shape, size, residual, surprise, None))
-    found = unscaled(_validation(reference, spoiler))
-    return trust_model(shape, size, residual, surprise, scale_of(found))
+    unscaled = _Runner(engine, novelty_model(shape, size, residual, surprise, None))
+    found = unscaled(_validation(reference, add_noise))
+    return novelty_model(shape, size, residual, surprise, scale_of(found))
 
 
-def judge(engine: Engine, reference: Reference, spoiler: Spoiler) -> dict[str, Any]:
+def judge(engine: Engine, reference: Reference, add_noise: NoiseSource) -> dict[str, Any]:
     """What the manifest says of one precision's scores, by the engine that gives them."""
-    scores = engine.score(_validation(reference, spoiler))
+    scores = engine.score(_validation(reference, add_noise))
     return {
         "method": METHOD,
         "threshold": THRESHOLD,
         "share_above": float((scores > THRESHOLD).mean()),
         "train": len(reference.train),
         "validation": len(reference.validation),
-        "probes": probes.judge(engine, scores, reference.validation, spoiler, THRESHOLD),
+        "probes": probes.judge(engine, scores, reference.validation, add_noise, THRESHOLD),
     }
 
 
@@ -155,7 +155,7 @@ def scale_of(surprises: Array) -> Scale:
 
 
 class _Runner:
-    """A graph of `trust_graph` behind an engine: noisy images in, its output out."""
+    """A graph of `novelty_graph` behind an engine: noisy images in, its output out."""
 
     def __init__(self, engine: Engine, model: onnx.ModelProto) -> None:
         self._engine = engine
@@ -181,12 +181,12 @@ class _Runner:
 
 
 def _residual(
-    engine: Engine, reference: Reference, spoiler: Spoiler, rng: np.random.Generator
+    engine: Engine, reference: Reference, add_noise: NoiseSource, rng: np.random.Generator
 ) -> Residual:
     """How inputs are spread where the answer has some brightness, on blocks of training images."""
     some = slice(0, 2 * BATCH)
     noisy = reference.train_noisy
-    given = _noisy(reference.train[some], None if noisy is None else noisy[some], spoiler, rng)
+    given = _noisy(reference.train[some], None if noisy is None else noisy[some], add_noise, rng)
     given, made = _halved(given), _halved(engine.decode(engine.encode(given)))
     band = np.minimum((made * BANDS).astype(np.int64), BANDS - 1).ravel()
     counts = np.bincount(band, minlength=BANDS)
@@ -243,15 +243,17 @@ def _surprise(usual: Array, distorted: Array) -> Surprise:
     return Surprise(centre, whiten, (*layers, (WEIGHT * weights, WEIGHT * bias)))
 
 
-def _noisy(clean: Array, noisy: Array | None, spoiler: Spoiler, rng: np.random.Generator) -> Array:
+def _noisy(
+    clean: Array, noisy: Array | None, add_noise: NoiseSource, rng: np.random.Generator
+) -> Array:
     """Their own noisy images where they have some, else newly spoiled ones; float32 in [0, 1]."""
-    return spoiler(clean, rng) if noisy is None else _floats(noisy)
+    return add_noise(clean, rng) if noisy is None else _floats(noisy)
 
 
-def _validation(reference: Reference, spoiler: Spoiler) -> Array:
+def _validation(reference: Reference, add_noise: NoiseSource) -> Array:
     """Noisy validation images, the same at each call; float32 in [0, 1]."""
     rng = np.random.default_rng([SEED, 1])
-    return _noisy(reference.validation, reference.validation_noisy, spoiler, rng)
+    return _noisy(reference.validation, reference.validation_noisy, add_noise, rng)
 
 
 def _floats(images: Array) -> Array:

@@ -105,7 +105,7 @@ def features_model(shape: Shape, latent_size: int, residual: Residual) -> onnx.M
     return _model(nodes, shape, latent_size, "features", [count(shape, latent_size)])
 
 
-def trust_model(
+def novelty_model(
     shape: Shape, latent_size: int, residual: Residual, surprise: Surprise, scale: Scale | None
 ) -> onnx.ModelProto:
     """The whole, output `scores` (N,); without a scale `surprise` (N,), to make one from."""
@@ -214,9 +214,9 @@ def _model(
         for name, rows in ends.items()
     ]
     answer = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *row])
-    graph = helper.make_graph(nodes.made, "trust", inputs, [answer], nodes.constants)
+    graph = helper.make_graph(nodes.made, "novelty", inputs, [answer], nodes.constants)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    onnx.helper.set_model_props(model, {"denoiser.model": "trust"})
+    onnx.helper.set_model_props(model, {"denoiser.model": "novelty"})
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -21,7 +21,7 @@ Spoil = Callable[[Array, np.random.Generator], Array]
 
 
 def judge(
-    engine: Engine, ordinary: Array, validation: Array, spoil: Spoil, threshold: float
+    engine: Engine, ordinary: Array, validation: Array, add_noise: Spoil, threshold: float
 ) -> dict[str, dict[str, float]]:
     """Each kind against validation images.
 
@@ -37,7 +37,7 @@ def judge(
 
     rng = np.random.default_rng(SEED)
     found = {}
-    for kind, images in drawn(validation, spoil, rng).items():
+    for kind, images in drawn(validation, add_noise, rng).items():
         scores = engine.score(images)
         truth = np.repeat([0, 1], [len(ordinary), len(scores)])
         found[kind] = {
@@ -47,7 +47,7 @@ def judge(
     return found
 
 
-def drawn(validation: Array, spoil: Spoil, rng: np.random.Generator) -> dict[str, Array]:
+def drawn(validation: Array, add_noise: Spoil, rng: np.random.Generator) -> dict[str, Array]:
     """kind → images as the model would get them, float32 (n, H, W, C) in [0, 1]."""
     some = validation[:IMAGES]
     shape = (len(some), *validation.shape[1:])
@@ -57,8 +57,8 @@ def drawn(validation: Array, spoil: Spoil, rng: np.random.Generator) -> dict[str
         "inverted": 255 - some,
         "upside down": np.ascontiguousarray(some[:, ::-1, ::-1]),
     }
-    spoiled = {kind: spoil(images, rng) for kind, images in clean.items()}
-    return {**spoiled, "uniform noise": rng.random(shape, dtype=np.float32)}
+    noisy = {kind: add_noise(images, rng) for kind, images in clean.items()}
+    return {**noisy, "uniform noise": rng.random(shape, dtype=np.float32)}
 
 
 def line(facts: Mapping[str, Any]) -> str:

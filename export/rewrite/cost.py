@@ -100,7 +100,7 @@ def chunk_of(model: onnx.ModelProto | Path) -> int:
     Some 64 million multiply-adds take a core a millisecond or two. That is long beside what Python
     and the runtime cost a call (tens of microseconds), short enough that concurrent calls share
     the cores fairly, and in these networks small enough for a core's L2 cache. It gives 16 for the
-    article's decoder and 64 for its encoder, the best of what was measured (benchmarks/LOG.md).
+    classic's decoder and 64 for its encoder, the best of what was measured (benchmarks/LOG.md).
 
     A layer's weights beyond the cache are read again for each chunk, and a machine's other guests
     drive them out of its last cache in between. A network that has such gets 32 images at once, or

@@ -1,7 +1,7 @@
 """Fold what is linear: a chain of linear layers is one matrix, where that is cheaper.
 
 Between a decoder's Dense layer and its first transposed convolution there is no activation. In the
-article's network the two cost 50 k + 1.8 M multiply-adds an image and the one matrix 200 k; and
+classic's network the two cost 50 k + 1.8 M multiply-adds an image and the one matrix 200 k; and
 since its columns may stand in any order, what it writes needs no transposition.
 """
 
@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from export.rewrite.cost import CACHE
 from export.rewrite.graph import Array, Graph, attribute
 
-SHORT_SUM = 32  # products in one; the article's matrix has 16, one for each latent
+SHORT_SUM = 32  # products in one; the classic network's matrix has 16, one for each latent
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 

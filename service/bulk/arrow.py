@@ -25,7 +25,7 @@ def load() -> Any:
         raise ExtraMissingError(
             f"no pyarrow ({exc})",
             expected="the extra `bulk` of pyproject.toml, which bulk jobs need",
-            todo="Install it: pip install 'pyarrow>=21'.",
+            hint="Install it: pip install 'pyarrow>=21'.",
         ) from exc
     return pa
 

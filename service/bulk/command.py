@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise OptionError(
             "--address or --actors without ray",
             expected="--engine ray with them",
-            todo="Add it, or leave them out.",
+            hint="Add it, or leave them out.",
         )
     options = options_from(arguments, Settings.from_environment())
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does

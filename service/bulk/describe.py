@@ -65,7 +65,7 @@ def _facts(path: Path) -> tuple[Provenance | None, str, str]:
     raise UnsupportedTypeError(
         f"{path}",
         expected="a bundle, or a .parquet, .npy, .csv or folder that a bulk job wrote",
-        todo="Name one.",
+        hint="Name one.",
     )
 
 
@@ -89,5 +89,5 @@ def _npy(path: Path) -> Array:
         return array
     except ValueError as exc:
         raise MalformedError(
-            f"{path} does not read ({exc})", expected="an .npy array", todo="Write it again."
+            f"{path} does not read ({exc})", expected="an .npy array", hint="Write it again."
         ) from exc

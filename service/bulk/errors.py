@@ -41,7 +41,7 @@ class UnreadableError(BulkError):
 def reason(error: BaseException) -> str:
     """An error in the words of errors.csv, on one line."""
     if isinstance(error, DenoiserError):
-        return f"{error.came}; expected {error.expected}"
+        return f"{error.received}; expected {error.expected}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(f"{type(error).__name__}: {error}".split())

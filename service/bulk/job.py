@@ -218,7 +218,7 @@ def _check_options(options: BulkOptions, form: Form) -> None:
         raise OutputNameError(
             f"--out {options.out}",
             expected="a path: outputs are written on this machine",
-            todo="Write a file here and copy it there.",
+            hint="Write a file here and copy it there.",
         )
     wrong = ""
     if options.append and options.overwrite:
@@ -230,7 +230,7 @@ def _check_options(options: BulkOptions, form: Form) -> None:
     elif form == "png-folder" and options.dtype == "float32":
         wrong = "--dtype float32 for PNG files"
     if wrong:
-        raise OptionError(wrong, expected="options that go together", todo="Leave one of them out.")
+        raise OptionError(wrong, expected="options that go together", hint="Leave one of them out.")
 
 
 def _check_target(options: BulkOptions, target: Path) -> None:
@@ -243,13 +243,13 @@ def _check_target(options: BulkOptions, target: Path) -> None:
             raise TargetExistsError(
                 f"{options.out} is a folder with other things in it",
                 expected="a new name, or a folder that a bulk job wrote",
-                todo="Choose another --out.",
+                hint="Choose another --out.",
             )
     if target.exists() and not (options.overwrite or options.append):
         raise TargetExistsError(
             f"{options.out} exists",
             expected="a new name",
-            todo="Choose another --out, or add --overwrite; --append adds rows to Parquet.",
+            hint="Choose another --out, or add --overwrite; --append adds rows to Parquet.",
         )
 
 
@@ -270,7 +270,7 @@ def _base(options: BulkOptions, form: Form, target: Path, model: ModelFacts) -> 
             raise FingerprintError(
                 f"{path}, which does not say whose latents it holds",
                 expected="an output of this project, with its metadata",
-                todo="Write to another file.",
+                hint="Write to another file.",
             )
         provenance.check_same(model, mine=str(path), others=f"the model {model.name}")
     return files
@@ -283,7 +283,7 @@ def _check_columns(path: Path, schema: Any) -> None:
         raise OptionError(
             f"{path} with the columns {_named(found)}",
             expected=f"{_named(schema)}, as this job makes them",
-            todo="Append the same kind of rows and ids, with or without --score as before.",
+            hint="Append the same kind of rows and ids, with or without --score as before.",
         )
 
 

@@ -79,7 +79,7 @@ class Journal:
             raise JobChangedError(
                 f"{self.path} holds parts of another job: {_difference(before, job)}",
                 expected="the same input, options and model",
-                todo="Run that job again to finish it, or add --overwrite to start anew.",
+                hint="Run that job again to finish it, or add --overwrite to start anew.",
             )
         self._clear()
         _write(self.path / JOB, job)
@@ -135,7 +135,7 @@ class Journal:
         return TargetBusyError(
             f"another process is writing {self.target}",
             expected="one writer",
-            todo="Wait for it, or choose another --out.",
+            hint="Wait for it, or choose another --out.",
         )
 
     def _holds_anything(self) -> bool:

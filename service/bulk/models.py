@@ -83,7 +83,7 @@ class Remote:
         self._url = options.url
         if options.score:
             raise OptionError(
-                "--score with --url", expected="an engine in this process", todo="Leave one out."
+                "--score with --url", expected="an engine in this process", hint="Leave one out."
             )
         try:
             self._client = DenoiserClient(options.url, options.api_key or None)
@@ -91,7 +91,7 @@ class Remote:
             raise OptionError(
                 f"--url {options.url} ({exc})",
                 expected="an address such as http://127.0.0.1:3000",
-                todo="Correct it.",
+                hint="Correct it.",
             ) from exc
         try:
             self.facts = _facts_of(Manifest.from_dict(self._client.model()))
@@ -99,7 +99,7 @@ class Remote:
             raise RemoteError(
                 f"what {options.url} says of its model ({exc})",
                 expected="a manifest, as /model gives it",
-                todo="Check the address.",
+                hint="Check the address.",
             ) from exc
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
@@ -114,7 +114,7 @@ class Remote:
             raise ModelChangedError(
                 f"a model with fingerprint {now} at {self._url}",
                 expected=f"{self.facts.fingerprint}, with which the job began",
-                todo="Start the job anew with --overwrite.",
+                hint="Start the job anew with --overwrite.",
             )
         return Answer(answer)
 

@@ -66,7 +66,7 @@ def form_of(out: str, kind: Kind) -> Form:
             expected="a name that ends in .parquet, .npy, .csv or /"
             if kind == "latents"
             else "a name that ends in .parquet or .npy, or one without an ending for PNG files",
-            todo="Correct the name.",
+            hint="Correct the name.",
         )
     return found
 

@@ -23,14 +23,14 @@ def run(work: Work, units: Iterable[int], done: Done) -> None:
 
     An exception, also KeyboardInterrupt, ends it at once but for the parts that are being written.
     """
-    todo = iter(units)
+    hint = iter(units)
     reading: deque[tuple[int, Future[Any]]] = deque()
     writing: deque[tuple[Part, Future[None]]] = deque()
     reader = ThreadPoolExecutor(1, thread_name_prefix="read")
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def read_on() -> None:
-        for unit in islice(todo, AHEAD - len(reading)):
+        for unit in islice(hint, AHEAD - len(reading)):
             reading.append((unit, reader.submit(work.read, unit)))
 
     def settle(most: int) -> None:

@@ -27,7 +27,7 @@ class Progress:
             raise ExtraMissingError(
                 f"no rich ({exc})",
                 expected="the extra `bulk` of pyproject.toml, which bulk jobs need",
-                todo="Install it: pip install rich.",
+                hint="Install it: pip install rich.",
             ) from exc
         self._bar = Progress(
             TextColumn("{task.description}"),

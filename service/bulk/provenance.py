@@ -103,7 +103,7 @@ class Provenance:
             raise FingerprintError(
                 f"{mine} with fingerprint {self.fingerprint}",
                 expected=f"{other.fingerprint}, that of {others}",
-                todo="Use the bundle and the precision that made them, or encode the images again.",
+                hint="Use the bundle and the precision that made them, or encode the images again.",
             )
 
 
@@ -138,9 +138,9 @@ def _from_plain(plain: Mapping[str, Any]) -> Provenance:
     return Provenance(**cast("dict[str, Any]", known), preprocessing=preprocessing)
 
 
-def _damaged(came: str) -> MalformedError:
+def _damaged(received: str) -> MalformedError:
     return MalformedError(
-        came,
+        received,
         expected=f"the fields {', '.join(Provenance.__dataclass_fields__)}",
-        todo="Make the file again, or remove its metadata to have it read as any other.",
+        hint="Make the file again, or remove its metadata to have it read as any other.",
     )

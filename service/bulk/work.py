@@ -110,7 +110,7 @@ def unreadable(failure: Failure) -> UnreadableError:
     return UnreadableError(
         f"{failure.id}: {failure.reason}",
         expected="every row to be readable, with --strict",
-        todo="Mend or remove it, or leave --strict out; what is done is kept.",
+        hint="Mend or remove it, or leave --strict out; what is done is kept.",
     )
 
 

@@ -26,7 +26,7 @@ def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
         return body
     if name not in _WINDOW:
         raise UnsupportedTypeError(
-            f"Content-Encoding {name!r}"[:80], expected="gzip or deflate", todo="Use one of them."
+            f"Content-Encoding {name!r}"[:80], expected="gzip or deflate", hint="Use one of them."
         )
     reader = zlib.decompressobj(_WINDOW[name])
     try:
@@ -35,19 +35,19 @@ def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
         raise MalformedError(
             f"a {name} body that does not decompress",
             expected=f"a whole {name} stream",
-            todo="Compress it again.",
+            hint="Compress it again.",
         ) from exc
     if len(plain) > limit:
         raise TooLargeError(
             f"a {name} body of {len(body)} bytes that expands beyond {limit}",
             expected=f"at most {limit} bytes",
-            todo="Send fewer rows at a time.",
+            hint="Send fewer rows at a time.",
         )
     if not reader.eof or reader.unused_data:
         raise MalformedError(
             f"a {name} body that is cut short or has bytes behind its end",
             expected=f"one whole {name} stream",
-            todo="Compress it again.",
+            hint="Compress it again.",
         )
     return plain
 

@@ -40,14 +40,14 @@ def decode(body: bytes, spec: RowSpec) -> Array:
         raise MalformedError(
             f"JSON with {found}"[:200],
             expected=f'an object with the one key "{spec.kind}"',
-            todo=f"Send {_example(spec)}.",
+            hint=f"Send {_example(spec)}.",
         )
     values = message[spec.kind]
     if not isinstance(values, list):
         raise DtypeError(
             f'"{spec.kind}" as {type(values).__name__}',
             expected="nested lists of numbers",
-            todo=f"Send {_example(spec)}.",
+            hint=f"Send {_example(spec)}.",
         )
     if not values:
         return np.empty((0, *spec.shape), np.float32)
@@ -120,7 +120,7 @@ def _decode_in_pieces(body: bytes, spec: RowSpec) -> Array:
         raise MalformedError(
             f"{len(body):,} bytes that do not begin and end as {_example(spec)}",
             expected=f'an object with the one key "{spec.kind}"',
-            todo=f"Send {_example(spec)}.",
+            hint=f"Send {_example(spec)}.",
         )
     end = max(0, last - 64) + tail.start()
     rows = [_piece_numbers(piece, spec) for piece in _pieces(body, head.end(), end, spec)]
@@ -131,7 +131,7 @@ def _decode_in_pieces(body: bytes, spec: RowSpec) -> Array:
         raise ShapeError(
             f"rows of {len(shapes)} different shapes",
             expected="rows that all have the same shape",
-            todo="Pad or split them.",
+            hint="Pad or split them.",
         )
     return spec.conform(np.concatenate(rows))
 
@@ -172,7 +172,7 @@ def _pieces(body: bytes, start: int, end: int, spec: RowSpec) -> Iterator[bytes]
             raise ShapeError(
                 f"a row of more than {longest:,} bytes",
                 expected=f"{math.prod(spec.shape)} numbers",
-                todo="Close each row, and leave out white space.",
+                hint="Close each row, and leave out white space.",
             )
     if body[begun:end].strip(_SPACE):
         yield b"[%s]" % body[begun:end]  # not a row: the parser says what is wrong with it
@@ -195,7 +195,7 @@ def _refuse_booleans(body: bytes, spec: RowSpec) -> None:
         raise DtypeError(
             f'"{spec.kind}" with true or false',
             expected="nested lists of numbers",
-            todo="Send 1 and 0.",
+            hint="Send 1 and 0.",
         )
 
 
@@ -219,7 +219,7 @@ def _loads(text: bytes, spec: RowSpec) -> Any:
 
 def _not_json(reason: str, spec: RowSpec) -> MalformedError:
     return MalformedError(
-        f"a body that is not JSON ({reason})", expected=_example(spec), todo="Send valid JSON."
+        f"a body that is not JSON ({reason})", expected=_example(spec), hint="Send valid JSON."
     )
 
 
@@ -231,13 +231,13 @@ def _numbers(values: list[Any], spec: RowSpec) -> Array:
         raise ShapeError(
             "lists of unequal lengths",
             expected="rows that all have the same shape",
-            todo="Pad or split them.",
+            hint="Pad or split them.",
         ) from exc
     if array.dtype.kind not in "iuf":
         raise DtypeError(
             f'"{spec.kind}" with values that are not numbers',
             expected="nested lists of numbers",
-            todo="Send numbers without quotes, and no null or true.",
+            hint="Send numbers without quotes, and no null or true.",
         )
     with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
         return array.astype(np.float32)

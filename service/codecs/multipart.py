@@ -95,7 +95,7 @@ class _Collector:
             raise TooLargeError(
                 f"more than {self._max_parts} parts",
                 expected=f"at most {self._max_parts}",
-                todo="Send them in several requests.",
+                hint="Send them in several requests.",
             )
         self._name, self._data = "", []
 
@@ -123,9 +123,9 @@ class _Collector:
         self.ended = True
 
 
-def _broken(came: str) -> MalformedError:
+def _broken(received: str) -> MalformedError:
     return MalformedError(
-        came,
+        received,
         expected="multipart/form-data as a browser or curl -F sends it",
-        todo="Let the client library write the body and its Content-Type.",
+        hint="Let the client library write the body and its Content-Type.",
     )

@@ -35,14 +35,14 @@ def decode(body: bytes, spec: RowSpec) -> Array:
         raise DtypeError(
             f"an npy array of dtype {dtype.str if dtype.names is None else 'struct'}{order}",
             expected=f"{' or '.join(map(str, allowed))}, little-endian, C order",
-            todo="Save numpy.ascontiguousarray(array, dtype=numpy.float32).",
+            hint="Save numpy.ascontiguousarray(array, dtype=numpy.float32).",
         )
     needed = math.prod(shape) * dtype.itemsize
     if len(body) - offset != needed:
         raise MalformedError(
             f"an npy body with {len(body) - offset} bytes of data",
             expected=f"{needed} bytes for {dtype.name} {shape}",
-            todo="Send the whole file, and one array only.",
+            hint="Send the whole file, and one array only.",
         )
     return spec.conform(np.frombuffer(body, dtype, offset=offset).reshape(shape))
 
@@ -87,7 +87,7 @@ def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         raise MalformedError(
             "a body that is not an npy file",
             expected="the bytes that numpy.save writes (format 1.0 or 2.0)",
-            todo="Send numpy.save's output as it is, as application/x-npy.",
+            hint="Send numpy.save's output as it is, as application/x-npy.",
         ) from exc
     # math.prod of what is not zero: numpy refuses (0, 2**62, 8, 1) with an error of its own
     if (
@@ -98,6 +98,6 @@ def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         raise MalformedError(
             "an npy header with an impossible shape",
             expected="a few sides, none of them negative",
-            todo="Send numpy.save's output as it is, as application/x-npy.",
+            hint="Send numpy.save's output as it is, as application/x-npy.",
         )
     return shape, fortran_order, dtype, stream.tell()

@@ -48,7 +48,7 @@ def decode(body: bytes, spec: RowSpec, *, fit: Fit | None = None, invert: bool =
         raise MalformedError(
             "a body that is not a whole PNG",
             expected="a PNG file",
-            todo="Send the file's bytes as they are, as image/png.",
+            hint="Send the file's bytes as they are, as image/png.",
         ) from exc
     if invert:
         prepared = ImageOps.invert(prepared)
@@ -77,13 +77,13 @@ def _check_size(image: Image.Image, wanted: tuple[int, int], fit: Fit | None) ->
         raise ShapeError(
             f"a PNG of {image.width} × {image.height} pixels",
             expected=f"{wanted[0]} × {wanted[1]}",
-            todo="Resize it, or ask for fit=contain or fit=stretch.",
+            hint="Resize it, or ask for fit=contain or fit=stretch.",
         )
     if image.width * image.height > MAX_PIXELS:
         raise TooLargeError(
             f"a PNG of {image.width} × {image.height} pixels",
             expected=f"at most {MAX_PIXELS:,} pixels",
-            todo="Shrink it first.",
+            hint="Shrink it first.",
         )
 
 

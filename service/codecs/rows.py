@@ -38,7 +38,7 @@ class RowSpec:
             expected=" or ".join(
                 f"({', '.join(['N', *map(str, shape)])})" for shape in self._accepted()
             ),
-            todo="Resize the images to the model's size."
+            hint="Resize the images to the model's size."
             if self.kind == "images"
             else "Send latents that this model's /encode made.",
         )

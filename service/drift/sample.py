@@ -70,7 +70,7 @@ def read(path: Path, *, rng: np.random.Generator) -> Sample:
     except ImportError as exc:
         raise missing("pyarrow", exc) from exc
     if not path.is_file():
-        raise InputMissingError(f"no file {path}", expected="a Parquet file", todo=_MAKE)
+        raise InputMissingError(f"no file {path}", expected="a Parquet file", hint=_MAKE)
     try:
         with parquet.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, int(file.metadata.num_rows)
@@ -80,13 +80,13 @@ def read(path: Path, *, rng: np.random.Generator) -> Sample:
                 raise MalformedError(
                     f"{path} without denoiser.fingerprint in its metadata",
                     expected="latents that name the model which made them",
-                    todo=_MAKE,
+                    hint=_MAKE,
                 )
             if rows < FEWEST_ROWS:
                 raise TooFewError(
                     f"{rows:,} latents in {path}",
                     expected=f"at least {FEWEST_ROWS}",
-                    todo="Collect more: from so few, a change cannot be told from chance.",
+                    hint="Collect more: from so few, a change cannot be told from chance.",
                 )
             wanted = np.arange(rows)
             if rows > SAMPLE_ROWS:
@@ -96,13 +96,13 @@ def read(path: Path, *, rng: np.random.Generator) -> Sample:
         raise MalformedError(
             f"{path}, which does not read as Parquet ({str(exc).splitlines()[0]})",
             expected="a whole Parquet file of latents",
-            todo=_MAKE,
+            hint=_MAKE,
         ) from exc
     if not np.isfinite(latents).all():
         raise RangeError(
             f"NaN or infinity among the latents in {path}",
             expected="finite numbers",
-            todo="Check what wrote them.",
+            hint="Check what wrote them.",
         )
     return Sample(path, provenance, rows, latents)
 
@@ -112,7 +112,7 @@ def missing(package: str, exc: ImportError) -> ExtraMissingError:
     return ExtraMissingError(
         f"no {package} ({exc})",
         expected="the extra `drift` of pyproject.toml, which the comparison of latents needs",
-        todo="Install it: pip install pyarrow scipy matplotlib.",
+        hint="Install it: pip install pyarrow scipy matplotlib.",
     )
 
 
@@ -128,7 +128,7 @@ def _latent_size(path: Path, schema: Any, arrow: Any) -> int:
         raise MalformedError(
             f"{path} with {told}",
             expected=f"a column {COLUMN} of fixed-size lists of float32",
-            todo=_MAKE,
+            hint=_MAKE,
         )
     return int(found.list_size)
 
@@ -145,7 +145,7 @@ def _rows(path: Path, file: Any, size: int, wanted: Array) -> Iterator[Array]:
             raise RangeError(
                 f"null among the latents in {path}",
                 expected="numbers",
-                todo="Check what wrote them.",
+                hint="Check what wrote them.",
             )
         yield values.to_numpy().reshape(-1, size)
         start += len(column)

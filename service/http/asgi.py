@@ -47,7 +47,7 @@ class Budget:
             raise BusyError(
                 f"{self.used} bytes of bodies in work",
                 expected=f"at most {self.limit}",
-                todo="Try again in a second.",
+                hint="Try again in a second.",
             )
         self.used += size
 
@@ -95,7 +95,7 @@ class Body:
             raise SlowError(
                 f"{self._taken} bytes of a body in {seconds:g} seconds",
                 expected="the whole body by then",
-                todo="Send it faster, or fewer rows at a time.",
+                hint="Send it faster, or fewer rows at a time.",
             ) from exc
 
     async def _collect(self, limit: int) -> bytes:
@@ -165,5 +165,5 @@ def _too_large(size: int, limit: int) -> TooLargeError:
     return TooLargeError(
         f"a body of {size} bytes or more",
         expected=f"at most {limit}",
-        todo="Send fewer rows at a time, or uint8 npy, which is the smallest format.",
+        hint="Send fewer rows at a time, or uint8 npy, which is the smallest format.",
     )

@@ -52,8 +52,8 @@ class Endpoints:
     ) -> Answer:
         """/encode, /decode, /denoise."""
         content_type = body.header(b"content-type")
-        came = formats.read_type(operation, content_type)
-        goes = formats.write_type(operation, body.header(b"accept"), came)
+        received = formats.read_type(operation, content_type)
+        goes = formats.write_type(operation, body.header(b"accept"), received)
         wishes = options.read(scope.get("query_string", b""))
         self._enter()
         try:
@@ -66,7 +66,7 @@ class Endpoints:
             def decode() -> formats.Rows:
                 return formats.decode(
                     raw,
-                    came,
+                    received,
                     RowSpec(operation.source, shape),
                     content_type=content_type or "",
                     options=wishes,
@@ -74,11 +74,11 @@ class Endpoints:
                 )
 
             # a PNG that is to be fitted may hold millions of pixels in a few bytes
-            small = came == formats.NPY or (len(raw) <= INLINE and wishes.fit is None)
+            small = received == formats.NPY or (len(raw) <= INLINE and wishes.fit is None)
             rows = await self._run(decode, small=small)
             dtype = formats.answer_dtype(operation, goes, rows.array, wishes)
             formats.require_scorable(
-                operation, goes, len(rows.array), wishes, scored=bool(manifest.trust)
+                operation, goes, len(rows.array), wishes, scored=bool(manifest.novelty)
             )
             scores: Array | None = None
             if wishes.score:
@@ -110,7 +110,7 @@ class Endpoints:
             raise MalformedError(
                 "an Inference-Header-Content-Length that is not a number",
                 expected="the length of the JSON part",
-                todo="Leave it out for requests without binary tensors.",
+                hint="Leave it out for requests without binary tensors.",
             )
         self._enter()
         try:
@@ -150,7 +150,7 @@ class Endpoints:
             raise TooLargeError(
                 f"{rows} rows",
                 expected=f"at most {self._settings.max_rows}",
-                todo="Split them over several requests.",
+                hint="Split them over several requests.",
             )
 
     def _enter(self) -> None:
@@ -159,7 +159,7 @@ class Endpoints:
             raise BusyError(
                 f"{self._in_work} requests in work",
                 expected="a free place",
-                todo="Try again in a second.",
+                hint="Try again in a second.",
             )
         self._in_work += 1
         self._metrics().entered()

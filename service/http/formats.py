@@ -79,7 +79,7 @@ def read_type(operation: Operation, content_type: str | None) -> str:
         raise UnsupportedTypeError(
             f"Content-Type {media_type!r}"[:120],
             expected=" or ".join(operation.reads),
-            todo="Name the body's format in Content-Type.",
+            hint="Name the body's format in Content-Type.",
         )
     return media_type
 
@@ -102,7 +102,7 @@ def decode(
         raise OptionError(
             f"fit or invert with {media_type}",
             expected=f"{PNG} or {FORM}",
-            todo="Prepare arrays before you send them.",
+            hint="Prepare arrays before you send them.",
         )
     if media_type == FORM:
         return _decode_form(body, spec, content_type, options, max_rows)
@@ -113,18 +113,18 @@ def decode(
         raise TooLargeError(
             f"{len(array)} rows",
             expected=f"at most {max_rows}",
-            todo="Split them over several requests.",
+            hint="Split them over several requests.",
         )
     return Rows(array)
 
 
-def write_type(operation: Operation, accept: str | None, came: str) -> str:
+def write_type(operation: Operation, accept: str | None, received: str) -> str:
     """The media type to answer in: what `Accept` likes best, else the one that came, else JSON.
 
     Raises:
         NotAcceptableError
     """
-    like = _ANSWERS.get(came, came)
+    like = _ANSWERS.get(received, received)
     if not accept or accept in ("*/*", like):  # nearly always
         return like if like in operation.writes else JSON
     offers = sorted(operation.writes, key=lambda offer: (offer != like, offer != JSON))
@@ -133,17 +133,17 @@ def write_type(operation: Operation, accept: str | None, came: str) -> str:
         raise NotAcceptableError(
             f"Accept: {accept}"[:120],
             expected=" or ".join(operation.writes),
-            todo="Accept one of these, or send no Accept header.",
+            hint="Accept one of these, or send no Accept header.",
         )
     return best
 
 
-def answer_dtype(operation: Operation, media_type: str, came: Array, options: Options) -> str:
+def answer_dtype(operation: Operation, media_type: str, received: Array, options: Options) -> str:
     """uint8 for PNG and zip, for npy what is asked for or what came; else float32."""
     if operation.answer == "latents" or media_type == JSON:
         return "float32"
     if media_type == NPY:
-        return options.dtype or ("uint8" if came.dtype == np.uint8 else "float32")
+        return options.dtype or ("uint8" if received.dtype == np.uint8 else "float32")
     return "uint8"
 
 
@@ -173,7 +173,7 @@ def encode(
         raise NotAcceptableError(
             f"{len(array)} images as one PNG",
             expected="one image",
-            todo=f"Accept {ZIP}, {NPY} or {JSON}, or send one image.",
+            hint=f"Accept {ZIP}, {NPY} or {JSON}, or send one image.",
         )
     return png.encode(array[0])
 
@@ -194,19 +194,19 @@ def require_scorable(
         raise OptionError(
             "score=true with latents",
             expected="images, which are what is scored",
-            todo="Ask for scores at /encode or /denoise.",
+            hint="Ask for scores at /encode or /denoise.",
         )
     if not scored:
         raise OptionError(
             "score=true to a model without scores",
-            expected="a bundle with a trust entry in its manifest (GET /model)",
-            todo="Leave score out, or have the run exported again; an older one, trained first.",
+            expected="a bundle with a novelty entry in its manifest (GET /model)",
+            hint="Leave score out, or have the run exported again; an older one, trained first.",
         )
     if media_type != JSON and rows > MAX_HEADER_SCORES:
         raise OptionError(
             f"score=true for {rows} images as {media_type}",
             expected=f"at most {MAX_HEADER_SCORES}, whose scores fit in a header",
-            todo=f"Accept {JSON}, use /v2, or send fewer at a time.",
+            hint=f"Accept {JSON}, use /v2, or send fewer at a time.",
         )
 
 
@@ -225,7 +225,7 @@ def _decode_form(
         raise TooLargeError(
             f"{area:,} pixels to be fitted",
             expected=f"at most {MAX_FITTED:,} in one request",
-            todo="Shrink the images, or send fewer at a time.",
+            hint="Shrink the images, or send fewer at a time.",
         )
     images = np.empty((len(parts), *spec.shape), np.uint8)
     for index, part in enumerate(parts):
@@ -233,7 +233,9 @@ def _decode_form(
             images[index] = png.decode(part.data, spec, fit=options.fit, invert=options.invert)
         except InputError as exc:
             where = f"part {index + 1} of {len(parts)} ({part.name or 'without a name'})"[:160]
-            raise type(exc)(f"{where}: {exc.came}", expected=exc.expected, todo=exc.todo) from exc
+            raise type(exc)(
+                f"{where}: {exc.received}", expected=exc.expected, hint=exc.hint
+            ) from exc
     return Rows(images, tuple(part.name for part in parts))
 
 

@@ -105,13 +105,13 @@ class Gateway:
             self._authorize(route, body)
             if route is None:
                 raise NotFoundError(
-                    "a path that is not a route", expected="a known route", todo="See /docs.json."
+                    "a path that is not a route", expected="a known route", hint="See /docs.json."
                 )
             if method not in route.methods:
                 raise MethodError(
                     f"{method} on {route.label}",
                     expected=" or ".join(route.methods),
-                    todo="See /docs.json for what each route answers.",
+                    hint="See /docs.json for what each route answers.",
                 )
             if route.handler is None:
                 if path == "/metrics":
@@ -167,7 +167,7 @@ class Gateway:
             raise UnauthorizedError(
                 "a request without the API key" if not token else "a wrong API key",
                 expected="Authorization: Bearer and the key",
-                todo="Ask whoever runs this service for it.",
+                hint="Ask whoever runs this service for it.",
             )
 
     async def _delegate(

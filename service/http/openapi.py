@@ -79,7 +79,7 @@ class _Paths:
         height, width, channels = manifest.image_shape
         self._manifest = manifest
         self._secured = secured
-        self._scored = bool(manifest.trust)
+        self._scored = bool(manifest.novelty)
         number = {"type": "number"}
         unit = {"type": "number", "minimum": 0, "maximum": 1}
         self._rows = {

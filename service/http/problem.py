@@ -19,9 +19,9 @@ def from_error(error: DenoiserError) -> bytes:
             "title": error.title,
             "status": error.status,
             "detail": str(error),
-            "came": error.came,
+            "received": error.received,
             "expected": error.expected,
-            "todo": error.todo,
+            "hint": error.hint,
         }
     )
 

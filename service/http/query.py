@@ -48,7 +48,7 @@ def read(query: bytes) -> Options:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
     except ValueError as exc:
         raise OptionError(
-            "a query of more than 64 fields", expected="the options alone", todo="Leave some out."
+            "a query of more than 64 fields", expected="the options alone", hint="Leave some out."
         ) from exc
     for name, value in pairs:
         if name not in _CHOICES:
@@ -57,7 +57,7 @@ def read(query: bytes) -> Options:
             raise OptionError(
                 f"{name}={value[:40]!r}",
                 expected=" or ".join(_CHOICES[name]),
-                todo="Correct the query.",
+                hint="Correct the query.",
             )
         found[name] = value
     return Options(

@@ -64,9 +64,9 @@ def problem() -> Json:
             "title": text,
             "status": {"type": "integer"},
             "detail": text,
-            "came": {**text, "description": "what was found"},
+            "received": {**text, "description": "what was found"},
             "expected": {**text, "description": "what would have been right"},
-            "todo": {**text, "description": "the next step"},
+            "hint": {**text, "description": "the next step"},
         },
     }
 

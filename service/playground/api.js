@@ -78,8 +78,8 @@ async function refusal(answer) {
     return new Trouble("busy", "The service is busy.",
       "Many are using it just now. The page tries again by itself.", 1000 * seconds);
   }
-  const said = problem.came
-    ? `It found ${problem.came}; it expects ${problem.expected}. ${problem.todo}`
+  const said = problem.received
+    ? `It found ${problem.received}; it expects ${problem.expected}. ${problem.hint}`
     : `It answered with status ${answer.status}.`;
   return new Trouble("refused", `${problem.title || "The service refused"}.`, said);
 }

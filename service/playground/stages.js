@@ -12,7 +12,7 @@ const CALM = 900; // ms without a change before the result is spoken
 
 export class Stages {
   shape = [28, 28, 1]; // until the model says more
-  trust = null; // how the bundle's scores were made, where it has them
+  novelty = null; // how the bundle's scores were made, where it has them
   ready = false; // to ask the service
   seed = 1;
   trained = noise.parse();
@@ -37,7 +37,7 @@ export class Stages {
 
   /** The model is known: its size, its noise, whether it scores. */
   adopt(manifest) {
-    this.trust = manifest.trust?.[precision(manifest)] ?? null;
+    this.novelty = manifest.novelty?.[precision(manifest)] ?? null;
     this.trained = noise.parse(manifest.training?.settings?.noise);
     this.parts = structuredClone(this.trained);
     this.#makeSliders();
@@ -94,7 +94,7 @@ export class Stages {
     const began = performance.now();
     const shape = [1, ...this.shape];
     const [denoised, latents] = await Promise.all([
-      run("denoise", noisy, shape, { dtype: "float32", score: this.trust !== null }),
+      run("denoise", noisy, shape, { dtype: "float32", score: this.novelty !== null }),
       run("encode", noisy, shape),
     ]);
     return { denoised, latents: latents.values, time: performance.now() - began };
@@ -119,12 +119,12 @@ export class Stages {
   }
 
   #showScore(score) {
-    at("trust").hidden = score === undefined;
+    at("novelty").hidden = score === undefined;
     if (score === undefined) return;
-    const unusual = score > this.trust.threshold;
+    const unusual = score > this.novelty.threshold;
     at("score").textContent = score.toFixed(2);
     at("score-words").textContent = unusual ? "unlike its training" : "like its training";
-    at("trust").classList.toggle("warning", unusual);
+    at("novelty").classList.toggle("warning", unusual);
   }
 
   #listen() {

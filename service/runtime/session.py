@@ -95,5 +95,5 @@ def _session(path: Path, *, threads: int) -> Any:
         raise BundleDamagedError(
             f"{path} does not load in ONNX Runtime {ort.__version__} ({exc})",
             expected="a model that this runtime reads",
-            todo="Export the run again, or install the onnxruntime that the manifest names.",
+            hint="Export the run again, or install the onnxruntime that the manifest names.",
         ) from exc

@@ -30,14 +30,14 @@ def check_rows(model: str, rows: np.ndarray, manifest: Manifest) -> None:
         raise DtypeError(
             f"{kind} of dtype {found}",
             expected=f"a numpy array of {' or '.join(map(str, dtypes))}",
-            todo="Convert them first, for example with .astype(numpy.float32).",
+            hint="Convert them first, for example with .astype(numpy.float32).",
         )
     if rows.shape[1:] != row or rows.ndim != len(row) + 1:
         wanted = ", ".join(["N", *map(str, row)])
         raise ShapeError(
             f"{kind} of shape {rows.shape}",
             expected=f"({wanted})",
-            todo="Add the batch and channel axes, or resize the images."
+            hint="Add the batch and channel axes, or resize the images."
             if kind == "images"
             else "Send latents that this model's encoder made.",
         )
@@ -47,7 +47,7 @@ def check_answer(dtype: str) -> None:
     """Refuse a dtype that images do not come in."""
     if dtype not in ("float32", "uint8"):
         raise DtypeError(
-            f"an answer of dtype {dtype}", expected="float32 or uint8", todo="Ask for one."
+            f"an answer of dtype {dtype}", expected="float32 or uint8", hint="Ask for one."
         )
 
 
@@ -64,13 +64,13 @@ def check_out(out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
         raise DtypeError(
             f"a {found} as out",
             expected=f"a writable numpy array of {dtype}",
-            todo="Make one with numpy.empty, or leave out away.",
+            hint="Make one with numpy.empty, or leave out away.",
         )
     if out.shape != shape:
         raise ShapeError(
             f"out of shape {out.shape}",
             expected=f"{shape}, the answer's",
-            todo="Make it as long as the input, or leave out away.",
+            hint="Make it as long as the input, or leave out away.",
         )
 
 
@@ -87,7 +87,7 @@ def unit_images(chunk: np.ndarray) -> np.ndarray:
         raise RangeError(
             f"float32 images with values from {rows.min():g} to {rows.max():g}",
             expected="numbers in [0, 1]",
-            todo="Divide by 255 or send uint8, clip after adding noise, and replace NaN.",
+            hint="Divide by 255 or send uint8, clip after adding noise, and replace NaN.",
         )
     return rows
 
@@ -98,6 +98,6 @@ def finite_latents(chunk: np.ndarray) -> np.ndarray:
         raise RangeError(
             "latents with NaN or infinity",
             expected="finite numbers",
-            todo="Check what computed them.",
+            hint="Check what computed them.",
         )
     return np.ascontiguousarray(chunk)

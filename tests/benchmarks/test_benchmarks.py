@@ -195,7 +195,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
         yield made
 
 
-def test_the_article_network_is_counted_as_by_hand(tmp_path: Path) -> None:
+def test_the_classic_network_is_counted_as_by_hand(tmp_path: Path) -> None:
     from benchmarks.material import write_plain
     from training.backend import load_tensorflow
 
@@ -306,14 +306,14 @@ def test_time_to_quality_is_measured_in_seconds_and_epochs(tmp_path: Path) -> No
     assert learning.run(settings, said.append) == {} and "--dataset" in said[0]
     found = learning.run(replace(settings, dataset="digits"), said.append)
     assert found == json.loads((tmp_path / "learning.json").read_text())
-    assert [moment["epochs"] for moment in found["article"]] == [1, 2]
+    assert [moment["epochs"] for moment in found["classic"]] == [1, 2]
     assert [moment["epochs"] for moment in found["standard"]] == [0.5, 1, 1.5, 2]
     assert not found["reached"], "two epochs on a thousand digits are too few"
-    for moments in (found["article"], found["standard"]):
+    for moments in (found["classic"], found["standard"]):
         seconds = [moment["seconds"] for moment in moments]
         assert seconds[0] > 0 and seconds == sorted(seconds)
         assert moments[-1]["val_loss"] < moments[0]["val_loss"]
-    ratio = found["standard"][-1]["seconds"] / found["article"][-1]["seconds"]
+    ratio = found["standard"][-1]["seconds"] / found["classic"][-1]["seconds"]
     assert found["share_of_the_time"] == pytest.approx(ratio)
 
 

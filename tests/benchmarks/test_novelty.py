@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import novelty as trust
+from benchmarks import novelty as novelty
 from benchmarks import outliers
 from benchmarks.settings import Settings
 
@@ -59,9 +59,9 @@ def test_digits_are_turned_against_the_clock() -> None:
 def test_what_cannot_be_measured_is_skipped(bundle_path: Path, tmp_path: Path) -> None:
     said: list[str] = []
     settings = Settings(bundle=bundle_path, served=bundle_path, out=tmp_path)
-    assert trust.run(settings, said.append) == {}
+    assert novelty.run(settings, said.append) == {}
     settings = replace(settings, dataset="digits")
-    assert trust.run(settings, said.append) == {}
+    assert novelty.run(settings, said.append) == {}
     assert "--dataset" in said[0]
     assert "no scores" in said[1]
     assert [*tmp_path.iterdir()] == []
@@ -80,8 +80,8 @@ def test_the_section_measures_and_writes(scored_bundle_path: Path, tmp_path: Pat
         out=tmp_path / "results",
         quick=True,
     )
-    found = trust.run(settings, said.append)
-    assert json.loads((tmp_path / "results" / "trust.json").read_text()) == found
+    found = novelty.run(settings, said.append)
+    assert json.loads((tmp_path / "results" / "novelty.json").read_text()) == found
     figures = found["precisions"]["float32"]
     assert set(figures["noise"]) == {
         "digits", *outliers.DRAWN, *outliers.TURNED, *outliers.PURE_NOISE,

@@ -53,7 +53,7 @@ def perturbed(monkeypatch: pytest.MonkeyPatch) -> str:
     """One weight of the decoder, a thousandth too large, on its way into the file."""
     real = convert.graphs
 
-    def spoil(model: Any, name: str, *, metadata: dict[str, str]) -> convert.Graphs:
+    def add_noise(model: Any, name: str, *, metadata: dict[str, str]) -> convert.Graphs:
         made = real(model, name, metadata=metadata)
         if name == "decoder":
             weights = made.served.graph.initializer
@@ -63,7 +63,7 @@ def perturbed(monkeypatch: pytest.MonkeyPatch) -> str:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return made
 
-    monkeypatch.setattr(convert, "graphs", spoil)
+    monkeypatch.setattr(convert, "graphs", add_noise)
     return "decoder"
 
 
@@ -113,8 +113,8 @@ def test_one_perturbed_weight_stops_the_export(
 ) -> None:
     with pytest.raises(ParityError) as caught:
         export_run(tiny_run, tmp_path / "out", say=quiet)
-    assert caught.value.came.startswith((perturbed, f"{perturbed}(encoder)"))
-    assert "batch" in caught.value.came
+    assert caught.value.received.startswith((perturbed, f"{perturbed}(encoder)"))
+    assert "batch" in caught.value.received
     assert names(tmp_path) == []
 
 

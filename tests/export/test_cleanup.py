@@ -23,7 +23,7 @@ def floats(*shape: int) -> np.ndarray:
 def graph_of(
     nodes: list[tuple[Any, ...]],
     constants: dict[str, Any],
-    came: tuple[int, ...],
+    received: tuple[int, ...],
     goes: tuple[Any, ...],
     outputs: tuple[str, ...] = ("y",),
 ) -> Graph:
@@ -32,7 +32,7 @@ def graph_of(
     made = helper.make_graph(
         [helper.make_node(op, i, [o], **(a[0] if a else {})) for op, i, o, *a in nodes],
         "test",
-        [value("x", TensorProto.FLOAT, ["N", *came])],
+        [value("x", TensorProto.FLOAT, ["N", *received])],
         [value(name, TensorProto.FLOAT, ["N", *goes]) for name in outputs[:1]]
         + [value(name, TensorProto.FLOAT, None) for name in outputs[1:]],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],

@@ -35,10 +35,10 @@ def build(shape: tuple[int, int, int], filters: tuple[int, ...], kernel: int, se
     load_tensorflow()
     import keras
 
-    from training.model import ModelSettings, article
+    from training.model import ModelSettings, classic
 
     keras.utils.set_random_seed(seed)
-    models = article(
+    models = classic(
         ModelSettings(image_shape=shape, filters=filters, latent_size=5, kernel_size=kernel)
     )
     rng = np.random.default_rng(seed)
@@ -149,10 +149,10 @@ def test_a_model_that_fails_the_checker_is_not_handed_out(
 ) -> None:
     real = cleanup.clean
 
-    def spoil(graph: Any) -> None:
+    def add_noise(graph: Any) -> None:
         real(graph)
         graph.nodes[0].op_type = "NoSuchOperator"
 
-    monkeypatch.setattr("export.convert.clean", spoil)
+    monkeypatch.setattr("export.convert.clean", add_noise)
     with pytest.raises(onnx.checker.ValidationError):
         to_onnx(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={})

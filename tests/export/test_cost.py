@@ -17,7 +17,7 @@ from export.rewrite import cost
 from export.rewrite.fold import fold_linear
 from tests.export.test_cleanup import graph_of
 from tests.export.test_fold import chain
-from tests.export.test_optimise import article, decoder
+from tests.export.test_optimise import classic, decoder
 
 
 def model_of(
@@ -132,7 +132,7 @@ def test_folding_reaches_what_the_count_promises(size: int) -> None:
 
 
 def test_the_articles_decoder_by_hand() -> None:
-    model = article().model()
+    model = classic().model()
     wanted = [16 * 3136, 49 * 64 * 64 * 9, 196 * 64 * 32 * 9, 784 * 32 * 9]
     assert [layer.macs for layer in cost.layers(model)] == wanted
     assert [layer.follows for layer in cost.layers(model)] == [False, True, False, False]
@@ -168,7 +168,7 @@ def of_size(macs: int, elements: int, weights: int = 1) -> cost.Layer:
     ("macs", "chunk"),
     [
         (1, 64),
-        (1_009_792, 64),  # the article's encoder
+        (1_009_792, 64),  # the classic network's encoder
         (1_414_213, 64),  # 64e6 / 2^5.5 is 1,414,213.6
         (1_414_214, 32),
         (1_350_000, 64),

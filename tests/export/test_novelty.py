@@ -16,12 +16,12 @@ from sklearn.metrics import roc_auc_score
 
 from export import convert
 from export.novelty import contrasts
-from export.novelty import fit as trust
-from export.novelty.fit import Spoiler
-from export.novelty.graph import Residual, Scale, Surprise, count, features_model, trust_model
-from service.bundle import TRUST, Bundle
+from export.novelty import fit as novelty
+from export.novelty.fit import NoiseSource
+from export.novelty.graph import Residual, Scale, Surprise, count, features_model, novelty_model
+from service.bundle import NOVELTY, Bundle
 from service.engine import Engine
-from tests.conftest import COLOUR, GREY, TRUST_FACTS, TinyNetwork, seal, write_bundle
+from tests.conftest import COLOUR, GREY, NOVELTY_FACTS, TinyNetwork, seal, write_bundle
 from training.noise.spec import parse_noise
 from training.reference import Reference, write_reference
 from training.runs import Run
@@ -57,16 +57,16 @@ def run_model(model: onnx.ModelProto, **given: np.ndarray) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit that takes a second."""
-    monkeypatch.setattr(trust, "IMAGES", 1200)
-    monkeypatch.setattr(trust, "EPOCHS", 8)
-    monkeypatch.setattr(trust, "HIDDEN", (16, 8))
+    monkeypatch.setattr(novelty, "IMAGES", 1200)
+    monkeypatch.setattr(novelty, "EPOCHS", 8)
+    monkeypatch.setattr(novelty, "HIDDEN", (16, 8))
 
 
-def scored(path: Path, engine: Engine, spoiler: Spoiler, kept: Reference) -> Engine:
+def scored(path: Path, engine: Engine, add_noise: NoiseSource, kept: Reference) -> Engine:
     """The engine of a bundle at `path` to which scores have been added."""
-    model = trust.fit(engine, kept, spoiler)
-    (path / TRUST).write_bytes(convert.serialize(model))
-    seal(path, image_shape=engine.manifest.image_shape, trust={"float32": TRUST_FACTS})
+    model = novelty.fit(engine, kept, add_noise)
+    (path / NOVELTY).write_bytes(convert.serialize(model))
+    seal(path, image_shape=engine.manifest.image_shape, novelty={"float32": NOVELTY_FACTS})
     return Engine.load(path, threads=2)
 
 
@@ -75,29 +75,29 @@ def test_scores_are_calibrated_and_find_what_is_unusual(
     tmp_path: Path, image_shape: tuple[int, int, int]
 ) -> None:
     path = write_bundle(tmp_path / "bundle", TinyNetwork.random(image_shape, 3))
-    kept, spoiler = reference(image_shape), Spoiler(noise=NOISE)
-    engine = scored(path, Engine.load(path, threads=2), spoiler, kept)
+    kept, add_noise = reference(image_shape), NoiseSource(noise=NOISE)
+    engine = scored(path, Engine.load(path, threads=2), add_noise, kept)
 
-    facts = trust.judge(engine, kept, spoiler)
+    facts = novelty.judge(engine, kept, add_noise)
     assert facts["share_above"] == pytest.approx(0.01, abs=0.0035)  # 3 of 300
     assert (facts["train"], facts["validation"]) == (400, 300)
     assert facts["probes"]["white pages"]["auroc"] > 0.95
 
     rng = np.random.default_rng(5)
-    fresh = engine.score(spoiler(shapes(2000, 6, image_shape), rng))
+    fresh = engine.score(add_noise(shapes(2000, 6, image_shape), rng))
     assert fresh.min() >= 0 and fresh.max() <= 1
     for share in (0.1, 0.5, 0.9):  # five deviations of 300 calibrating and 2,000 fresh images
         allowed = 5 * math.sqrt(share * (1 - share) * (1 / 300 + 1 / 2000))
         assert abs((fresh > share).mean() - (1 - share)) < allowed
     upside_down = np.ascontiguousarray(shapes(500, 7, image_shape)[:, ::-1, ::-1])
-    unusual = engine.score(spoiler(upside_down, rng))
+    unusual = engine.score(add_noise(upside_down, rng))
     truth = np.repeat([0, 1], [len(fresh), len(unusual)])
     assert roc_auc_score(truth, np.concatenate([fresh, unusual])) > 0.9
 
 
 def test_the_same_fit_twice_is_the_same_file(engine: Engine) -> None:
     kept = reference()
-    one, two = (convert.serialize(trust.fit(engine, kept, Spoiler(NOISE))) for _ in range(2))
+    one, two = (convert.serialize(novelty.fit(engine, kept, NoiseSource(NOISE))) for _ in range(2))
     assert one == two
 
 
@@ -157,7 +157,7 @@ def test_surprise_is_distance_and_odds() -> None:
         hidden = np.maximum(hidden @ weights + bias, 0)
     weights, bias = surprise.layers[-1]
     wanted = 0.5 * np.square(white).sum(axis=1) + (hidden @ weights + bias)[:, 0]
-    found = run_model(trust_model(GREY, 4, RESIDUAL, surprise, None), **given)
+    found = run_model(novelty_model(GREY, 4, RESIDUAL, surprise, None), **given)
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
@@ -172,7 +172,7 @@ def through(scale: Scale, surprises: np.ndarray) -> np.ndarray:
         (np.eye(2), np.zeros(2)),
         (np.array([[1.0], [-1.0]]), np.zeros(1)),
     )
-    model = trust_model(GREY, 1, RESIDUAL, Surprise(np.zeros(features), pick, layers), scale)
+    model = novelty_model(GREY, 1, RESIDUAL, Surprise(np.zeros(features), pick, layers), scale)
     blank = np.zeros((len(surprises), *GREY), np.float32)
     latents = surprises[:, None].astype(np.float32)
     return run_model(model, images=blank, latents=latents, denoised=blank)
@@ -180,13 +180,13 @@ def through(scale: Scale, surprises: np.ndarray) -> np.ndarray:
 
 def test_a_score_is_the_share_of_validation_images_below() -> None:
     validation = np.random.default_rng(3).gamma(2, 5, 1000).astype(np.float32)
-    scale = trust.scale_of(validation)
+    scale = novelty.scale_of(validation)
     asked = np.sort(np.random.default_rng(4).gamma(2, 5, 500)).astype(np.float32)
     asked = asked[asked < validation.max()]
     found = through(scale, asked)
     wanted = (validation[None] < asked[:, None]).mean(axis=1)
     assert np.abs(found - wanted).max() < 0.006  # 192 places and straight lines between
-    high = asked > np.sort(validation)[-trust.LAST_KNOTS]  # where each image has its own place
+    high = asked > np.sort(validation)[-novelty.LAST_KNOTS]  # where each image has its own place
     assert np.abs(found - wanted)[high].max() <= 0.001 + 1e-5
     assert np.diff(found).min() >= -1e-6
     np.testing.assert_array_equal(through(scale, np.array([-1e6, validation.min()])), 0)
@@ -196,16 +196,16 @@ def test_beyond_all_validation_images_scores_keep_their_order() -> None:
     validation = np.random.default_rng(3).gamma(2, 5, 5000).astype(np.float32)
     most = validation.max()
     beyond = np.array([0, 0.1, 1, 10, 100, 1000, 10_000]) * 10 + most
-    found = through(trust.scale_of(validation), beyond)
+    found = through(novelty.scale_of(validation), beyond)
     assert (np.diff(found) > 0).all()
     assert found[0] == pytest.approx(1 - 1 / 5000, abs=1e-6)
     assert found[-1] <= 1
-    assert through(trust.scale_of(validation), np.array([1e30]))[0] == 1
+    assert through(novelty.scale_of(validation), np.array([1e30]))[0] == 1
 
 
 @pytest.mark.parametrize("values", [[3.0] * 200, [1.0, 2.0] * 100])
 def test_surprises_that_are_all_alike_have_a_scale(values: list[float]) -> None:
-    found = through(trust.scale_of(np.array(values)), np.array([0.0, 3.0, 4.0]))
+    found = through(novelty.scale_of(np.array(values)), np.array([0.0, 3.0, 4.0]))
     assert np.isfinite(found).all()
     assert (np.diff(found) >= 0).all() and found[0] == 0
 
@@ -247,24 +247,24 @@ def test_mirrored_is_never_turned() -> None:
 def test_pairs_lend_their_grain() -> None:
     clean = shapes(50, 0)
     noisy = np.clip(clean.astype(int) + 40, 0, 255).astype(np.uint8)
-    spoiler = Spoiler.of(Reference(clean, clean, noisy, noisy), None)
-    found = spoiler(np.zeros((9, *GREY), np.uint8), np.random.default_rng(0))
+    add_noise = NoiseSource.of(Reference(clean, clean, noisy, noisy), None)
+    found = add_noise(np.zeros((9, *GREY), np.uint8), np.random.default_rng(0))
     assert found.max() <= 40 / 255 + 1e-6 and found.min() >= 0
     assert (found[:, 0, 0] > 0.15).all()
-    plain = Spoiler.of(Reference(clean, clean), None)(clean, np.random.default_rng(0))
+    plain = NoiseSource.of(Reference(clean, clean), None)(clean, np.random.default_rng(0))
     np.testing.assert_array_equal(plain, clean / np.float32(255))
-    drawn = Spoiler.of(Reference(clean, clean, noisy, noisy), NOISE)
+    drawn = NoiseSource.of(Reference(clean, clean, noisy, noisy), NOISE)
     assert drawn.grain is None
 
 
 def test_pairs_are_scored_with_their_own_noise(engine: Engine) -> None:
     kept = reference()
     noisy = {
-        f"{name}_noisy": np.rint(255 * Spoiler(NOISE)(images, np.random.default_rng(k)))
+        f"{name}_noisy": np.rint(255 * NoiseSource(NOISE)(images, np.random.default_rng(k)))
         for k, (name, images) in enumerate((("train", kept.train), ("validation", kept.validation)))
     }
     pairs = replace(kept, **{name: images.astype(np.uint8) for name, images in noisy.items()})
-    model = trust.fit(engine, pairs, Spoiler.of(pairs, None))
+    model = novelty.fit(engine, pairs, NoiseSource.of(pairs, None))
     images = pairs.validation_noisy / np.float32(255)  # type: ignore[operator]
     latents = engine.encode(images)
     scores = run_model(model, images=images, latents=latents, denoised=engine.decode(latents))
@@ -289,9 +289,9 @@ def test_an_exported_run_scores(informed: Path, tmp_path: Path) -> None:
     said: list[str] = []
     manifest = export_run(informed, tmp_path / "one", say=said.append)
     again = export_run(informed, tmp_path / "two", say=lambda _: None)
-    assert set(manifest.trust) == {"float32"}
-    assert manifest.files[TRUST] == again.files[TRUST]
-    facts = manifest.trust["float32"]
+    assert set(manifest.novelty) == {"float32"}
+    assert manifest.files[NOVELTY] == again.files[NOVELTY]
+    facts = manifest.novelty["float32"]
     assert facts["threshold"] == 0.99
     assert facts["share_above"] == pytest.approx(0.01, abs=0.0035)
     assert any("AUROC" in line for line in said)
@@ -306,9 +306,9 @@ def test_a_run_that_cannot_be_scored_says_why(
     tiny_run: Path, tmp_path: Path, bundle_path: Path
 ) -> None:
     sealed, run, said = Bundle.open(bundle_path), Run.load(tiny_run), list[str]()
-    assert trust.add(tmp_path, sealed, run, said.append) == {}
+    assert novelty.add(tmp_path, sealed, run, said.append) == {}
     old: Any = replace(run, path=tmp_path)
-    assert trust.add(tmp_path, sealed, old, said.append) == {}
+    assert novelty.add(tmp_path, sealed, old, said.append) == {}
     assert "training images where 200 are needed" in said[0]
     assert "train it again" in said[1]
     assert [*tmp_path.iterdir()] == []

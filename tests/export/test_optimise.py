@@ -1,4 +1,4 @@
-"""All rewrites together: the article's decoder as counted by hand, any preset, the same bytes."""
+"""All rewrites together: the classic decoder as counted by hand, any preset, the same bytes."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def decoder(
     return graph_of(nodes, constants, (latent,), goes)
 
 
-def article(seed: int = 0) -> Graph:
-    """The decoder of the article's network: 178 thousand weights, about half of them here."""
+def classic(seed: int = 0) -> Graph:
+    """The decoder of the classic network: 178 thousand weights, about half of them here."""
     return decoder(latent=16, small=(7, 7), filters=(32, 64), seed=seed)
 
 
@@ -86,18 +86,18 @@ def rows_for(graph: Graph, batch: int = 3) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def rewritten_article() -> tuple[np.ndarray, Graph]:
-    """What the article's decoder answered before, and its graph afterwards."""
-    graph = article()
+def rewritten_classic() -> tuple[np.ndarray, Graph]:
+    """What the classic network's decoder answered before, and its graph afterwards."""
+    graph = classic()
     before = in_runtime(graph, rows_for(graph))
     optimise(graph)
     return before, graph
 
 
 def test_the_articles_decoder_has_the_layers_it_should(
-    rewritten_article: tuple[np.ndarray, Graph],
+    rewritten_classic: tuple[np.ndarray, Graph],
 ) -> None:
-    before, graph = rewritten_article
+    before, graph = rewritten_classic
     assert ops(graph)[:3] == ["Gemm", "Relu", "Reshape"]  # 16 → 14·14·64, activated flat
     assert ops(graph)[-3:] == ["Concat", "ConvTranspose", "Sigmoid"]
     assert Counter(ops(graph)[3:-3]) == {"Conv": 8, "Relu": 4}
@@ -113,16 +113,16 @@ def test_the_articles_decoder_has_the_layers_it_should(
 
 
 def test_the_articles_decoder_costs_what_it_should(
-    rewritten_article: tuple[np.ndarray, Graph],
+    rewritten_classic: tuple[np.ndarray, Graph],
 ) -> None:
-    graph = rewritten_article[1]
+    graph = rewritten_classic[1]
     dense = 16 * 14 * 14 * 64
     phases = 14 * 14 * (1 + 2 + 2 + 4) * 64 * 32
     products = 4 * 14 * 14 * 32 * 9
     interleave = 14 * 14 * (4 * 9) * (4 * 4)
     assert macs(graph.model()) == dense + phases + products + interleave == 4_152_064
     plain = 16 * 3136 + 49 * 64 * 64 * 9 + 196 * 64 * 32 * 9 + 784 * 32 * 9
-    assert macs(article().model()) == plain == 5_694_976
+    assert macs(classic().model()) == plain == 5_694_976
 
 
 def test_the_last_layer_only_sums() -> None:
@@ -176,8 +176,8 @@ def test_rewriting_again_changes_nothing(preset: dict[str, Any]) -> None:
     assert graph.model().SerializeToString() == once
 
 
-def test_batches_of_any_size(rewritten_article: tuple[np.ndarray, Graph]) -> None:
-    graph = rewritten_article[1]
+def test_batches_of_any_size(rewritten_classic: tuple[np.ndarray, Graph]) -> None:
+    graph = rewritten_classic[1]
     rows = rows_for(graph, 33)
     whole = in_runtime(graph, rows)
     parts = [in_runtime(graph, rows[at]) for at in (slice(0, 1), slice(1, 8), slice(8, 33))]
@@ -243,7 +243,7 @@ def test_the_bytes_do_not_hang_on_the_hashes_of_a_process(seed: str) -> None:
 
 @pytest.fixture(scope="module")
 def colour() -> dict[str, tuple[Any, onnx.ModelProto]]:
-    """A 64×64×3 article network: name → (Keras model, ONNX model)."""
+    """A 64×64×3 classic network: name → (Keras model, ONNX model)."""
     models = build((64, 64, 3), (62, 3), 3)
     for weight in models.autoencoder.weights:  # so that values stay near 1 in all layers
         weight.assign(weight / (0.3 * np.sqrt(prod(weight.shape[:-1]) or 1)))

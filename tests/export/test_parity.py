@@ -22,7 +22,11 @@ GOOD = Row("encoder", "held-out noisy", 7, 2e-7, LIMIT)
 
 
 def reference(
-    network: Any, *, spoil: str = "", by: float = 0.0, batches: set[tuple[str, int]] | None = None
+    network: Any,
+    *,
+    add_noise: str = "",
+    by: float = 0.0,
+    batches: set[tuple[str, int]] | None = None,
 ) -> Exact:
     """The tiny network of the tests in the place of Keras; `batches` takes what was computed."""
 
@@ -31,7 +35,7 @@ def reference(
             if batches is not None:
                 batches.add((name, len(rows)))
             found = method(rows)
-            return found + np.float32(by) if name == spoil else found
+            return found + np.float32(by) if name == add_noise else found
 
         return compute
 
@@ -69,11 +73,11 @@ def test_every_model_on_every_case_at_every_batch(
 
 @pytest.mark.parametrize("spoil", ["encoder", "decoder", "autoencoder"])
 def test_a_difference_in_any_model_is_found_and_named(
-    engine: Engine, network: Any, held_out: dict[str, Any], spoil: str
+    engine: Engine, network: Any, held_out: dict[str, Any], add_noise: str
 ) -> None:
-    rows = compare(engine, reference(network, spoil=spoil, by=1e-3), **held_out)
-    assert {row.model for row in rows if not row.holds} == {spoil}
-    with pytest.raises(ParityError, match=f"{spoil} on .*, batch .*differs from Keras by"):
+    rows = compare(engine, reference(network, add_noise=add_noise, by=1e-3), **held_out)
+    assert {row.model for row in rows if not row.holds} == {add_noise}
+    with pytest.raises(ParityError, match=f"{add_noise} on .*, batch .*differs from Keras by"):
         enforce(rows)
 
 
@@ -156,12 +160,12 @@ def test_the_worst_of_several_failures_is_named_and_all_are_counted() -> None:
     ]
     with pytest.raises(ParityError) as caught:
         enforce(rows)
-    assert caught.value.came == (
+    assert caught.value.received == (
         "autoencoder on uniform random, batch 1000: differs from Keras by 3.00e-02 "
         "(3 of 4 comparisons fail)"
     )
     assert caught.value.expected == "at most 1e-05"
-    assert "No bundle was written" in caught.value.todo
+    assert "No bundle was written" in caught.value.hint
 
 
 def test_a_difference_just_at_the_limit_holds() -> None:

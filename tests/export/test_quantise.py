@@ -36,10 +36,10 @@ def models() -> dict[str, onnx.ModelProto]:
     load_tensorflow()
     import keras
 
-    from training.model import ModelSettings, article
+    from training.model import ModelSettings, classic
 
     keras.utils.set_random_seed(3)
-    made = article(ModelSettings(image_shape=SHAPE, filters=(32, 64), latent_size=6))
+    made = classic(ModelSettings(image_shape=SHAPE, filters=(32, 64), latent_size=6))
     rng = np.random.default_rng(3)
     for weight in made.autoencoder.weights:
         if len(weight.shape) == 1:  # Keras begins with biases of zero
@@ -235,8 +235,8 @@ def test_each_model_is_judged_alone_and_all_together(part: str) -> None:
     assert (found["images"], found["limits"]) == (20, quality.LIMITS)
     assert found["float32"]["psnr"] == pytest.approx(40, abs=0.01)
     for name, loss in found["loss"].items():
-        spoilt = name in (part, "autoencoder", "decoder(encoder)")
-        assert loss["psnr"] == pytest.approx(6.02 if spoilt else 0, abs=0.01), name
+        changed = name in (part, "autoencoder", "decoder(encoder)")
+        assert loss["psnr"] == pytest.approx(6.02 if changed else 0, abs=0.01), name
     assert set(found["loss"]) == {*MODELS, "decoder(encoder)"}
     assert json.dumps(found, allow_nan=False)
     assert part in quality.table(found)
@@ -316,7 +316,7 @@ def test_a_run_that_loses_too_much_ships_without_int8_and_with_the_figures(
 ) -> None:
     real = quantise.quantise
 
-    def spoil(models: Any, images: np.ndarray) -> Any:
+    def add_noise(models: Any, images: np.ndarray) -> Any:
         made = real(models, images)
         graph = made["decoder"].graph
         ends = (node.input for node in graph.node if node.op_type == "ConvTranspose")
@@ -326,7 +326,7 @@ def test_a_run_that_loses_too_much_ships_without_int8_and_with_the_figures(
         tensor.CopyFrom(numpy_helper.from_array(values + 4, tensor.name))  # nearly white
         return made
 
-    monkeypatch.setattr(quantise, "quantise", spoil)
+    monkeypatch.setattr(quantise, "quantise", add_noise)
     manifest = export_run(tiny_run, tmp_path / "out", say=quiet)
     tried = manifest.precisions["int8"]
     assert tried.reason.startswith("decoder") and tried.fingerprint == ""

@@ -31,7 +31,7 @@ LATENTS = RowSpec("latents", (4,))
 
 
 @pytest.mark.parametrize(
-    ("spec", "came", "rows"),
+    ("spec", "received", "rows"),
     [
         (GREY, (3, 8, 8, 1), 3),
         (GREY, (0, 8, 8, 1), 0),
@@ -46,8 +46,8 @@ LATENTS = RowSpec("latents", (4,))
         (LATENTS, (0, 4), 0),
     ],
 )
-def test_accepted_shapes(spec: RowSpec, came: tuple[int, ...], rows: int) -> None:
-    array = np.arange(np.prod(came), dtype=np.float32).reshape(came)
+def test_accepted_shapes(spec: RowSpec, received: tuple[int, ...], rows: int) -> None:
+    array = np.arange(np.prod(received), dtype=np.float32).reshape(received)
     made = spec.conform(array)
     assert made.shape == (rows, *spec.shape)
     np.testing.assert_array_equal(made.ravel(), array.ravel())
@@ -55,7 +55,7 @@ def test_accepted_shapes(spec: RowSpec, came: tuple[int, ...], rows: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("spec", "came"),
+    ("spec", "received"),
     [
         (GREY, (64,)),
         (GREY, (3, 8, 8, 3)),
@@ -73,10 +73,10 @@ def test_accepted_shapes(spec: RowSpec, came: tuple[int, ...], rows: int) -> Non
         (LATENTS, (3,)),
     ],
 )
-def test_refused_shapes_name_both(spec: RowSpec, came: tuple[int, ...]) -> None:
+def test_refused_shapes_name_both(spec: RowSpec, received: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError) as caught:
-        spec.conform(np.zeros(came, np.float32))
-    assert str(came) in caught.value.came
+        spec.conform(np.zeros(received, np.float32))
+    assert str(received) in caught.value.received
     assert ", ".join(["N", *map(str, spec.shape)]) in caught.value.expected
 
 

@@ -36,7 +36,7 @@ TREE = [
 def test_each_error_has_its_place_status_and_slug(
     kind: type[DenoiserError], base: type[DenoiserError], status: int, slug: str
 ) -> None:
-    error = kind("a cat", expected="a dog", todo="Bark.")
+    error = kind("a cat", expected="a dog", hint="Bark.")
     assert isinstance(error, base)
     assert isinstance(error, DenoiserError)
     assert (error.status, error.slug) == (status, slug)
@@ -67,21 +67,21 @@ def test_titles_differ_so_that_a_list_of_problems_can_be_read() -> None:
 
 def test_an_error_survives_a_process_boundary() -> None:
     """multiprocessing and ray pickle exceptions; keyword-only arguments often break that."""
-    error = errors.ShapeError("a", expected="b", todo="c")
+    error = errors.ShapeError("a", expected="b", hint="c")
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy)) == (errors.ShapeError, str(error))
 
 
 def test_the_problem_document_of_an_error() -> None:
-    error = errors.ShapeError("a “cat”", expected="b", todo="c")
+    error = errors.ShapeError("a “cat”", expected="b", hint="c")
     assert json.loads(problem.from_error(error)) == {
         "type": "urn:denoiser:problem:shape",
         "title": "Wrong shape",
         "status": 422,
         "detail": str(error),
-        "came": "a “cat”",
+        "received": "a “cat”",
         "expected": "b",
-        "todo": "c",
+        "hint": "c",
     }
 
 

@@ -130,11 +130,11 @@ NEGOTIATED = [
 ]
 
 
-@pytest.mark.parametrize(("operation", "accept", "came", "goes"), NEGOTIATED)
+@pytest.mark.parametrize(("operation", "accept", "received", "goes"), NEGOTIATED)
 def test_negotiation(
-    operation: formats.Operation, accept: str | None, came: str, goes: str
+    operation: formats.Operation, accept: str | None, received: str, goes: str
 ) -> None:
-    assert formats.write_type(operation, accept, came) == goes
+    assert formats.write_type(operation, accept, received) == goes
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_nothing_acceptable(operation: formats.Operation, accept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "goes", "came", "asked", "dtype"),
+    ("operation", "goes", "received", "asked", "dtype"),
     [
         (ENCODE, NPY, np.uint8, None, "float32"),
         (ENCODE, JSON, np.uint8, None, "float32"),
@@ -181,10 +181,10 @@ def test_nothing_acceptable(operation: formats.Operation, accept: str) -> None:
     ],
 )
 def test_the_dtype_of_an_answer(
-    operation: formats.Operation, goes: str, came: type, asked: Any, dtype: str
+    operation: formats.Operation, goes: str, received: type, asked: Any, dtype: str
 ) -> None:
     options = Options(dtype=asked)
-    assert formats.answer_dtype(operation, goes, np.zeros(1, came), options) == dtype
+    assert formats.answer_dtype(operation, goes, np.zeros(1, received), options) == dtype
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)

@@ -72,7 +72,7 @@ def test_png_in_and_out(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("came", "query", "dtype"),
+    ("received", "query", "dtype"),
     [
         ("uint8", b"", "uint8"),
         ("float32", b"", "float32"),
@@ -83,11 +83,11 @@ def test_png_in_and_out(engine: Engine) -> None:
     ],
 )
 def test_npy_answers_in_the_dtype_that_came_or_was_asked(
-    engine: Engine, came: str, query: bytes, dtype: str
+    engine: Engine, received: str, query: bytes, dtype: str
 ) -> None:
-    reply = post(engine, "/denoise", npy(images(3, came)), NPY, query=query)
+    reply = post(engine, "/denoise", npy(images(3, received)), NPY, query=query)
     assert reply.array.dtype == dtype
-    wanted = engine.denoise(images(3, came), dtype=dtype)  # type: ignore[arg-type]
+    wanted = engine.denoise(images(3, received), dtype=dtype)  # type: ignore[arg-type]
     np.testing.assert_array_equal(reply.array, wanted)
 
 
@@ -250,7 +250,7 @@ def test_bad_input_is_a_problem_with_three_parts(
     told = reply.json
     assert told["status"] == status
     assert told["type"].startswith("urn:denoiser:problem:")
-    assert all(told[part] for part in ("title", "detail", "came", "expected", "todo"))
+    assert all(told[part] for part in ("title", "detail", "received", "expected", "hint"))
     assert "Traceback" not in reply.body.decode()
     assert caplog.records == []  # a client's mistake is no line in the server's log
 

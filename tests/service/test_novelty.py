@@ -23,18 +23,18 @@ from service.bundle import (
     GOLDEN,
     INT8,
     MODELS,
-    TRUST,
+    NOVELTY,
     Bundle,
     Precision,
     golden_file,
     model_file,
-    trust_file,
+    novelty_file,
 )
 from service.engine import CHUNK, Engine
 from service.http import openapi
 from service.http.formats import FORM, JSON, MAX_HEADER_SCORES, NPY, PNG, ZIP
 from service.settings import Settings
-from tests.conftest import TRUST_FACTS, Reply, TinyNetwork, ask, npy, post, seal, some_images
+from tests.conftest import NOVELTY_FACTS, Reply, TinyNetwork, ask, npy, post, seal, some_images
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
 
@@ -115,7 +115,7 @@ def test_images_that_cannot_be_scored(scored_engine: Engine) -> None:
 
 
 def test_a_bundle_without_scores_says_so(engine: Engine) -> None:
-    with pytest.raises(OptionError, match="trust entry"):
+    with pytest.raises(OptionError, match="novelty entry"):
         engine.score(some_images(1))
 
 
@@ -124,11 +124,11 @@ def test_a_bundle_without_scores_says_so(engine: Engine) -> None:
 
 def test_the_manifest_tells_of_scores(scored_bundle_path: Path, bundle_path: Path) -> None:
     bundle = Bundle.open(scored_bundle_path)
-    assert bundle.manifest.trust == {"float32": TRUST_FACTS}
-    assert bundle.trust() == scored_bundle_path / TRUST
+    assert bundle.manifest.novelty == {"float32": NOVELTY_FACTS}
+    assert bundle.novelty() == scored_bundle_path / NOVELTY
     plain = Bundle.open(bundle_path)
     assert plain.manifest.fingerprint == bundle.manifest.fingerprint  # latents are the same
-    assert (plain.manifest.trust, plain.trust()) == ({}, None)
+    assert (plain.manifest.novelty, plain.novelty()) == ({}, None)
     assert "unusual above 0.99, as 1.25% of 80 validation images are" in report.describe(bundle)
     assert "unusual" not in report.describe(plain)
 
@@ -136,25 +136,25 @@ def test_the_manifest_tells_of_scores(scored_bundle_path: Path, bundle_path: Pat
 def test_a_bundle_from_before_scores_loads(bundle_copy: Path) -> None:
     path = bundle_copy / "manifest.json"
     plain = json.loads(path.read_text())
-    del plain["trust"]
+    del plain["novelty"]
     path.write_text(json.dumps(plain))
-    assert Engine.load(bundle_copy).manifest.trust == {}
+    assert Engine.load(bundle_copy).manifest.novelty == {}
 
 
 def test_what_scores_is_verified(scored_bundle_path: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(scored_bundle_path, tmp_path / "bundle"))
-    data = (path / TRUST).read_bytes()
-    (path / TRUST).write_bytes(data[:-1] + b"\0")
-    with pytest.raises(BundleDamagedError, match=TRUST):
+    data = (path / NOVELTY).read_bytes()
+    (path / NOVELTY).write_bytes(data[:-1] + b"\0")
+    with pytest.raises(BundleDamagedError, match=NOVELTY):
         Engine.load(path)
-    (path / TRUST).unlink()
-    with pytest.raises(BundleMissingError, match=TRUST):
+    (path / NOVELTY).unlink()
+    with pytest.raises(BundleMissingError, match=NOVELTY):
         Engine.load(path)
-    seal(path, trust={"float32": TRUST_FACTS})  # whose files do not have it
-    with pytest.raises(BundleDamagedError, match=TRUST):
+    seal(path, novelty={"float32": NOVELTY_FACTS})  # whose files do not have it
+    with pytest.raises(BundleDamagedError, match=NOVELTY):
         Engine.load(path)
-    (path / TRUST).write_bytes(b"no model")
-    seal(path, trust={"float32": TRUST_FACTS})
+    (path / NOVELTY).write_bytes(b"no model")
+    seal(path, novelty={"float32": NOVELTY_FACTS})
     with pytest.raises(BundleDamagedError, match="does not load"):
         Engine.load(path)
 
@@ -167,17 +167,17 @@ def test_each_precision_has_scores_of_its_own(
         shutil.copy(path / model_file(model), path / model_file(model, INT8))
     shutil.copy(path / GOLDEN, path / golden_file(INT8))
     precisions = {INT8: Precision()}
-    seal(path, trust={"float32": TRUST_FACTS}, precisions=precisions)
-    with pytest.raises(BundleDamagedError, match="trust"):
+    seal(path, novelty={"float32": NOVELTY_FACTS}, precisions=precisions)
+    with pytest.raises(BundleDamagedError, match="novelty"):
         Engine.load(path)
-    (path / trust_file(INT8)).write_bytes(network.trust())
-    seal(path, trust={"int8": TRUST_FACTS}, precisions=precisions)
+    (path / novelty_file(INT8)).write_bytes(network.novelty())
+    seal(path, novelty={"int8": NOVELTY_FACTS}, precisions=precisions)
     with pytest.raises(BundleDamagedError, match="scores for int8"):
         Engine.load(path)
-    other = {**TRUST_FACTS, "threshold": 0.95}
-    seal(path, trust={"float32": TRUST_FACTS, "int8": other}, precisions=precisions)
+    other = {**NOVELTY_FACTS, "threshold": 0.95}
+    seal(path, novelty={"float32": NOVELTY_FACTS, "int8": other}, precisions=precisions)
     engine = Engine.load(path, precision=INT8)
-    assert engine.manifest.trust == {"int8": other}
+    assert engine.manifest.novelty == {"int8": other}
     np.testing.assert_allclose(engine.score(some_images(9)), network.score(some_images(9)), **CLOSE)
 
 
@@ -250,7 +250,7 @@ def test_scores_survive_compression(scored_engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "rows", "media_type", "todo"),
+    ("path", "rows", "media_type", "hint"),
     [
         ("/decode", 1, NPY, "/encode or /denoise"),
         ("/encode", MAX_HEADER_SCORES + 1, NPY, JSON),
@@ -258,13 +258,13 @@ def test_scores_survive_compression(scored_engine: Engine) -> None:
     ],
 )
 def test_scores_that_have_no_place(
-    scored_engine: Engine, path: str, rows: int, media_type: str, todo: str
+    scored_engine: Engine, path: str, rows: int, media_type: str, hint: str
 ) -> None:
     shape = (rows, 4) if path == "/decode" else (rows, 8, 8, 1)
     body = npy(np.zeros(shape, np.float32))
     reply = post(scored_engine, path, body, media_type, query=b"score=true")
     assert (reply.status, reply.json["type"].rpartition(":")[2]) == (422, "option")
-    assert todo in reply.json["todo"]
+    assert hint in reply.json["hint"]
     assert post(scored_engine, path, body, media_type, query=b"score=false").status == 200
 
 
@@ -272,7 +272,7 @@ def test_scores_that_have_no_place(
 def test_a_service_without_scores_refuses_them(engine: Engine, path: str) -> None:
     reply = post(engine, path, npy(some_images(1)), NPY, query=b"score=true")
     assert reply.status == 422
-    assert "exported again" in reply.json["todo"]
+    assert "exported again" in reply.json["hint"]
 
 
 # --- the Open Inference Protocol

@@ -140,7 +140,7 @@ def test_a_precision_that_is_not_there_is_refused_with_what_is(
     with pytest.raises(BundleMissingError) as caught:
         Engine.load(bundle_path, precision=precision)  # type: ignore[arg-type]
     assert caught.value.expected == "one of float32"
-    assert f"precision {precision}" in caught.value.came
+    assert f"precision {precision}" in caught.value.received
 
 
 def test_a_precision_that_no_one_knows_lists_both(both: Path) -> None:

@@ -106,7 +106,7 @@ def test_values_that_make_no_sense_are_refused_by_name(variable: str, text: str)
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({variable: text})
     about = {PREFIX + f.name.upper(): f.metadata["about"] for f in fields(Settings)}[variable]
-    assert variable in caught.value.came
+    assert variable in caught.value.received
     assert about in caught.value.expected
 
 
@@ -130,7 +130,7 @@ def test_bounds_are_told_in_full() -> None:
 def test_unknown_variables_are_refused_with_the_known_ones(variable: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment({variable: "1"})
-    assert variable in caught.value.came
+    assert variable in caught.value.received
     for field in fields(Settings):
         assert PREFIX + field.name.upper() in caught.value.expected
 

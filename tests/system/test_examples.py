@@ -28,8 +28,8 @@ COUNT = 300
 
 def noisy(images: Array, seed: int) -> Array:
     """uint8 in, uint8 out: N(0.5, 0.5) added and clipped."""
-    spoiled = images / 255 + np.random.default_rng(seed).normal(0.5, 0.5, images.shape)
-    return np.rint(np.clip(spoiled, 0, 1) * 255).astype(np.uint8)
+    noisy = images / 255 + np.random.default_rng(seed).normal(0.5, 0.5, images.shape)
+    return np.rint(np.clip(noisy, 0, 1) * 255).astype(np.uint8)
 
 
 def example(name: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -451,9 +451,9 @@ def test_a_folder_spoiled_and_inverted(
     ids=["none", "cut", "damaged", "nothing"],
 )
 def test_zips_that_can_not_be_read(
-    at_desk: Visit, spoil: Callable[[bytes], bytes], words: str
+    at_desk: Visit, add_noise: Callable[[bytes], bytes], words: str
 ) -> None:
-    body = spoil(a_zip({"a.png": png(digits(1)[0, ..., 0])}))
+    body = add_noise(a_zip({"a.png": png(digits(1)[0, ..., 0])}))
     at_desk.page.set_input_files("#many-files", upload("a.zip", body, "application/zip"))
     place = "#many-skipped" if words == "damaged" else "#notice"
     expect(at_desk.page.locator(place)).to_contain_text(words)
@@ -719,14 +719,14 @@ def test_axe_finds_no_fault(browser: Browser, server: Server, options: dict[str,
         assert faults == []
 
 
-# ---------------------------------------------------------------- trust
+# ---------------------------------------------------------------- novelty
 
 
-def test_the_trust_score_where_the_bundle_has_one(at_desk: Visit, local_engine: Engine) -> None:
+def test_the_novelty_score_where_the_bundle_has_one(at_desk: Visit, local_engine: Engine) -> None:
     page = at_desk.page
-    if not local_engine.manifest.trust:
-        expect(page.locator("#trust")).to_be_hidden()
-        pytest.skip("the shipped bundle has no trust scores")
+    if not local_engine.manifest.novelty:
+        expect(page.locator("#novelty")).to_be_hidden()
+        pytest.skip("the shipped bundle has no novelty scores")
     page.click("#samples button:nth-child(4)")
     at_desk.settled()
     usual = float(page.inner_text("#score"))

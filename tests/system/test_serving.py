@@ -141,7 +141,7 @@ def test_bad_input_is_a_problem_document(
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()
     assert document["status"] == status
-    assert document["came"] and document["expected"] and document["todo"]
+    assert document["received"] and document["expected"] and document["hint"]
     assert "Traceback" not in response.text and str(ROOT) not in response.text
 
 

@@ -105,7 +105,7 @@ def test_errors_are_those_of_the_service(
 ) -> None:
     with DenoiserClient(server.url, batch=batch) as client, pytest.raises(kind) as caught:
         client.encode(images)
-    assert caught.value.came and caught.value.expected and caught.value.todo
+    assert caught.value.received and caught.value.expected and caught.value.hint
 
     async def ask() -> None:
         async with AsyncDenoiserClient(server.url, batch=batch) as client:

@@ -159,7 +159,7 @@ def test_fit_and_invert(server: Server, local_engine: Engine) -> None:
     np.testing.assert_allclose(found, local_engine.encode(middle[None, ..., None]), **CLOSE)
     refused = encode_png(server, twice)
     assert (refused.status_code, refused.json()["type"]) == (422, "urn:denoiser:problem:shape")
-    assert "56 × 56" in refused.json()["came"]
+    assert "56 × 56" in refused.json()["received"]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])

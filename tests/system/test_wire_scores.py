@@ -43,9 +43,9 @@ def test_the_client_scores_arrays_of_any_length(
 
 def test_the_client_says_that_a_model_has_no_scores(server: Server) -> None:
     with DenoiserClient(server.url) as client:
-        if client.model().get("trust"):
+        if client.model().get("novelty"):
             pytest.skip("the shipped bundle has scores")
-        with pytest.raises(OptionError, match="trust entry"):
+        with pytest.raises(OptionError, match="novelty entry"):
             client.score(np.zeros((1, 28, 28, 1), np.uint8))
 
 

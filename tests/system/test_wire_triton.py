@@ -86,13 +86,13 @@ def test_every_model_answers_as_the_engine_does(
     images = some_images(rows)
     sent = images if kind == "UINT8" else (images / np.float32(255)).astype(np.float32)
     latents = np.random.default_rng(rows).normal(size=(rows, 16)).astype(np.float32)
-    for model, came, name, wanted in [
+    for model, received, name, wanted in [
         ("encoder", sent, "latents", local_engine.encode(images)),
         ("autoencoder", sent, "denoised", local_engine.denoise(images)),
         ("decoder", latents, "images", local_engine.decode(latents)),
     ]:
         asked = [output(name, binary=wanted_binary)]
-        answer = client.infer(model, [tensor(came, binary=sent_binary)], outputs=asked)
+        answer = client.infer(model, [tensor(received, binary=sent_binary)], outputs=asked)
         found = answer.as_numpy(name)
         assert found.dtype == np.float32
         assert found.shape == wanted.shape

@@ -54,8 +54,8 @@ def test_noise_is_fresh_for_each_image_and_each_epoch() -> None:
         data = batches(epoch=epoch)
         for k in range(len(data)):
             noisy, clean = data[k]
-            for spoiled, image in zip(noisy, clean, strict=True):
-                draws.setdefault(image.tobytes(), []).append(spoiled)
+            for corrupted, image in zip(noisy, clean, strict=True):
+                draws.setdefault(image.tobytes(), []).append(corrupted)
     assert all(not np.array_equal(one, two) for one, two in draws.values())
 
 

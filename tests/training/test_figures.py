@@ -52,7 +52,7 @@ def test_grids_show_their_images(tmp_path: Path, count: int, channels: int) -> N
 @pytest.mark.parametrize("channels", [1, 3])
 def test_noise_levels_grow(tmp_path: Path, channels: int) -> None:
     clean = images(1, channels)[0]
-    levels = figures.spoil_in_levels(clean, parse_noise("gaussian:0,0.3"))
+    levels = figures.levels_of(clean, parse_noise("gaussian:0,0.3"))
     assert levels.noisy.shape == (len(figures.STRENGTHS), *clean.shape)
     errors = abs(levels.noisy - clean).mean(axis=(1, 2, 3))
     assert (np.diff(errors) > 0).all()
@@ -64,7 +64,7 @@ def test_noise_levels_grow(tmp_path: Path, channels: int) -> None:
 def test_every_noise_can_be_drawn_in_levels(tmp_path: Path, spec: str) -> None:
     noise = parse_noise(spec)
     clean = images(1, 1)[0]
-    levels = figures.spoil_in_levels(clean, noise)
+    levels = figures.levels_of(clean, noise)
     assert len(set(levels.names)) == len(levels.names) == len(levels.noisy)
     for part in noise.describe():
         assert all(part["kind"] in name for name in levels.names)
@@ -75,7 +75,7 @@ def test_every_noise_can_be_drawn_in_levels(tmp_path: Path, spec: str) -> None:
 
 
 def test_levels_end_where_a_number_does(tmp_path: Path) -> None:
-    levels = figures.spoil_in_levels(images(1, 1)[0], parse_noise("mask:0.8"))
+    levels = figures.levels_of(images(1, 1)[0], parse_noise("mask:0.8"))
     assert [name.split()[1] for name in levels.names] == ["0.2", "0.4", "0.6", "0.8", "1"]
 
 

@@ -21,7 +21,7 @@ from training.batches import NoisyBatches  # noqa: E402
 from training.data.datasets import load_dataset  # noqa: E402
 from training.errors import DatasetError, RunError  # noqa: E402
 from training.evaluation.evaluate import evaluate  # noqa: E402
-from training.evaluation.heldout import spoil  # noqa: E402
+from training.evaluation.heldout import add_noise  # noqa: E402
 from training.fit import fit  # noqa: E402
 from training.noise.spec import parse_noise  # noqa: E402
 from training.runs import Run  # noqa: E402
@@ -237,7 +237,7 @@ def test_patience_ends_training_and_keeps_the_best_weights(
     assert best == len(history) - 3 < 37, "it stopped two epochs after the best"
     assert f"weights of epoch {best + 1}, the best by validation" in said
     dataset = load_dataset(data)
-    clean, noisy = spoil(dataset.validation, parse_noise("gaussian"), key=0)
+    clean, noisy = add_noise(dataset.validation, parse_noise("gaussian"), key=0)
     found = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
     assert found == pytest.approx(history[best], rel=1e-4)
     assert history[-1] > history[best] * 1.001, "else the last weights would do as well"
@@ -252,7 +252,7 @@ def test_averaged_weights_are_validated_kept_and_resumed(
     jumpy = settings(data, averaging=0.9, patience=patience, learning_rate=0.02, batch_size=2)
     run = fit(jumpy, tmp_path / "run", verbose=0, say=quiet)
     dataset = load_dataset(data)
-    clean, noisy = spoil(dataset.validation, parse_noise("gaussian"), key=0)
+    clean, noisy = add_noise(dataset.validation, parse_noise("gaussian"), key=0)
     found = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
     history = losses(run)[:, 1]
     assert found == pytest.approx(history[-1] if patience is None else min(history), rel=1e-4)

@@ -19,7 +19,7 @@ from training.model import (  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
 
-def test_the_article_network_to_the_letter() -> None:
+def test_the_classic_network_to_the_letter() -> None:
     models = build(FitSettings.resolve(), (28, 28, 1))
     assert models.autoencoder.count_params() == 178_001
     assert [m.name for m in models] == ["encoder", "decoder", "autoencoder"]

@@ -84,7 +84,7 @@ FORMS = "one of gaussian:MEAN,STD, salt-pepper:P, speckle:STD, poisson:PEAK, mas
 
 
 @pytest.mark.parametrize(
-    ("spec", "came", "expected"),
+    ("spec", "received", "expected"),
     [
         ("", "noise ''", FORMS),
         ("rain", "noise 'rain'", FORMS),
@@ -104,17 +104,17 @@ FORMS = "one of gaussian:MEAN,STD, salt-pepper:P, speckle:STD, poisson:PEAK, mas
         ("blur+fog:1", "noise 'fog:1'", FORMS),
     ],
 )
-def test_a_bad_spec_is_refused_by_name(spec: str, came: str, expected: str) -> None:
+def test_a_bad_spec_is_refused_by_name(spec: str, received: str, expected: str) -> None:
     with pytest.raises(SettingsError, match=r"noise .*; expected .*; pass for example") as caught:
         parse_noise(spec)
-    assert came in caught.value.came
+    assert received in caught.value.received
     assert expected in caught.value.expected
 
 
 def test_the_examples_of_the_messages_are_good() -> None:
     with pytest.raises(SettingsError) as caught:
         parse_noise("rain")
-    parse_noise(caught.value.do.rpartition(" ")[2])
+    parse_noise(caught.value.hint.rpartition(" ")[2])
 
 
 def test_the_help_names_every_kind_with_its_numbers() -> None:

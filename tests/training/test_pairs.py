@@ -32,7 +32,7 @@ def clean_images(count: int = 30) -> np.ndarray:
     return np.rint((waves + 1) * 99).astype(np.uint8)
 
 
-def spoiled(clean: np.ndarray) -> np.ndarray:
+def made_noisy(clean: np.ndarray) -> np.ndarray:
     """A noisy partner from which the clean image can be told: 50 brighter, and dirty."""
     return clean + np.uint8(50) + (clean % 5)
 
@@ -45,7 +45,7 @@ def save(path: Path, **arrays: Any) -> str:
 def picture_pairs(folder: Path, clean: np.ndarray, suffix: str = ".png") -> Path:
     """Pairs in nested folders `0` to `2`, noisy ones with `suffix`."""
     for k, image in enumerate(clean):
-        for side, array in (("clean", image), ("noisy", spoiled(image))):
+        for side, array in (("clean", image), ("noisy", made_noisy(image))):
             path = folder / side / str(k % 3) / f"{k:03}{suffix if side == 'noisy' else '.png'}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
@@ -66,7 +66,7 @@ def require_partners(dataset: Dataset, clean: np.ndarray) -> None:
     rows = []
     for name, (mine, noisy) in splits(dataset).items():
         assert len(mine) == len(noisy) > 0, name
-        np.testing.assert_array_equal(noisy, spoiled(mine))
+        np.testing.assert_array_equal(noisy, made_noisy(mine))
         rows += [image.tobytes() for image in mine]
     assert sorted(rows) == sorted(image.tobytes() for image in clean)
 
@@ -89,7 +89,7 @@ def test_a_folder_of_pairs_keeps_partners_together(tmp_path: Path) -> None:
 def test_an_npz_of_pairs_keeps_partners_together(tmp_path: Path) -> None:
     clean = clean_images()
     labels = np.arange(len(clean))
-    path = save(tmp_path / "set.npz", clean=clean, noisy=spoiled(clean), labels=labels)
+    path = save(tmp_path / "set.npz", clean=clean, noisy=made_noisy(clean), labels=labels)
     dataset = load_dataset(path)
     require_partners(dataset, clean)
     assert dataset.test_labels is not None
@@ -98,7 +98,7 @@ def test_an_npz_of_pairs_keeps_partners_together(tmp_path: Path) -> None:
 
 def test_pairs_split_as_the_clean_images_alone_do(tmp_path: Path) -> None:
     clean = clean_images()
-    pairs = load_dataset(save(tmp_path / "a.npz", clean=clean, noisy=spoiled(clean)))
+    pairs = load_dataset(save(tmp_path / "a.npz", clean=clean, noisy=made_noisy(clean)))
     alone = load_dataset(save(tmp_path / "b.npz", images=clean))
     np.testing.assert_array_equal(pairs.test, alone.test)
     assert alone.test_noisy is None
@@ -135,7 +135,7 @@ def test_both_sides_are_resized_and_have_the_same_channels(tmp_path: Path) -> No
 
 
 def test_a_hash_of_the_noisy_images_is_among_the_facts(tmp_path: Path) -> None:
-    clean, noisy = clean_images(), spoiled(clean_images())
+    clean, noisy = clean_images(), made_noisy(clean_images())
     before = load_dataset(save(tmp_path / "x.npz", clean=clean, noisy=noisy)).facts()["sha256"]
     noisy ^= 1
     after = load_dataset(save(tmp_path / "x.npz", clean=clean, noisy=noisy)).facts()["sha256"]
@@ -166,11 +166,11 @@ def test_pictures_without_a_partner_are_named(tmp_path: Path, count: int, told: 
         (folder / "noisy" / str(k % 3) / f"{k:03}.png").unlink()
     with pytest.raises(DatasetError, match="without a partner in 'set'") as caught:
         load_dataset(str(folder))
-    assert caught.value.came.count(".png") == told
-    assert caught.value.came.endswith(" and 2 more") == (count == 7)
+    assert caught.value.received.count(".png") == told
+    assert caught.value.received.endswith(" and 2 more") == (count == 7)
     assert str(tmp_path) not in str(caught.value)
     if count < 7:
-        assert "noisy/0/000.png" in caught.value.came
+        assert "noisy/0/000.png" in caught.value.received
 
 
 def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_pairs_go_with_no_noise_and_the_task_denoise_alone(tmp_path: Path) -> No
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     clean = clean_images(96)
     path = tmp_path_factory.mktemp("data") / "pairs.npz"
-    return save(path, clean=clean, noisy=spoiled(clean))
+    return save(path, clean=clean, noisy=made_noisy(clean))
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_a_run_on_pairs_has_their_noise_everywhere(run: Run) -> None:
     assert run.config["settings"]["noise"] == "pairs"
     assert run.config["noise"] == [{"kind": "pairs", "parameters": {}}]
     clean, noisy = (np.rint(images * 255).astype(np.uint8) for images in run.samples())
-    np.testing.assert_array_equal(noisy, spoiled(clean))
+    np.testing.assert_array_equal(noisy, made_noisy(clean))
     drawn = {path.stem for path in (run.path / "figures").iterdir()} - {"model"}
     assert drawn == {"reconstruction", "denoising", "learning_curve", "latent_scatter"}
     for part in ("test", "validation"):
@@ -283,15 +283,15 @@ def test_it_is_resumed_on_the_same_pairs_alone(
         begin(self, now)
 
     clean = clean_images(96)
-    mine = save(tmp_path / "pairs.npz", clean=clean, noisy=spoiled(clean))
+    mine = save(tmp_path / "pairs.npz", clean=clean, noisy=made_noisy(clean))
     settings = FitSettings.resolve(dataset=mine, **TINY)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(NoisyBatches, "begin", interrupted)
         fit(settings, tmp_path / "run", verbose=0, say=quiet)
-    save(tmp_path / "pairs.npz", clean=clean, noisy=spoiled(clean) + np.uint8(1))
+    save(tmp_path / "pairs.npz", clean=clean, noisy=made_noisy(clean) + np.uint8(1))
     with pytest.raises(RunError, match="the images themselves"):
         fit(settings, tmp_path / "run", resume=True, verbose=0, say=quiet)
-    save(tmp_path / "pairs.npz", clean=clean, noisy=spoiled(clean))
+    save(tmp_path / "pairs.npz", clean=clean, noisy=made_noisy(clean))
     said: list[str] = []
     resumed = fit(settings, tmp_path / "run", resume=True, verbose=0, say=said.append)
     assert "resuming after epoch 1 of 2" in said

@@ -43,7 +43,7 @@ def test_what_is_written_is_spelt_in_one_way(
 def test_what_is_no_range_is_refused(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Range.parse(text)
-    assert caught.value.came == f"noise with the number {text!r}"
+    assert caught.value.received == f"noise with the number {text!r}"
 
 
 def test_each_image_draws_its_own_number_uniformly() -> None:

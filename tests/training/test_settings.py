@@ -50,7 +50,7 @@ def test_what_is_given_wins_and_none_is_not_given() -> None:
         ({"seed": -1}, "seed -1"),
         ({"learning_rate": 0.0}, "learning rate 0.0"),
         ({"preset": "standard", "freeze_after": -1}, "freeze after -1"),
-        ({"freeze_after": 1}, "freeze after 1 with the preset article"),
+        ({"freeze_after": 1}, "freeze after 1 with the preset classic"),
         ({"averaging": 0.0}, "averaging 0.0"),
         ({"averaging": 1.0}, "averaging 1.0"),
         ({"learning_rate": float("nan")}, "learning rate nan"),

@@ -30,7 +30,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise DatasetError(
             f"{path.name!r} holds Python objects" if holds_objects else f"{path.name!r} is damaged",
             expected=f"a NumPy file of plain numbers, {LAYOUTS}",
-            do="save it again with numpy.savez",
+            hint="Save it again with numpy.savez.",
         ) from exc
 
 
@@ -54,11 +54,11 @@ def as_images(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         raise DatasetError(
             f"the array {name!r} has the shape {array.shape}",
             expected="(N, H, W), (N, H, W, 1) or (N, H, W, 3)",
-            do="reshape it, channels last",
+            hint="Reshape it, channels last.",
         )
     if array.size == 0:
         raise DatasetError(
-            f"the array {name!r} is empty", expected="images", do="pass a file that holds some"
+            f"the array {name!r} is empty", expected="images", hint="Pass a file that holds some."
         )
     images = array[..., None] if array.ndim == 3 else array
     if images.dtype == np.bool_:
@@ -68,14 +68,14 @@ def as_images(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         raise DatasetError(
             f"the array {name!r} has the type {images.dtype}",
             expected="uint8 in 0..255 or floats in [0, 1]",
-            do="convert it",
+            hint="Convert it.",
         )
     low, high = images.min(), images.max()
     if not (low >= 0 and (1 < high <= 255 if whole else high <= 1)):  # NaN fails, too
         raise DatasetError(
             f"the array {name!r} holds {images.dtype} from {low:g} to {high:g}",
             expected="integers in 0..255 (not only 0 and 1), floats in [0, 1] without NaN, or bool",
-            do="scale it",
+            hint="Scale it.",
         )
     return images.astype(np.uint8) if whole else np.rint(images * 255).astype(np.uint8)
 
@@ -89,7 +89,7 @@ def as_labels(array: NDArray[Any] | None, name: str, count: int) -> NDArray[np.i
         raise DatasetError(
             f"the array {name!r} has the shape {array.shape} and the type {array.dtype}",
             expected=f"{count} whole numbers, one for each image",
-            do="correct it or leave it out",
+            hint="Correct it or leave it out.",
         )
     return flat.astype(np.int64)
 

@@ -91,7 +91,7 @@ class Dataset:
             raise DatasetError(
                 f"images of {height}x{width}",
                 expected=f"a height and a width that {stride} divides",
-                do=f"pass --resize {fit}, or fewer --filters",
+                hint=f"Pass --resize {fit}, or fewer --filters.",
             )
 
 
@@ -139,7 +139,7 @@ def load_dataset(source: str, *, resize: tuple[int, int] | None = None) -> Datas
         raise DatasetError(
             f"dataset {source!r}" + (" (the file exists)" if Path(source).exists() else ""),
             expected=f"{', '.join(NAMES)}, or an existing .npz file, .npy file or folder",
-            do="check the spelling and the path",
+            hint="Check the spelling and the path.",
         )
     if resize:
         test = found.test.resized(resize) if found.test else None
@@ -162,7 +162,7 @@ def _from_keras(name: str) -> _Source:
         raise DatasetError(
             f"the download of {name} failed ({str(exc).splitlines()[0][:200]})",
             expected="a network, or an earlier download in ~/.keras/datasets",
-            do=f"get a {name}.npz with the arrays x_train, y_train, x_test, y_test and pass "
+            hint=f"Get a {name}.npz with the arrays x_train, y_train, x_test, y_test and pass it."
             f"--dataset path/to/{name}.npz, or take the embedded --dataset digits",
         ) from exc
     train = _Part(x_train[..., None], y_train.astype(np.int64))
@@ -180,7 +180,7 @@ def _from_file(path: Path) -> _Source:
         raise DatasetError(
             f"{path.name!r} holds the arrays {', '.join(sorted(arrays)) or 'none'}",
             expected=LAYOUTS,
-            do="rename them",
+            hint="Rename them.",
         )
     train, test = _part_of(arrays, *names), None
     if names[0] == "x_train" and "x_test" in arrays:
@@ -202,7 +202,7 @@ def _from_folder(folder: Path, resize: tuple[int, int] | None) -> _Source:
         raise DatasetError(
             f"pairs in only one of train/ and test/ of {folder.name!r}",
             expected="clean/ and noisy/ in both, or in neither",
-            do="make them alike",
+            hint="Make them alike.",
         )
     train, test = (_read_folder(part, resize) for part in parts)
     _require_same_shape(train, test)
@@ -219,7 +219,7 @@ def _require_same_shape(train: _Part, test: _Part) -> None:
         raise DatasetError(
             f"training images {train.images.shape[1:]} and test images {test.images.shape[1:]}",
             expected="one shape (H, W, C)",
-            do="make them alike",
+            hint="Make them alike.",
         )
 
 
@@ -229,7 +229,7 @@ def _split(name: str, found: _Source) -> Dataset:
     count = len(images.images)
     if count < FEWEST:
         raise DatasetError(
-            f"{count} images", expected=f"at least {FEWEST} to train with", do="add images"
+            f"{count} images", expected=f"at least {FEWEST} to train with", hint="Add images."
         )
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     if test is None:

@@ -42,7 +42,7 @@ def load_folder(folder: Path, resize: tuple[int, int] | None) -> FolderImages:
         raise DatasetError(
             f"no pictures in the folder {folder.name!r}",
             expected="PNG, JPEG, BMP or TIFF files",
-            do="pass the folder that holds them",
+            hint="Pass the folder that holds them.",
         )
     return FolderImages(read_pictures(paths, folder, resize), labels_of(paths, folder))
 
@@ -63,7 +63,7 @@ def read_pictures(
             f"pictures of {len(shapes)} sizes, such as {_size(paths[0], pictures[0], folder)} and "
             f"{_size(paths[odd], pictures[odd], folder)}",
             expected="one size",
-            do="pass --resize HEIGHTxWIDTH, for example --resize 28x28",
+            hint="Pass --resize HEIGHTxWIDTH, for example --resize 28x28.",
         )
     channels = max(picture.shape[2] for picture in pictures)
     return np.stack([np.broadcast_to(p, (*p.shape[:2], channels)) for p in pictures])
@@ -78,7 +78,7 @@ def read_picture(path: Path, resize: tuple[int, int] | None, *, name: str) -> ND
         raise DatasetError(
             f"the picture {name!r} cannot be read",
             expected="a whole PNG, JPEG, BMP or TIFF file",
-            do="repair it or take it out of the folder",
+            hint="Repair it or take it out of the folder.",
         ) from exc
     if resize:
         height, width = resize

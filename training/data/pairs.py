@@ -55,13 +55,13 @@ def load_pair_folder(folder: Path, resize: tuple[int, int] | None) -> Pairs:
         raise DatasetError(
             f"pictures without a partner in {folder.name!r}: {', '.join(lonely[:NAMED])}{more}",
             expected="the same names under clean/ and noisy/",
-            do="add the partners or take these out",
+            hint="Add the partners or take these out.",
         )
     if not sides["clean"]:
         raise DatasetError(
             f"no pictures in {folder.name!r} under clean/ and noisy/",
             expected="PNG, JPEG, BMP or TIFF files",
-            do="pass the folder that holds them",
+            hint="Pass the folder that holds them.",
         )
     clean = list(sides["clean"].values())
     noisy = [sides["noisy"][name] for name in sides["clean"]]
@@ -77,7 +77,7 @@ def pairs_of_arrays(arrays: dict[str, NDArray[Any]]) -> Pairs:
         raise DatasetError(
             f"the arrays 'clean' {clean.shape} and 'noisy' {noisy.shape}",
             expected="one shape (N, H, W, C)",
-            do="make them alike",
+            hint="Make them alike.",
         )
     return Pairs(clean, as_labels(arrays.get("labels"), "labels", len(clean)), noisy)
 
@@ -92,7 +92,7 @@ def _by_name(folder: Path, side: str) -> dict[str, Path]:
             raise DatasetError(
                 f"two pictures of one name, {' and '.join(names)}",
                 expected="names that differ in more than the suffix",
-                do="rename one of them on both sides",
+                hint="Rename one of them on both sides.",
             )
         found[name] = path
     return found

@@ -102,7 +102,7 @@ def assess(
     shown = sorted({*examples, *best, *worst})
     clean, noisy = held.pairs(shown)
     mapped = _spread(MAPPED, len(held))
-    spoilt = held.pairs(mapped.tolist())[1]
+    noisy = held.pairs(mapped.tolist())[1]
     scores = [
         Score(
             run=run,
@@ -111,7 +111,7 @@ def assess(
             levels=[answers[k] for _, answers in found],
             latents=None if no_latents else read_latents(model.encoder, held),
             answers=denoise(model.autoencoder, noisy),
-            codes=encode(model.encoder, spoilt),
+            codes=encode(model.encoder, noisy),
         )
         for k, (run, name, model, output) in enumerate(
             zip(runs, _names(runs), models, outputs, strict=True)

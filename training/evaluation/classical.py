@@ -79,7 +79,7 @@ def chosen_methods(names: Sequence[str]) -> list[Method]:
         raise SettingsError(
             f"the classical method {unknown[0]!r}",
             expected=f"some of {','.join(METHODS)}",
-            do="name them, or pass --classical alone for all",
+            hint="Name them, or pass --classical alone for all.",
         )
     methods = [METHODS[name] for name in names or METHODS]
     for method in methods:
@@ -88,7 +88,7 @@ def chosen_methods(names: Sequence[str]) -> list[Method]:
             raise RunError(
                 f"{method.title} without the package {method.package}",
                 expected="the extra `evaluate`, and for BM3D the extra `bm3d`",
-                do="install it (the extras are in pyproject.toml)"
+                hint="Install it (the extras are in pyproject.toml)."
                 + f", or leave it out with --classical {others}" * bool(others),
             )
     return methods
@@ -120,13 +120,13 @@ def run_classical(held: HeldOut, methods: Sequence[Method]) -> Classical:
 def _require_noise_and_validation(held: HeldOut) -> None:
     if held.spec is None:
         raise SettingsError(
-            "--classical for a run without noise", expected="noise to remove", do="pass --noise"
+            "--classical for a run without noise", expected="noise to remove", hint="Pass --noise."
         )
     if held.dataset is None:
         raise SettingsError(
             "--classical on samples.npz",
             expected="validation images to choose settings on",
-            do="name the data with --dataset",
+            hint="Name the data with --dataset.",
         )
 
 

@@ -37,7 +37,7 @@ def require_several(paths: Sequence[str | Path]) -> None:
         raise SettingsError(
             f"compare with {' '.join(map(str, paths))}",
             expected="two or more different runs",
-            do="name them, the one to compare the others with first",
+            hint="Name them, the one to compare the others with first.",
         )
 
 

@@ -36,7 +36,7 @@ class Levels(NamedTuple):
     noisy: Floats
 
 
-def spoil_in_levels(image: Floats, noise: Noise) -> Levels:
+def levels_of(image: Floats, noise: Noise) -> Levels:
     """The image (H, W, C) under the noise from weak to strong, the same draw in each.
 
     Strength 1 is the noise itself, or the strong ends of its ranges. Where a number comes to its

@@ -24,7 +24,7 @@ SAMPLES = 1024
 TRAIN, VALIDATION = 1, 2  # each a stream of its own, beside the test images'
 
 
-def spoil(
+def add_noise(
     images: NDArray[np.uint8],
     noise: Noise | None,
     *,
@@ -52,7 +52,7 @@ def draw_samples(dataset: Dataset, noise: Noise | None) -> tuple[Samples, NDArra
     chosen = np.sort(rng.choice(len(dataset.test), count, replace=False))
     labels = None if dataset.test_labels is None else dataset.test_labels[chosen]
     noisy = None if dataset.test_noisy is None else dataset.test_noisy[chosen]
-    pairs = spoil(dataset.test[chosen], noise, key=len(dataset.test), noisy=noisy)
+    pairs = add_noise(dataset.test[chosen], noise, key=len(dataset.test), noisy=noisy)
     return Samples(*pairs), labels
 
 
@@ -96,13 +96,15 @@ class HeldOut:
         for start in range(0, len(indices), CHUNK):
             part = indices[start : start + CHUNK]
             noisy = None if own is None else own[part]
-            yield spoil(self.dataset.train[part], self.noise, key=(start, 0, TRAIN), noisy=noisy)
+            yield add_noise(
+                self.dataset.train[part], self.noise, key=(start, 0, TRAIN), noisy=noisy
+            )
 
     def validation_pairs(self, count: int) -> Pair:
         """The first `count` of the dataset's validation images under this noise."""
         assert self.dataset is not None
         own = self.dataset.validation_noisy if self.spec == PAIRS else None
-        return spoil(
+        return add_noise(
             self.dataset.validation[:count],
             self.noise,
             key=(0, 0, VALIDATION),
@@ -112,7 +114,7 @@ class HeldOut:
     def _chunk(self, start: int, noise: Noise | None) -> Pair:
         part = slice(start, start + CHUNK)
         given = noise is None and self.noisy is not None
-        return spoil(
+        return add_noise(
             self.images[part],
             None if given else noise or self.noise,
             key=self.key + start,
@@ -146,7 +148,7 @@ def hold_out(
         raise DatasetError(
             f"images of the shape {data.image_shape} from {data.name}",
             expected=f"{shape}, as the run was trained with",
-            do="pass another --dataset",
+            hint="Pass another --dataset.",
         )
     if noise is None and data.test_noisy is not None:
         spec, kind = PAIRS, None
@@ -154,7 +156,7 @@ def hold_out(
         raise DatasetError(
             f"the dataset {data.name} without noisy images, for a run trained on pairs",
             expected="pairs of clean and noisy images, or a noise to draw",
-            do="pass another --dataset, or for example --noise gaussian:0.5,0.5",
+            hint="Pass another --dataset, or for example --noise gaussian:0.5,0.5.",
         )
     return HeldOut(
         source=f"the test split of {data.name}",
@@ -188,11 +190,11 @@ def _require_alike(first: Run, other: Run, *, also_images: bool) -> None:
             f"{other.path} for images {tuple(two['image_shape'])} beside {first.path} for images "
             f"{tuple(one['image_shape'])}",
             expected="runs with one image shape",
-            do="compare others",
+            hint="Compare others.",
         )
     if also_images and one["sha256"]["test"] != two["sha256"]["test"]:
         raise RunError(
             f"{other.path} trained on {two['name']} beside {first.path} trained on {one['name']}",
             expected="runs with the same test images",
-            do="name the images to measure both on with --dataset",
+            hint="Name the images to measure both on with --dataset.",
         )

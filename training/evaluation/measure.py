@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.heldout import HeldOut, spoil
+from training.evaluation.heldout import HeldOut, add_noise
 from training.evaluation.metrics import CHUNK, Quality, joined, quality
 from training.noise.spec import Noise
 
@@ -33,7 +33,7 @@ def measure(
     for start in range(0, len(images), CHUNK):
         part = slice(start, start + CHUNK)
         partners = None if noisy is None else noisy[part]
-        clean, given = spoil(images[part], noise, key=start, noisy=partners)
+        clean, given = add_noise(images[part], noise, key=start, noisy=partners)
         inputs.append(quality(clean=clean, output=given))
         outputs.append(quality(clean=clean, output=denoise(autoencoder, given)))
     return {

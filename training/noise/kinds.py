@@ -46,7 +46,7 @@ class Kind(ABC):
                 raise SettingsError(
                     f"noise '{self}', whose {name} is {numbers}",
                     expected=f"a {name} from {limits.least:.7g} to {limits.most:.7g}",
-                    do=EXAMPLE,
+                    hint=EXAMPLE,
                 )
 
     @abstractmethod

@@ -14,7 +14,7 @@ from training.errors import SettingsError
 
 Floats = NDArray[np.float32]
 
-EXAMPLE = "pass for example --noise gaussian:0.5,0.5"
+EXAMPLE = "Pass for example --noise gaussian:0.5,0.5"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def require_level(level: float) -> float:
         raise SettingsError(
             f"noise level {level}",
             expected="a finite number, 0 or more (1: as strong as the noise itself)",
-            do="pass another level",
+            hint="Pass another level.",
         )
     return level
 
@@ -100,5 +100,5 @@ def _refusal(text: str) -> SettingsError:
     return SettingsError(
         f"noise with the number {text!r}",
         expected="a finite number, or LOW..HIGH with LOW not above HIGH",
-        do=EXAMPLE,
+        hint=EXAMPLE,
     )

@@ -110,10 +110,10 @@ def _parse_part(part: str, spec: str) -> Noise:
         raise SettingsError(
             f"noise {spec!r}" + " with an empty part" * bool(spec.strip()),
             expected=f"one of {FORMS}, or several joined with +",
-            do=EXAMPLE,
+            hint=EXAMPLE,
         )
     if name not in KINDS:
-        raise SettingsError(f"noise {part!r}", expected=f"one of {FORMS}", do=EXAMPLE)
+        raise SettingsError(f"noise {part!r}", expected=f"one of {FORMS}", hint=EXAMPLE)
     kind = KINDS[name]
     texts = values.split(",") if colon else []
     wanted = kind.form().count(",") + 1
@@ -121,6 +121,6 @@ def _parse_part(part: str, spec: str) -> Noise:
         raise SettingsError(
             f"noise {part!r} with {len(texts)} number{'s' * (len(texts) != 1)}",
             expected=f"{kind.form()}, {wanted} number{'s' * (wanted != 1)}",
-            do=EXAMPLE,
+            hint=EXAMPLE,
         )
     return kind(*(Range.parse(text) for text in texts))

@@ -28,7 +28,7 @@ def require_place(path: str | Path) -> None:
         raise SettingsError(
             f"--html {path}" + (" (a folder)" if path.is_dir() else ""),
             expected="a file to write in an existing folder",
-            do="pass for example --html report.html",
+            hint="Pass for example --html report.html.",
         )
 
 
@@ -45,7 +45,7 @@ def write_report(assessment: Assessment, summary: dict[str, Any], path: str | Pa
         raise SettingsError(
             f"--html {path} ({exc.strerror})",
             expected="a file that can be written",
-            do="choose another place",
+            hint="Choose another place.",
         ) from exc
     return path
 

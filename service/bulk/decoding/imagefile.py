@@ -55,7 +55,7 @@ def check_bytes(size: int) -> None:
         raise TooLargeError(
             f"an image file of {size:,} bytes",
             expected=f"at most {MAX_BYTES:,}",
-            todo="Shrink it first.",
+            hint="Shrink it first.",
         )
 
 
@@ -68,13 +68,13 @@ def _as_png(body: bytes, spec: RowSpec, fit: Fit | None) -> bytes:
                 raise ShapeError(
                     f"an image of {image.width} × {image.height} pixels",
                     expected=f"{width} × {height}",
-                    todo="Resize it, or ask for --fit contain or --fit stretch.",
+                    hint="Resize it, or ask for --fit contain or --fit stretch.",
                 )
             if image.width * image.height > png.MAX_PIXELS:
                 raise TooLargeError(
                     f"an image of {image.width} × {image.height} pixels",
                     expected=f"at most {png.MAX_PIXELS:,} pixels",
-                    todo="Shrink it first.",
+                    hint="Shrink it first.",
                 )
             if image.mode in ("I", "F"):
                 raise ValueError(f"mode {image.mode}, whose range is not known")
@@ -90,7 +90,7 @@ def _as_png(body: bytes, spec: RowSpec, fit: Fit | None) -> bytes:
         raise MalformedError(
             "not a whole image",
             expected=f"one of {', '.join(FORMATS)}",
-            todo="Look at the file; save it again.",
+            hint="Look at the file; save it again.",
         ) from exc
 
 

@@ -48,18 +48,18 @@ def run(work: Work, units: Iterable[int], done: Done) -> None:
     """
     ray = load()
     _check(work)
-    todo = list(units)
-    if not todo:
+    hint = list(units)
+    if not hint:
         return
     try:
         with _connected(ray, address=work.options.address, actors=work.options.actors):
-            _collect(_answers(ray, work, todo), work, todo, done)
+            _collect(_answers(ray, work, hint), work, hint, done)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError) as exc:
         where = work.options.address or "Ray on this machine"
         raise ClusterError(
             f"{where}: {_first_line(exc)}",
             expected="a cluster of this Ray and this Python, with what the service imports",
-            todo="Look at Ray's own logs; the same command goes on with the parts that are done.",
+            hint="Look at Ray's own logs; the same command goes on with the parts that are done.",
         ) from exc
 
 
@@ -79,7 +79,7 @@ def load() -> Any:
         raise ExtraMissingError(
             f"no ray ({exc})",
             expected="the extra `ray` of pyproject.toml, which --engine ray needs",
-            todo="Install it: pip install 'ray[data]', or leave --engine out.",
+            hint="Install it: pip install 'ray[data]', or leave --engine out.",
         ) from exc
     return ray
 
@@ -90,13 +90,13 @@ def _check(work: Work) -> None:
         raise OptionError(
             "--url with --engine ray",
             expected="one of them: where the engines are",
-            todo="Leave one out.",
+            hint="Leave one out.",
         )
     if address not in ("", AUTO) and not re.fullmatch(r"[^:/]+:\d{1,5}", address):
         raise OptionError(
             f"--address {address}",
             expected=f"{AUTO}, or HOST:6379 of the cluster's head; ray:// is not supported",
-            todo="Start the job on a node of the cluster, with --address auto.",
+            hint="Start the job on a node of the cluster, with --address auto.",
         )
 
 
@@ -136,7 +136,7 @@ def _knock(address: str) -> None:
         raise ConnectionError(f"nobody answers ({exc})") from exc
 
 
-def _answers(ray: Any, work: Work, todo: list[int]) -> Iterator[tuple[int, Any]]:
+def _answers(ray: Any, work: Work, hint: list[int]) -> Iterator[tuple[int, Any]]:
     """Each unit with its part, or with the error in its place, as they come."""
     data = ray.data
     context = data.DataContext.get_current()
@@ -145,14 +145,14 @@ def _answers(ray: Any, work: Work, todo: list[int]) -> Iterator[tuple[int, Any]]
     luggage = ray.put(Luggage.of(work))
     actors = work.options.actors or int(ray.cluster_resources().get("CPU", 1))
     dataset = data.from_items(
-        [{"unit": unit} for unit in todo], override_num_blocks=min(len(todo), TASKS)
+        [{"unit": unit} for unit in hint], override_num_blocks=min(len(hint), TASKS)
     ).map_batches(
         Worker,
         fn_constructor_args=(luggage, _reader(ray, luggage) if work.options.address else None),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,
-        compute=data.ActorPoolStrategy(size=min(actors, len(todo))),
+        compute=data.ActorPoolStrategy(size=min(actors, len(hint))),
     )
     for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow"):
         (unit,), (part,) = batch.column("unit").to_pylist(), batch.column("part")
@@ -167,9 +167,9 @@ def _reader(ray: Any, luggage: Any) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Reader).remote(luggage)
 
 
-def _collect(answers: Iterable[tuple[int, Any]], work: Work, todo: list[int], done: Done) -> None:
+def _collect(answers: Iterable[tuple[int, Any]], work: Work, hint: list[int], done: Done) -> None:
     """Write each part once; the first error ends it."""
-    left = set(todo)
+    left = set(hint)
     for unit, answer in answers:
         if not isinstance(answer, Part):
             raise answer
@@ -179,9 +179,9 @@ def _collect(answers: Iterable[tuple[int, Any]], work: Work, todo: list[int], do
             done(len(answer.columns["id"]), len(answer.failures))
     if left:
         raise ClusterError(
-            f"{len(left):,} of {len(todo):,} parts did not come back",
+            f"{len(left):,} of {len(hint):,} parts did not come back",
             expected="all of them",
-            todo="Run the same command again; it goes on with these.",
+            hint="Run the same command again; it goes on with these.",
         )
 
 

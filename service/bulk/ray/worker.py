@@ -153,7 +153,7 @@ class Luggage:
             raise FingerprintError(
                 f"a bundle with fingerprint {model.facts.fingerprint}",
                 expected=f"{self.model.fingerprint}, with which the job began",
-                todo="Leave the bundle alone while a job runs; then start it again.",
+                hint="Leave the bundle alone while a job runs; then start it again.",
             )
         return model
 

@@ -119,5 +119,5 @@ def _damaged(path: Path, exc: Exception) -> MalformedError:
     return MalformedError(
         f"{path} does not read ({exc})",
         expected="a whole zip or tar archive",
-        todo="Copy or make it again.",
+        hint="Copy or make it again.",
     )

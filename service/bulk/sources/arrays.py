@@ -55,7 +55,7 @@ class Layout:
             raise DtypeError(
                 f"{name} of dtype {self.dtype}{order}",
                 expected=f"{' or '.join(map(str, wanted))}, native byte order, C order",
-                todo=_SAVE,
+                hint=_SAVE,
             )
         # No memory is needed for an array that repeats one number.
         self.rows = len(spec.conform(np.broadcast_to(np.zeros((), self.dtype), shape)))
@@ -116,7 +116,7 @@ class Npy(_Array):
             raise MalformedError(
                 f"{path} with {held:,} bytes of data",
                 expected=f"{needed:,} for {layout.rows:,} rows",
-                todo="Copy or save it again.",
+                hint="Copy or save it again.",
             )
         self.provenance = Provenance.read(sidecar(path))
         self._file = path.open("rb")
@@ -148,7 +148,7 @@ class Npz(_Array):
             raise MalformedError(
                 f"{path} does not read ({exc})",
                 expected="what numpy.savez writes",
-                todo="Copy or save it again.",
+                hint="Copy or save it again.",
             ) from exc
         self._name = f"{_chosen(self._zip, spec, path, column)}.npy"
         self._stream = self._zip.open(self._name)
@@ -175,7 +175,7 @@ class Npz(_Array):
         return MalformedError(
             f"{self._name} in {self._zip.filename} does not read ({why})",
             expected="a whole .npz",
-            todo="Copy or save it again.",
+            hint="Copy or save it again.",
         )
 
 
@@ -187,7 +187,7 @@ def _chosen(archive: zipfile.ZipFile, spec: RowSpec, path: Path, column: str) ->
             raise OptionError(
                 f"--column {column}",
                 expected=f"one of {', '.join(names) or 'no arrays'} in {path}",
-                todo="Correct it.",
+                hint="Correct it.",
             )
         return column
     fitting = []
@@ -202,13 +202,13 @@ def _chosen(archive: zipfile.ZipFile, spec: RowSpec, path: Path, column: str) ->
         raise InputMissingError(
             f"{path} with the arrays {', '.join(names) or '(none)'}",
             expected=f"{spec.kind} of shape (N, {', '.join(map(str, spec.shape))})",
-            todo="Name another input.",
+            hint="Name another input.",
         )
     if len(fitting) > 1:
         raise OptionError(
             f"{path} with several arrays of {spec.kind}",
             expected=f"--column with one of {', '.join(fitting)}",
-            todo="Name the one to read.",
+            hint="Name the one to read.",
         )
     return fitting[0]
 
@@ -230,5 +230,5 @@ def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dty
         raise MalformedError(
             f"{name} is not an .npy array",
             expected="what numpy.save writes (format 1.0 or 2.0)",
-            todo=_SAVE,
+            hint=_SAVE,
         ) from exc

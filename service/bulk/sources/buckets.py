@@ -76,12 +76,12 @@ class Bucket:
             raise UnsupportedTypeError(
                 f"{url} ({exc})",
                 expected="a path, or a URL such as s3://bucket/folder or gs://bucket/folder",
-                todo="Correct it, or copy the input to this machine.",
+                hint="Correct it, or copy the input to this machine.",
             ) from exc
         info = self._system.get_file_info(self._root)
         if info.type == pyarrow.fs.FileType.NotFound:
             raise InputMissingError(
-                f"nothing at {url}", expected="a file or a folder", todo="Correct the URL."
+                f"nothing at {url}", expected="a file or a folder", hint="Correct the URL."
             )
         self.is_folder = info.type == pyarrow.fs.FileType.Directory
         self._info = info

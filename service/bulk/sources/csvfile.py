@@ -37,7 +37,7 @@ class Csv:
             raise ShapeError(
                 f"{path} with the columns {', '.join(head)[:200]}",
                 expected=f"id, {self._columns[0]} … {self._columns[-1]}",
-                todo="Write it as `python -m service encode … --out latents.csv` does.",
+                hint="Write it as `python -m service encode … --out latents.csv` does.",
             )
         self.provenance = Provenance.read(sidecar(path))
         try:
@@ -82,5 +82,5 @@ class Csv:
             raise MalformedError(
                 f"{self._path} does not read ({exc})",
                 expected="numbers, and as many columns in each line",
-                todo="Write it again.",
+                hint="Write it again.",
             ) from exc

@@ -36,7 +36,7 @@ def read_footer(path: Path) -> Footer:
             return Footer(schema.remove_metadata(), schema.metadata, rows)
     except pa.ArrowException as exc:
         raise MalformedError(
-            f"{path} is no Parquet file ({exc})", expected="a whole one", todo="Write it again."
+            f"{path} is no Parquet file ({exc})", expected="a whole one", hint="Write it again."
         ) from exc
 
 
@@ -48,7 +48,7 @@ def choose(schema: Any, spec: RowSpec, path: Path, column: str) -> str:
             raise OptionError(
                 f"--column {column}",
                 expected=f"one of {', '.join(fits) or f'no column of {spec.kind}'} in {path}",
-                todo="Correct it.",
+                hint="Correct it.",
             )
         return column
     for name in USUAL[spec.kind]:
@@ -59,13 +59,13 @@ def choose(schema: Any, spec: RowSpec, path: Path, column: str) -> str:
             f"{path} with the columns {', '.join(schema.names)}",
             expected=f"a column of {spec.kind}: "
             + ("image files as binary, or lists of numbers" if spec.kind == "images" else "lists"),
-            todo="Name another input.",
+            hint="Name another input.",
         )
     if len(fits) > 1:
         raise OptionError(
             f"{path} with several columns of {spec.kind}",
             expected=f"--column with one of {', '.join(fits)}",
-            todo="Name the one to read.",
+            hint="Name the one to read.",
         )
     return str(fits[0])
 
@@ -104,12 +104,12 @@ def number_of(kind: Any, spec: RowSpec, name: str) -> np.dtype[Any]:
         raise ShapeError(
             f"{name} with lists of {kind.list_size} numbers",
             expected=f"{prod(spec.shape)}, for {spec.kind} of shape {spec.shape}",
-            todo="Name another column or another bundle.",
+            hint="Name another column or another bundle.",
         )
     if pa.types.is_uint8(kind.value_type):
         return np.dtype(np.uint8)
     if pa.types.is_floating(kind.value_type):
         return np.dtype(np.float32)
     raise DtypeError(
-        f"{name} of {kind}", expected="lists of uint8 or float", todo="Cast the column."
+        f"{name} of {kind}", expected="lists of uint8 or float", hint="Cast the column."
     )

@@ -98,7 +98,7 @@ def listed(store: Store, path: Path, *, group: int, existing: Existing) -> Listi
         raise InputMissingError(
             f"no images in {store.name}",
             expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
-            todo="Name another input.",
+            hint="Name another input.",
         )
     return listing
 

@@ -105,7 +105,7 @@ def _opened(
         raise UnsupportedTypeError(
             f"{options.input} for {options.operation}",
             expected=".parquet, or a folder of it" + (" or of image files" if images else ""),
-            todo="Copy it to this machine first, or name another input.",
+            hint="Copy it to this machine first, or name another input.",
         )
     path = Path(options.input).absolute()
     name = path.name.lower()
@@ -117,7 +117,7 @@ def _opened(
         raise InputMissingError(
             f"no {options.input}",
             expected="a file or a folder",
-            todo="Correct the path; relative ones begin at the current folder.",
+            hint="Correct the path; relative ones begin at the current folder.",
         )
     if name.endswith(PARQUETS):
         return parquet([path])
@@ -146,11 +146,11 @@ def _parquets(folder: Path, out: str) -> list[Path]:
     return sorted(path for path in found if path != Path(out).absolute())
 
 
-def _unsupported(came: str, options: BulkOptions) -> UnsupportedTypeError:
+def _unsupported(received: str, options: BulkOptions) -> UnsupportedTypeError:
     expected = {
         "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list",
         "latents": ".parquet or a folder of them, .npy, .npz or .csv with latents",
     }[options.reads]
     return UnsupportedTypeError(
-        f"{came} for {options.operation}", expected=expected, todo="Name another input."
+        f"{received} for {options.operation}", expected=expected, hint="Name another input."
     )

@@ -58,7 +58,7 @@ class Parquet:
                 raise MalformedError(
                     f"{path} with other columns than {paths[0]}",
                     expected="the same columns in each file",
-                    todo="Read them one by one.",
+                    hint="Read them one by one.",
                 )
         self._column = choose(schema, spec, paths[0], column)
         self._type = schema.field(self._column).type
@@ -139,7 +139,7 @@ class Parquet:
         def fetch(index: int) -> bytes:
             body: bytes | None = values[index].as_py()
             if body is None:
-                raise MalformedError("null", expected="an image file", todo="Leave the row out.")
+                raise MalformedError("null", expected="an image file", hint="Leave the row out.")
             return body
 
         assert self._decoder is not None
@@ -219,7 +219,7 @@ class Rows:
             raise MalformedError(
                 f"{self._path} does not read ({exc or 'it ends too early'})",
                 expected="a whole file",
-                todo="Copy or write it again.",
+                hint="Copy or write it again.",
             ) from exc
 
 

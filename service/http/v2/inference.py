@@ -59,11 +59,11 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
         raise MalformedError(
             f"Inference-Header-Content-Length {size} for a body of {len(body)} bytes",
             expected="at most the body's length",
-            todo="Send the length of the JSON part.",
+            hint="Send the length of the JSON part.",
         )
     if size > MAX_JSON:
         raise TooLargeError(
-            f"{size} bytes of JSON", expected=f"at most {MAX_JSON}", todo="Send binary tensors."
+            f"{size} bytes of JSON", expected=f"at most {MAX_JSON}", hint="Send binary tensors."
         )
     message = _object(body[:size])
     rows = _read_rows(_only_input(message, model), memoryview(body)[size:], model, manifest)
@@ -126,7 +126,7 @@ def _object(text: bytes) -> Json:
         raise MalformedError(
             f"a request that is not JSON ({exc})",
             expected="an inference request",
-            todo="With binary tensors, send Inference-Header-Content-Length.",
+            hint="With binary tensors, send Inference-Header-Content-Length.",
         ) from exc
     if not isinstance(message, dict):
         raise _malformed("a request that is not a JSON object")
@@ -149,14 +149,14 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
     allowed = ("FP32", "UINT8") if INPUTS[model] == "images" else ("FP32",)
     if datatype not in allowed:
         raise DtypeError(
-            f"datatype {datatype!r}"[:120], expected=" or ".join(allowed), todo="Convert first."
+            f"datatype {datatype!r}"[:120], expected=" or ".join(allowed), hint="Convert first."
         )
     wanted = row(INPUTS[model], manifest)
     if not _is_shape(shape) or tuple(shape[1:]) != wanted:
         raise ShapeError(
             f"shape {shape!r}"[:120],
             expected=str([-1, *wanted]),
-            todo="Name the batch and every dimension of a row.",
+            hint="Name the batch and every dimension of a row.",
         )
     parameters = tensor.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
@@ -170,7 +170,7 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
         raise MalformedError(
             f"binary_data_size {size!r} with {len(tail)} bytes behind the JSON"[:160],
             expected=f"{needed} for {datatype} {shape}",
-            todo="Send each value of the tensor, little-endian, in C order.",
+            hint="Send each value of the tensor, little-endian, in C order.",
         )
     return np.frombuffer(tail, dtype).reshape(shape)
 
@@ -180,22 +180,22 @@ def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
     if not isinstance(data, list):
         raise _malformed("a tensor with neither data nor binary_data_size")
     if _holds_booleans(data):  # numpy would make numbers of them
-        raise DtypeError("data with true or false", expected="numbers", todo="Send 1 and 0.")
+        raise DtypeError("data with true or false", expected="numbers", hint="Send 1 and 0.")
     try:
         values = np.asarray(data)
     except ValueError as exc:
         raise ShapeError(
-            "data in lists of unequal lengths", expected=str(shape), todo="Pad or split them."
+            "data in lists of unequal lengths", expected=str(shape), hint="Pad or split them."
         ) from exc
     if values.size != math.prod(shape):
-        raise ShapeError(f"{values.size} values", expected=str(shape), todo="Correct one of them.")
+        raise ShapeError(f"{values.size} values", expected=str(shape), hint="Correct one of them.")
     if values.size and values.dtype.kind not in "iuf":
-        raise DtypeError("data that are not numbers", expected="numbers", todo="Send numbers.")
+        raise DtypeError("data that are not numbers", expected="numbers", hint="Send numbers.")
     if dtype == np.uint8:
         if values.size and not (values.min() >= 0 and values.max() <= 255):
-            raise RangeError("UINT8 values out of range", expected="0 to 255", todo="Clip them.")
+            raise RangeError("UINT8 values out of range", expected="0 to 255", hint="Clip them.")
         if values.dtype.kind == "f" and (values != np.rint(values)).any():
-            raise DtypeError("UINT8 data with fractions", expected="integers", todo="Send FP32.")
+            raise DtypeError("UINT8 data with fractions", expected="integers", hint="Send FP32.")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
         return values.astype(dtype).reshape(shape)
 
@@ -250,9 +250,11 @@ def _is_shape(shape: Any) -> bool:
     )
 
 
-def _malformed(came: str, expected: str = "an inference request") -> MalformedError:
+def _malformed(received: str, expected: str = "an inference request") -> MalformedError:
     return MalformedError(
-        came, expected=expected, todo="See GET /v2/models/{model} for names, datatypes and shapes."
+        received,
+        expected=expected,
+        hint="See GET /v2/models/{model} for names, datatypes and shapes.",
     )
 
 

@@ -18,7 +18,7 @@ OUTPUTS = {
     "decoder": ("images",),
     "autoencoder": ("denoised", "latents"),
 }
-# What a bundle with a trust entry gives beside them, to those who ask for it by name.
+# What a bundle with a novelty entry gives beside them, to those who ask for it by name.
 SCORES = "scores"
 
 
@@ -67,7 +67,7 @@ def check_model(model: str, version: str | None) -> None:
     _known(model)
     if version not in (None, "", VERSION):
         raise NotFoundError(
-            f"version {version!r} of {model}"[:120], expected=VERSION, todo="Leave it out."
+            f"version {version!r} of {model}"[:120], expected=VERSION, hint="Leave it out."
         )
 
 
@@ -76,7 +76,7 @@ def outputs(model: str, manifest: Manifest) -> tuple[str, ...]:
 
     Only what sees images can be scored.
     """
-    scored = bool(manifest.trust) and INPUTS[model] == "images"
+    scored = bool(manifest.novelty) and INPUTS[model] == "images"
     return (*OUTPUTS[model], *((SCORES,) if scored else ()))
 
 
@@ -85,7 +85,7 @@ def _known(model: str) -> str:
         raise NotFoundError(
             f"a model {model!r}"[:120],
             expected=" or ".join(INPUTS),
-            todo="See POST /v2/repository/index.",
+            hint="See POST /v2/repository/index.",
         )
     return model
 

@@ -24,7 +24,7 @@ from service.__main__ import main
 from service.bulk import command, job, pipeline
 from service.bulk.journal import Journal
 from service.bulk.options import BulkOptions
-from service.bundle import MANIFEST, TRUST
+from service.bundle import MANIFEST, NOVELTY
 from service.engine import Engine
 from tests.conftest import GREY, LATENT_SIZE, seal, some_images
 
@@ -356,34 +356,34 @@ def test_no_rows_are_an_answer_too(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def spoiled(folder: Path) -> Path:
+def noisy(folder: Path) -> Path:
     (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nand then nothing")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "large.png")
     return folder
 
 
 def test_unreadable_files_are_listed_and_counted(
-    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    noisy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "l.parquet"
-    assert run("encode", spoiled, "--out", out) == 3
+    assert run("encode", noisy, "--out", out) == 3
     assert errors_of(out) == {
         "bad.png": "a body that is not a whole PNG; expected a PNG file",
         "large.png": "a PNG of 9 × 9 pixels; expected 8 × 8",
     }
     assert ids_of(out) == sorted(PICTURES)
     assert f"2 rows could not be read: {out}.errors.csv" in capsys.readouterr().err
-    (spoiled / "bad.png").unlink()
-    assert run("encode", spoiled, "--out", out, "--fit", "stretch", "--overwrite") == 0
+    (noisy / "bad.png").unlink()
+    assert run("encode", noisy, "--out", out, "--fit", "stretch", "--overwrite") == 0
     assert ids_of(out) == sorted([*PICTURES, "large.png"])
     assert not Path(f"{out}.errors.csv").exists()
 
 
 def test_strict_stops_and_keeps_what_is_done(
-    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    noisy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "l.parquet"
-    arguments = ("encode", spoiled, "--out", out, "--batch", "1")
+    arguments = ("encode", noisy, "--out", out, "--batch", "1")
     assert run(*arguments, "--strict") == 1
     assert "service: bad.png: a body that is not a whole PNG" in capsys.readouterr().err
     assert not out.exists()
@@ -643,9 +643,9 @@ def scoring(bundle_copy: Path) -> Path:
     )
     opset = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    (bundle_copy / TRUST).write_bytes(model.SerializeToString())
+    (bundle_copy / NOVELTY).write_bytes(model.SerializeToString())
     (bundle_copy / MANIFEST).unlink()
-    seal(bundle_copy, trust={"float32": {"method": "largest"}})
+    seal(bundle_copy, novelty={"float32": {"method": "largest"}})
     return bundle_copy
 
 

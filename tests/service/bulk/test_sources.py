@@ -258,7 +258,7 @@ def test_guards_look_at_sizes_before_pixels(monkeypatch: pytest.MonkeyPatch) -> 
 def test_reasons_are_one_line() -> None:
     assert reason(OSError(13, "Permission denied")) == "Permission denied"
     assert reason(ValueError("two\nlines")) == "ValueError: two lines"
-    assert reason(DenoiserError("a cat", expected="a dog", todo="")) == "a cat; expected a dog"
+    assert reason(DenoiserError("a cat", expected="a dog", hint="")) == "a cat; expected a dog"
 
 
 # --- decoder processes
