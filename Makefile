@@ -98,11 +98,11 @@ clean:  ## remove environments, caches, runs and local bundles; keep what git tr
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name classic -exec rm -rf {} +
 
-release-bundle: env  ## remake bundles/mnist, bundles/article and their reports from DATASET=path/to/mnist.npz
+release-bundle: env  ## remake bundles/mnist, bundles/classic and their reports from DATASET=path/to/mnist.npz
 	@case "$(DATASET)" in digits) echo "make release-bundle DATASET=path/to/mnist.npz" >&2; exit 2;; esac
 	@$(PY) -m training fit --dataset $(DATASET) --preset standard --out runs/standard --resume --overwrite
 	@$(PY) -m export runs/standard --out bundles/mnist --overwrite
-	@$(PY) -m training fit --dataset $(DATASET) --preset classic --out runs/article --resume --overwrite
-	@$(PY) -m export runs/article --out bundles/article --overwrite
-	@$(PY) -m training compare runs/article runs/standard --dataset $(DATASET) --html docs/report.html
+	@$(PY) -m training fit --dataset $(DATASET) --preset classic --out runs/classic --resume --overwrite
+	@$(PY) -m export runs/classic --out bundles/classic --overwrite
+	@$(PY) -m training compare runs/classic runs/standard --dataset $(DATASET) --html docs/report.html
 	@cp runs/standard/figures/denoising.png runs/standard/figures/latent_scatter.png docs/

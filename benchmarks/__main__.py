@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bundle",
         type=Path,
-        default=Path("bundles/article"),
+        default=Path("bundles/classic"),
         help="whose network is measured; its shape counts, not its weights",
     )
     weights = parser.add_mutually_exclusive_group()

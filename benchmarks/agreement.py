@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from benchmarks.material import Array, Material
+from benchmarks.material import Material
 from benchmarks.peers import Peer, Run
+from common.arrays import Array
 
 IMAGES = 64
 BATCH = 24  # does not divide IMAGES: the rest is checked too

@@ -9,9 +9,10 @@ from typing import Any
 
 from benchmarks import agreement, limits, machine, picture, report
 from benchmarks.harness import Spread, Timing, interleave
-from benchmarks.material import Array, Material
+from benchmarks.material import Material
 from benchmarks.peers import OURS, OURS_INT8, PEERS, Peer, Run
 from benchmarks.settings import Settings
+from common.arrays import Array
 from export.rewrite import cost
 from service.bundle import MODELS
 

@@ -20,8 +20,9 @@ import onnxruntime as ort
 from benchmarks import machine, report
 from benchmarks.agreement import DisagreementError
 from benchmarks.harness import Spread, interleave
-from benchmarks.material import Array, Material
+from benchmarks.material import Material
 from benchmarks.settings import Settings
+from common.arrays import Array
 from service.runtime.pool import usable_cores
 
 MODELS = {"autoencoder": "denoise", "encoder": "encode"}
@@ -94,7 +95,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
 def _compare(
     settings: Settings, material: Material, model: str
 ) -> dict[str, tuple[Spread, Spread, Spread]]:
-    """name → images/s, speed over the baseline by the clock and by CPU time."""
+    """Name → images/s, speed over the baseline by the clock and by CPU time."""
     images = min(settings.images, IMAGES)
     rows = material.rows(model, images)
     engine = material.engine
@@ -122,7 +123,7 @@ def _compare(
 def _opened(
     variant: Variant, material: Material, model: str, answer_row: tuple[int, ...]
 ) -> Callable[[Array], Array]:
-    """rows float32 (N, H, W, C) → float32 (N, *answer_row), computed as the variant says."""
+    """Rows float32 (N, H, W, C) → float32 (N, *answer_row), computed as the variant says."""
     path = material.plain_path(model) if variant.plain else material.bundle / f"{model}.onnx"
     threads = usable_cores()
     sessions = [_session(str(path), variant) for _ in range(1 if variant.shared else threads)]

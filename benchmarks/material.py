@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.settings import Settings
+from common.arrays import Array
 from service.bundle import MODELS, Bundle
 from service.engine import Engine
 from training import runs
@@ -20,8 +21,6 @@ from training.backend import load_tensorflow
 from training.data.arrays import resized
 from training.data.digits import load_digits_28
 from training.settings import FitSettings
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 SOURCES = {"encoder": "images", "decoder": "latents", "autoencoder": "images"}
 OPSET = 18  # the same for the plain export as for ours

@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks import machine, outliers, report
 from benchmarks.harness import interleave
-from benchmarks.material import Array
 from benchmarks.settings import Settings
+from common.arrays import Array
 from service.bundle import Bundle
 from service.engine import Engine
 from training.data.datasets import Dataset, load_dataset

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from string import ascii_letters
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from common.arrays import Array
+
 Shape = tuple[int, int, int]  # height, width, channels
 Draw = Callable[[int, Shape, np.random.Generator], Array]
 

@@ -15,7 +15,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.material import Array, Material
+from benchmarks.material import Material
+from common.arrays import Array
 from service.bundle import PrecisionName
 from service.engine import Engine
 from service.runtime.pool import usable_cores

@@ -11,18 +11,16 @@ It needs data of the kind that the model was trained on: `--dataset path/to/mnis
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from benchmarks import machine, report
 from benchmarks.settings import Settings
+from common.arrays import Array
 from examples.index import COPIES, index_latents
 from service.engine import Engine
 from training.data.datasets import load_dataset
 from training.noise.spec import Noise, drawn_noise
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 DEPTHS = (1, 5, 10)
 

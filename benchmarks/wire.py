@@ -24,8 +24,9 @@ from benchmarks import machine, report, servers
 from benchmarks.agreement import DisagreementError
 from benchmarks.harness import Spread, percentile
 from benchmarks.load import Load, drive
-from benchmarks.material import Array, Material
+from benchmarks.material import Material
 from benchmarks.settings import Settings
+from common.arrays import Array
 from service.codecs import npy
 from service.runtime.pool import usable_cores
 
@@ -87,7 +88,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
 
 
 def _start(material: Material, folder: Path, stack: ExitStack) -> dict[str, str]:
-    """label → address of every server that can run here."""
+    """Label → address of every server that can run here."""
     cores = usable_cores()
     bundle, plain = material.bundle.resolve(), material.plain_path("autoencoder").resolve()
     start = {

@@ -43,8 +43,8 @@ RETRIED = (429, 503)
 FIRST_PAUSE = (
     0.1  # seconds; doubled with each try, and jittered so that clients do not march in step
 )
-LONGEST_PAUSE = 10.0
-MOST_SCORED = 256  # images in one request with scores, which come in a header
+MAX_PAUSE = 10.0
+MAX_SCORED = 256  # images in one request with scores, which come in a header
 
 
 class AsyncDenoiserClient:
@@ -140,7 +140,7 @@ class AsyncDenoiserClient:
 
     async def _call_scored(self, route: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The answer's rows and their scores, float32 (N,)."""
-        batch = min(self._batch, MOST_SCORED)
+        batch = min(self._batch, MAX_SCORED)
         responses = await self._send_split(f"{route}?score=true", rows, batch=batch)
         answers = [_array_of(response) for response in responses]
         scores = [_scores_of(response) for response in responses]
@@ -190,7 +190,7 @@ class AsyncDenoiserClient:
                 reason = f"{problem}" if problem else f"{response.status_code} each time"
                 raise unavailable(f"{reason}, {tries + 1} tries", self._http.base_url) from problem
             tries += 1
-            await asyncio.sleep(min(LONGEST_PAUSE, wait) * random.uniform(0.75, 1.25))
+            await asyncio.sleep(min(MAX_PAUSE, wait) * random.uniform(0.75, 1.25))
             pause *= 2
         if response.is_error:
             raise error_of(response)

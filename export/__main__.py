@@ -9,7 +9,7 @@ from pathlib import Path
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m export", description=_ABOUT)
-    parser.add_argument("run", type=Path, help="folder of a finished run, e.g. runs/article")
+    parser.add_argument("run", type=Path, help="folder of a finished run, e.g. runs/classic")
     parser.add_argument("--out", type=Path, required=True, help="the bundle to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     options = parser.parse_args(arguments)

@@ -121,15 +121,15 @@ def _reduce(
     """
     intensity = quantise.intensity(models["autoencoder"])
     figures: dict[str, Any] = {"multiply_adds_per_activation": round(intensity, 1)}
-    if intensity < quantise.LEAST_INTENSITY:
+    if intensity < quantise.MIN_INTENSITY:
         reason = (
             f"too little to gain: {intensity:.1f} multiply-adds for each activation in the layers "
-            f"that could be int8, where {quantise.LEAST_INTENSITY:.0f} would make it faster"
+            f"that could be int8, where {quantise.MIN_INTENSITY:.0f} would make it faster"
         )
         return Precision(reason=reason, figures=figures)
     judges = len(samples.noisy[1::2])
-    if judges < quality.LEAST_IMAGES:
-        reason = f"{judges} held-out images to judge it by, where {quality.LEAST_IMAGES} are needed"
+    if judges < quality.MIN_IMAGES:
+        reason = f"{judges} held-out images to judge it by, where {quality.MIN_IMAGES} are needed"
         return Precision(reason=reason, figures=figures)
 
     for name, model in quantise.quantise(models, samples.noisy[0::2]).items():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from export.rewrite.graph import Array
+from common.arrays import Array
 
 Compute = Callable[[Array], Array]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from common.arrays import Array
 from export.errors import ParityError
 from export.exact import Exact
-from export.rewrite.graph import Array
 from service.engine import Engine
 
 # float32 rounds at 6e-8; these networks sum up to some 3,000 products, in another order in each

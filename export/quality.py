@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from export.rewrite.graph import Array
+from common.arrays import Array
 from service.engine import Engine
 from training.evaluation import metrics
 
 LIMITS = {"psnr": 0.05, "ssim": 0.002}  # dB and a number; means over images
-LEAST_IMAGES = 64  # fewer cannot tell a loss of that size from chance
+MIN_IMAGES = 64  # fewer cannot tell a loss of that size from chance
 NO_ERROR = 100.0  # dB for an image without any error, so that means stay finite
 _UNITS = {"psnr": " dB", "ssim": ""}
 

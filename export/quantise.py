@@ -23,16 +23,17 @@ import onnx
 import onnx.utils
 from onnx import helper
 
+from common.arrays import Array
 from export.rewrite import cost
-from export.rewrite.graph import Array, Graph
+from export.rewrite.graph import Graph
 
 # Products in one sum from which int8 gains: the classic first layer (3 × 3 × 1) took 5.6 µs
 # an image in int8 and 1.5 µs in float32, its second (3 × 3 × 32) 5.3 and 15.7 (benchmarks/LOG.md).
-LEAST_PRODUCTS = 32
+MIN_PRODUCTS = 32
 # int8 saves time on each multiply-add and costs some on each activation that goes in or comes out.
 # Of ten networks those with 26 to 61 multiply-adds an activation gained a factor of 1.2 to 1.9, and
 # those with 16 or fewer lost.
-LEAST_INTENSITY = 20.0
+MIN_INTENSITY = 20.0
 BATCH = 64
 _MOVES = ("Reshape", "Flatten", "Transpose")
 _DENSE = ("Gemm", "MatMul")
@@ -51,7 +52,7 @@ def quantised_layers(model: onnx.ModelProto) -> list[str]:
         weights = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
         if weights is None:
             continue
-        if node.op_type == "Conv" and prod(weights.shape[1:]) >= LEAST_PRODUCTS:
+        if node.op_type == "Conv" and prod(weights.shape[1:]) >= MIN_PRODUCTS:
             found.append(node.name)
         if node.op_type in _DENSE:
             before = graph.producer(node.input[0])

@@ -3,4 +3,6 @@
 Nothing in this package imports TensorFlow, Keras, `training` or `export`; a test proves it.
 """
 
+from __future__ import annotations
+
 __version__ = "0.1.0"

@@ -28,7 +28,7 @@ CHUNK = 16
 
 # Bytes of a chunk's answer from which the model writes it to its place by itself. Beyond a core's
 # cache that saves 1 % of the time; with smaller ones binding costs more than a copy (LOG.md).
-STRAIGHT_FROM = 1 << 20
+IO_BINDING_MIN_BYTES = 1 << 20
 
 # Golden answers were computed on another machine, perhaps with other vector units: float32 sums in
 # another order differ in the last digits, a damaged model differs in the first. In int8 such a last
@@ -207,7 +207,7 @@ class Engine:
 
         chunks = cut(len(rows), self.manifest.chunks.get(model, CHUNK), threads=self.threads)
         straight = answer_dtype == np.float32 and answer.flags.c_contiguous
-        straight = straight and answer.nbytes >= chunks * STRAIGHT_FROM
+        straight = straight and answer.nbytes >= chunks * IO_BINDING_MIN_BYTES
 
         def run(index: int) -> None:
             chunk = piece(index, rows=len(rows), chunks=chunks)

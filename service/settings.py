@@ -34,7 +34,7 @@ def _number(low: float, high: float, kind: type = int) -> Callable[[str], Any]:
 
 
 def _switch(text: str) -> bool:
-    """on or off"""
+    """On or off"""
     return {"on": True, "off": False}[text.strip().lower()]
 
 
@@ -46,19 +46,19 @@ def _precision(text: str) -> str:
 
 
 def _address(text: str) -> str:
-    """an IP address, such as 127.0.0.1 or 0.0.0.0"""
+    """An IP address, such as 127.0.0.1 or 0.0.0.0"""
     return str(ipaddress.ip_address(text))
 
 
 def _key(text: str) -> str:
-    """at least 16 visible ASCII characters"""
+    """At least 16 visible ASCII characters"""
     if len(text) < 16 or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError
     return text
 
 
 def _origins(text: str) -> tuple[str, ...]:
-    """origins such as https://example.org, separated by commas, or * alone"""
+    """Origins such as https://example.org, separated by commas, or * alone"""
     origins = tuple(part.strip() for part in text.split(",") if part.strip())
     if origins == ("*",):
         return origins
@@ -70,7 +70,7 @@ def _origins(text: str) -> tuple[str, ...]:
 
 
 def _folder(text: str) -> Path:
-    """a folder"""
+    """A folder"""
     if not text:
         raise ValueError
     return Path(text)

@@ -1,5 +1,7 @@
 """`python -m training fit|evaluate|compare`: parse, make settings, one call, translate errors."""
 
+from __future__ import annotations
+
 import argparse
 import io
 import json
@@ -87,7 +89,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="digits, mnist, fashion-mnist, a .npz or .npy file, or a folder of pictures "
         "or of pairs in clean/ and noisy/ (default: digits, which needs no network)",
     )
-    add("--out", required=True, metavar="DIR", help="the run folder to write, such as runs/article")
+    add("--out", required=True, metavar="DIR", help="the run folder to write, such as runs/classic")
     add("--task", choices=TASKS, help="what to learn (default: denoise)")
     add("--preset", choices=PRESET_NAMES, help="the network and its recipe (default: classic)")
     add("--filters", type=_filters, metavar="N,N", help="of each stride-2 layer (default: 32,64)")
@@ -146,7 +148,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "Measure a finished run on test images, with the same noise every time: MSE, PSNR and "
         "SSIM with 95 % intervals, by strength of the noise, and what its latents know."
     )
-    parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder, such as runs/article")
+    parser.add_argument("runs", nargs=1, metavar="RUN", help="a run folder, such as runs/classic")
     _add_measuring(parser)
 
 

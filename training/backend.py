@@ -1,5 +1,7 @@
 """TensorFlow, imported quietly: its start-up notes are for its developers, not for our users."""
 
+from __future__ import annotations
+
 import logging
 import os
 import sys

@@ -8,6 +8,8 @@ With a `patience` the weights of the best epoch so far, by validation loss, are 
 written before the checkpoint that knows of them.
 """
 
+from __future__ import annotations
+
 import json
 import time
 from collections.abc import Callable

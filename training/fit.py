@@ -6,6 +6,8 @@ the learning-rate schedule, the order of the images and their noise are those of
 never disturbed. The test split is looked at once, after the last epoch.
 """
 
+from __future__ import annotations
+
 import csv
 import platform
 import shutil

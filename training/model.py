@@ -3,6 +3,8 @@
 A preset is a function from `ModelSettings` to `Models`, and joins by a line in `PRESETS`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,6 +5,8 @@ They are clean, and export spoils them anew with the run's noise; where the data
 has its own noisy image beside it.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 

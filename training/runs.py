@@ -4,6 +4,8 @@ A run is put together in a hidden folder beside its target (`runs/.classic.parti
 last, so that a folder with the final name is always whole. `export` reads runs through `Run`.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -54,7 +56,7 @@ class Run:
     metrics: dict[str, Any]
 
     @classmethod
-    def load(cls, path: str | Path) -> "Run":
+    def load(cls, path: str | Path) -> Run:
         """Open a finished run; a folder that is missing, incomplete or damaged is a RunError."""
         path = Path(path)
         if not path.is_dir():

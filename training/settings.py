@@ -5,6 +5,8 @@ dataset: MNIST-like data takes the classic recipe (Adam 1e-3, 1 epoch to reconst
 denoise); the small embedded digits see so few batches in an epoch that they need a longer one.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -112,7 +114,7 @@ class FitSettings:
             parse_noise(self.noise)
 
     @classmethod
-    def resolve(cls, **given: Any) -> "FitSettings":
+    def resolve(cls, **given: Any) -> FitSettings:
         """Settings from what was given (None counts as not given), the rest from the defaults."""
         given = {name: value for name, value in given.items() if value is not None}
         task = given.get("task", "denoise")

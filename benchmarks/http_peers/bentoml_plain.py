@@ -3,6 +3,8 @@
 PEER_MODEL names the plain exported autoencoder.onnx. It runs in this project's own environment.
 """
 
+from __future__ import annotations
+
 import io
 import os
 from typing import Annotated, Any

@@ -4,6 +4,8 @@ PEER_MODEL names the plain exported autoencoder.onnx. One session with its defau
 for the cores with the other worker processes, so each process takes one thread.
 """
 
+from __future__ import annotations
+
 import io
 import os
 

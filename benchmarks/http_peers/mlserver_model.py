@@ -1,5 +1,7 @@
 """An MLServer runtime around ONNX Runtime, as its documentation has custom runtimes written."""
 
+from __future__ import annotations
+
 import os
 
 import onnxruntime as ort

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from export.rewrite.graph import Array
+from common.arrays import Array
 
 CUT_OFFSET = 1 / 7  # of the side: how far from the middle two halves may meet
 BEND = 1 / 7  # of the side: deviation of the displacement, 4 of MNIST's pixels

@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from common.arrays import Array
 from export import convert
 from export.novelty import probes
 from export.novelty.contrasts import contrasts
 from export.novelty.graph import Residual, Scale, Surprise, features_model, novelty_model
-from export.rewrite.graph import Array
 from service.bundle import Bundle, novelty_file
 from service.engine import Engine
 from training.noise.spec import Noise, drawn_noise
@@ -35,8 +35,8 @@ METHOD = (
     "the share of validation images with less of it"
 )
 THRESHOLD = 0.99  # one ordinary image in a hundred is called unusual
-LEAST_TRAIN = 200
-LEAST_VALIDATION = 100  # fewer do not tell where the last hundredth begins
+MIN_TRAIN = 200
+MIN_VALIDATION = 100  # fewer do not tell where the last hundredth begins
 SEED = 40_000
 
 IMAGES = 30_000  # noisy training images to fit on, the same images again under other noise
@@ -64,8 +64,8 @@ def add(stage: Path, sealed: Bundle, run: Run, say: Callable[[str], None]) -> di
         say("scores: none, since the run has no reference.npz: train it again")
         return {}
     for images, name, least in (
-        (reference.train, "training", LEAST_TRAIN),
-        (reference.validation, "validation", LEAST_VALIDATION),
+        (reference.train, "training", MIN_TRAIN),
+        (reference.validation, "validation", MIN_VALIDATION),
     ):
         if len(images) < least:
             say(f"scores: none, from {len(images)} {name} images where {least} are needed")

@@ -22,8 +22,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from common.arrays import Array
 from export.convert import OPSET
-from export.rewrite.graph import Array
 
 IR_VERSION = 8  # as in the models beside it
 # Deviations from the usual that count. A million of them square to what float32 holds; without an
@@ -148,7 +148,7 @@ def _mean(nodes: _Nodes, planes: str) -> str:
 
 
 def _line(nodes: _Nodes, tensor: str, line: tuple[float, float]) -> str:
-    """slope · tensor + start"""
+    """Slope · tensor + start"""
     slope, start = (np.array(value, np.float32) for value in line)
     return nodes.add("Add", nodes.add("Mul", tensor, slope), start)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from export.rewrite.graph import Array
+from common.arrays import Array
 from service.engine import Engine
 
 IMAGES = 500  # of each kind
@@ -48,7 +48,7 @@ def judge(
 
 
 def drawn(validation: Array, add_noise: Spoil, rng: np.random.Generator) -> dict[str, Array]:
-    """kind → images as the model would get them, float32 (n, H, W, C) in [0, 1]."""
+    """Kind → images as the model would get them, float32 (n, H, W, C) in [0, 1]."""
     some = validation[:IMAGES]
     shape = (len(some), *validation.shape[1:])
     clean = {

@@ -16,7 +16,7 @@ from onnx import helper
 from export.rewrite.cleanup import NHWC_TO_NCHW
 from export.rewrite.graph import Graph, attribute
 
-MOST_CHANNELS = 4  # what images have; a wider kernel is another layer's
+MAX_CHANNELS = 4  # what images have; a wider kernel is another layer's
 
 
 def read_channels_last(graph: Graph) -> None:
@@ -30,7 +30,7 @@ def read_channels_last(graph: Graph) -> None:
 def _rewrite(graph: Graph, transpose: onnx.NodeProto, conv: onnx.NodeProto) -> None:
     weights = graph.constants.get(conv.input[1])
     sides = graph.shapes()[transpose.input[0]][1:]
-    if weights is None or None in sides or not 1 < weights.shape[1] <= MOST_CHANNELS:
+    if weights is None or None in sides or not 1 < weights.shape[1] <= MAX_CHANNELS:
         return
     if attribute(conv, "auto_pad", b"NOTSET") != b"NOTSET" or attribute(conv, "group", 1) != 1:
         return

@@ -14,8 +14,9 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from common.arrays import Array
 from export.rewrite.cost import CACHE
-from export.rewrite.graph import Array, Graph, attribute
+from export.rewrite.graph import Graph, attribute
 
 SHORT_SUM = 32  # products in one; the classic network's matrix has 16, one for each latent
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from common.arrays import Array
 
 
 class Graph:

@@ -25,9 +25,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from common.arrays import Array
 from export.rewrite import tiles
 from export.rewrite.cleanup import ELEMENTWISE
-from export.rewrite.graph import Array, Graph
+from export.rewrite.graph import Graph
 from export.rewrite.transposed import Layer
 
 

@@ -22,12 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import NodeProto, helper
 
+from common.arrays import Array
 from export.rewrite.cleanup import NHWC_TO_NCHW
-from export.rewrite.graph import Array, Graph
+from export.rewrite.graph import Graph
 from export.rewrite.transposed import Layer
 
 BLOCK = 16  # channels that a vector of 512 bits holds; also a multiple of what smaller ones do
-MOST_WORK = 1.8
+MAX_WORK = 1.8
 
 
 class _Tap(NamedTuple):
@@ -48,7 +49,7 @@ def are_worth_it(final: Layer, stride: int) -> bool:
     """Whether tiles beat a transposed convolution from each phase.
 
     A lane of a block is multiplied whether a channel is in it or not. Of twenty networks those
-    where this made at most MOST_WORK times the multiply-adds and each rim fitted one block were
+    where this made at most MAX_WORK times the multiply-adds and each rim fitted one block were
     faster by 1 to 6 %, the others slower or the same (benchmarks/LOG.md; the rule was set after
     these were measured). Channels that fill no blocks would be laid out anew for each convolution.
     """
@@ -64,7 +65,7 @@ def are_worth_it(final: Layer, stride: int) -> bool:
             return False
         needed += channels * len(taps)
         spent += channels * (lanes + rim) + rim * lanes
-    return spent <= MOST_WORK * needed
+    return spent <= MAX_WORK * needed
 
 
 def in_tiles(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from export.rewrite.graph import Array, Graph, attribute
+from common.arrays import Array
+from export.rewrite.graph import Graph, attribute
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from common.arrays import Array
 from service.bulk.errors import ExtraMissingError
-from service.codecs.rows import Array
 
 
 def load() -> Any:

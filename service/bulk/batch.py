@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from common.arrays import Array
 from service.bulk import arrow
 from service.bulk.options import Kind
 from service.bulk.provenance import Provenance
-from service.codecs.rows import Array
 
 
 @dataclass(frozen=True)

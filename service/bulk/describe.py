@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from common.arrays import Array
 from common.errors import MalformedError, UnsupportedTypeError
 from service.bulk.decoding.pictures import is_picture
 from service.bulk.provenance import FOLDER_FILE, Provenance, sidecar
 from service.bulk.sources.fields import read_footer
-from service.codecs.rows import Array
 
 
 def is_output(path: Path) -> bool:

@@ -10,12 +10,12 @@ from typing import Protocol, TypeVar
 import httpx
 import numpy as np
 
+from common.arrays import Array
 from common.errors import BundleError, OptionError
 from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
-from service.codecs.rows import Array
 from service.engine import Engine, ImageDtype, Scored
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from common.arrays import Array
 from common.errors import RangeError
 from service.bulk import arrow
 from service.bulk.batch import Batch, Existing, Failure, Source
@@ -15,7 +16,6 @@ from service.bulk.errors import UnreadableError
 from service.bulk.models import Answer, Model
 from service.bulk.options import BulkOptions
 from service.bulk.parts import Part, Parts
-from service.codecs.rows import Array
 from service.engine import ImageDtype
 from service.runtime.pool import usable_cores
 
@@ -115,7 +115,7 @@ def unreadable(failure: Failure) -> UnreadableError:
 
 
 def _in_range(rows: Array, *, images: bool) -> Array:
-    """bool (n): rows of numbers that the engine takes; False for NaN."""
+    """Bool (n): rows of numbers that the engine takes; False for NaN."""
     flat = rows.reshape(len(rows), -1)
     if images:
         return np.asarray((flat.min(axis=1) >= 0) & (flat.max(axis=1) <= 1))

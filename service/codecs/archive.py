@@ -7,8 +7,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+from common.arrays import Array
 from service.codecs import png
-from service.codecs.rows import Array
 
 # A fixed date: the same images give the same bytes (the zip format begins in 1980).
 _EPOCH = (1980, 1, 1, 0, 0, 0)

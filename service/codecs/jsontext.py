@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import orjson
 
+from common.arrays import Array
 from common.errors import DtypeError, MalformedError, ShapeError
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 
 PIECE = 256 * 1024  # bytes parsed or written at once: a millisecond or two
 

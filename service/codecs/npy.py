@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy_format
 
+from common.arrays import Array
 from common.errors import DtypeError, MalformedError
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 
 _IMAGES = (np.dtype(np.uint8), np.dtype(np.float32))  # native order: others compare unequal
 _LATENTS = (np.dtype(np.float32),)

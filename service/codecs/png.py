@@ -19,8 +19,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.arrays import Array
 from common.errors import MalformedError, ShapeError, TooLargeError
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 
 Fit = Literal["contain", "stretch"]
 

@@ -18,7 +18,7 @@ from service.drift import figure as drift_picture
 from service.drift import sample as drift_sample
 from service.drift import statistics as drift_statistics
 from service.drift.sample import Sample
-from service.drift.statistics import LEAST_ALPHA, MOST_ALPHA, Drift
+from service.drift.statistics import MAX_ALPHA, MIN_ALPHA, Drift
 
 NO_DRIFT, DRIFT = 0, 4
 SEED = 0
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--alpha",
         type=_alpha,
         default=0.01,
-        help=f"probability of a false alarm, {LEAST_ALPHA} to {MOST_ALPHA} (default: 0.01)",
+        help=f"probability of a false alarm, {MIN_ALPHA} to {MAX_ALPHA} (default: 0.01)",
     )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
@@ -135,6 +135,6 @@ def _size(sample: Sample) -> str:
 
 def _alpha(text: str) -> float:
     value = float(text)
-    if not LEAST_ALPHA <= value <= MOST_ALPHA:
-        raise argparse.ArgumentTypeError(f"{text} is not from {LEAST_ALPHA} to {MOST_ALPHA}")
+    if not MIN_ALPHA <= value <= MAX_ALPHA:
+        raise argparse.ArgumentTypeError(f"{text} is not from {MIN_ALPHA} to {MAX_ALPHA}")
     return value

@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from common.arrays import Array
 from common.errors import InputError, MalformedError, RangeError
 from service.bulk.errors import ExtraMissingError, InputMissingError
 from service.bulk.provenance import Provenance
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # Rows that are compared dimension by dimension. What matters in practice shows in that many; with
 # millions, differences far too small to matter would raise the alarm as well.
 SAMPLE_ROWS = 10_000
 # With bundles/mnist, so many are enough to find inverted images and noise half as strong again; a
 # missing digit takes 1,000.
-FEWEST_ROWS = 100
+MIN_ROWS = 100
 
 COLUMN = "latent"
 
@@ -60,7 +59,7 @@ def read(path: Path, *, rng: np.random.Generator) -> Sample:
     Raises:
         InputMissingError: no such file.
         MalformedError: not Parquet, or not one of latents.
-        TooFewError: fewer than FEWEST_ROWS rows.
+        TooFewError: fewer than MIN_ROWS rows.
         RangeError: NaN, infinity or null among the latents that were drawn.
         ExtraMissingError: pyarrow is not installed.
     """
@@ -82,10 +81,10 @@ def read(path: Path, *, rng: np.random.Generator) -> Sample:
                     expected="latents that name the model which made them",
                     hint=_MAKE,
                 )
-            if rows < FEWEST_ROWS:
+            if rows < MIN_ROWS:
                 raise TooFewError(
                     f"{rows:,} latents in {path}",
-                    expected=f"at least {FEWEST_ROWS}",
+                    expected=f"at least {MIN_ROWS}",
                     hint="Collect more: from so few, a change cannot be told from chance.",
                 )
             wanted = np.arange(rows)

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from common.arrays import Array
 
 # Rows of a set in the joint test: all pairs of both sets' rows take 64 MB as float32.
 JOINT_ROWS = 2_000
 PERMUTATIONS = 999
 BLOCK = 512  # permutations in one matrix product
-LEAST_ALPHA, MOST_ALPHA = 0.001, 0.5
+MIN_ALPHA, MAX_ALPHA = 0.001, 0.5
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def compare(*, reference: Array, new: Array, alpha: float, rng: np.random.Genera
     Args:
         reference: float32 (M, D), finite.
         new: float32 (N, D), finite.
-        alpha: probability of a false alarm, LEAST_ALPHA to MOST_ALPHA.
+        alpha: probability of a false alarm, MIN_ALPHA to MAX_ALPHA.
         rng: draws the rows of the joint test, and its permutations.
     """
     return Drift(

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import orjson
 
+from common.arrays import Array
 from common.errors import BusyError, MalformedError, TooLargeError
 from service.codecs import compression
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 from service.engine import Engine, Scored
 from service.http import formats
 from service.http import query as options

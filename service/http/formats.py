@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.arrays import Array
 from common.errors import (
     InputError,
     NotAcceptableError,
@@ -15,7 +16,7 @@ from common.errors import (
     UnsupportedTypeError,
 )
 from service.codecs import archive, jsontext, multipart, npy, png
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 from service.http.query import Options
 
 JSON = "application/json"

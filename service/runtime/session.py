@@ -14,8 +14,8 @@ from common.errors import BundleDamagedError
 # A model that takes one core so long for one image shares a single image among all cores. Waking
 # a second thread for each layer costs about 100 µs an image: on two cores an image of 136 µs then
 # takes 139, one of 350 gains nothing, one of 760 takes 530 (benchmarks/LOG.md).
-WIDE_FROM = 500e-6  # seconds
-WIDEST = 4  # threads; a layer of one image has not much to share
+MULTITHREAD_MIN_SECONDS = 500e-6  # seconds
+MAX_THREADS = 4  # threads; a layer of one image has not much to share
 TRIES = 5
 
 
@@ -36,8 +36,8 @@ class Network:
         output = self._session.get_outputs()[0]
         self._outputs = [output.name]
         self.row_shape: tuple[int, ...] = tuple(output.shape[1:])
-        if threads > 1 and self._seconds(sources) >= WIDE_FROM:
-            self._wide = _session(path, threads=min(threads, WIDEST))
+        if threads > 1 and self._seconds(sources) >= MULTITHREAD_MIN_SECONDS:
+            self._wide = _session(path, threads=min(threads, MAX_THREADS))
 
     @property
     def wide(self) -> bool:

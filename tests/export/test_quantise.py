@@ -252,9 +252,9 @@ def test_images_without_any_error_count_as_a_finite_number() -> None:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """int8 is tried for the tiny run too, whatever it would gain."""
-    monkeypatch.setattr(quantise, "LEAST_INTENSITY", 0)
-    monkeypatch.setattr(quantise, "LEAST_PRODUCTS", 8)
-    monkeypatch.setattr(quality, "LEAST_IMAGES", 1)
+    monkeypatch.setattr(quantise, "MIN_INTENSITY", 0)
+    monkeypatch.setattr(quantise, "MIN_PRODUCTS", 8)
+    monkeypatch.setattr(quality, "MIN_IMAGES", 1)
 
 
 def test_a_run_that_cannot_gain_ships_without_int8_and_says_why(
@@ -275,7 +275,7 @@ def test_a_run_that_cannot_gain_ships_without_int8_and_says_why(
 def test_a_run_with_few_images_ships_without_int8(
     tiny_run: Path, tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quality, "LEAST_IMAGES", 1000)
+    monkeypatch.setattr(quality, "MIN_IMAGES", 1000)
     manifest = export_run(tiny_run, tmp_path / "out", say=quiet)
     assert "held-out images to judge it by" in manifest.precisions["int8"].reason
     assert not set(INT8_FILES) & set(manifest.files)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from common.arrays import Array
 from common.errors import DenoiserError, FingerprintError, MalformedError, RangeError
 from service.bulk.errors import InputMissingError
 from service.bulk.provenance import Provenance
@@ -30,7 +30,6 @@ BUNDLE = ROOT / "bundles" / "mnist"
 SIZE = 16
 A, B = "a" * 64, "b" * 64
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Encode = Callable[..., Array]
 
 

@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from common.errors import DtypeError, RangeError, ShapeError
-from service.engine import CHUNK, STRAIGHT_FROM, Engine
+from service.engine import CHUNK, IO_BINDING_MIN_BYTES, Engine
 from service.runtime import pool
 from service.runtime.cores import STEADY
 from service.runtime.session import Network
@@ -505,7 +505,7 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     narrow = Engine.load(bundle_path, threads=1)
-    monkeypatch.setattr("service.runtime.session.WIDE_FROM", 0.0)
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
     monkeypatch.setattr("service.runtime.cores.STEADY", 0)
     engine = Engine.load(bundle_path, threads=2)
     real = engine._networks[model]
@@ -539,7 +539,7 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
 def test_images_have_one_core_until_many_follow_each_other_at_once(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: float, wide: bool
 ) -> None:
-    monkeypatch.setattr("service.runtime.session.WIDE_FROM", 0.0)
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
     monkeypatch.setattr("service.runtime.cores.AT_ONCE", at_once)
     engine = Engine.load(bundle_path, threads=2)
     engine._all_cores._ended = -1e9  # loading replayed the golden answers, long ago
@@ -564,9 +564,9 @@ def test_images_have_one_core_until_many_follow_each_other_at_once(
 def test_a_small_image_and_a_single_core_have_one_session(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.runtime.session.WIDE_FROM", 60.0)
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 60.0)
     assert not any(each.wide for each in Engine.load(bundle_path, threads=2)._networks.values())
-    monkeypatch.setattr("service.runtime.session.WIDE_FROM", 0.0)
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
     assert not any(each.wide for each in Engine.load(bundle_path, threads=1)._networks.values())
 
 
@@ -581,7 +581,7 @@ def test_a_model_that_cannot_be_tried_loads_nevertheless(
     )
     opset = [helper.make_opsetid("", 18)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "open.onnx")
-    monkeypatch.setattr("service.runtime.session.WIDE_FROM", 1e-9)
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 1e-9)
     open_ended = Network(tmp_path / "open.onnx", threads=2)
     assert not open_ended.wide
     assert open_ended(np.ones((2, 3), np.float32)).shape == (2, 3)
@@ -601,7 +601,7 @@ def test_two_threads_get_equal_parts(make_bundle: Callable[..., Path], tmp_path:
 @pytest.fixture
 def straight(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """An engine that copies no float32 answer, however small."""
-    monkeypatch.setattr("service.engine.STRAIGHT_FROM", 0)
+    monkeypatch.setattr("service.engine.IO_BINDING_MIN_BYTES", 0)
     return Engine.load(bundle_path, threads=2)
 
 
@@ -653,13 +653,13 @@ def test_only_large_answers_are_written_in_place(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mebibyte in each chunk, far more than these have."""
-    assert STRAIGHT_FROM == 1 << 20
+    assert IO_BINDING_MIN_BYTES == 1 << 20
     engine = Engine.load(bundle_path, threads=2)
     seen = bound(engine, "autoencoder", monkeypatch)
     images = rows_for(engine, "autoencoder", 64)
     engine.denoise(images)
     assert not any(seen)
-    monkeypatch.setattr("service.engine.STRAIGHT_FROM", images.nbytes // len(seen))
+    monkeypatch.setattr("service.engine.IO_BINDING_MIN_BYTES", images.nbytes // len(seen))
     seen.clear()
     engine.denoise(images)
     assert all(seen)

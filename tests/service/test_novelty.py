@@ -94,7 +94,7 @@ def test_a_large_image_on_all_cores_scores_as_on_one(
 ) -> None:
     images = some_images(2)
     wanted = Engine.load(scored_bundle_path, threads=1).denoise_scored(images)
-    monkeypatch.setattr("service.runtime.session.WIDE_FROM", 0.0)
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
     found = Engine.load(scored_bundle_path, threads=2).denoise_scored(images)
     for mine, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)

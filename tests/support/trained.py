@@ -1,5 +1,7 @@
 """Two small runs on labelled images, trained once for all the tests that measure runs."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import NamedTuple
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from common.arrays import Array
 from examples import index
 from service.bulk.provenance import Provenance
 from service.bundle import Bundle
 from service.engine import Engine
 from tests.support.processes import BUNDLE, ROOT, environment
 from training.data.digits import load_digits_28
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 COUNT = 300
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.arrays import Array
 from tests.system.test_examples import example, write_latents
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: extra `examples`")
@@ -22,8 +23,6 @@ pgserver = pytest.importorskip(
 A, B = "a" * 64, "b" * 64
 SIZE, COUNT = 16, 2_000
 NAMES = [f"{k}.png" for k in range(COUNT)]
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Batches: a pure function of (seed, epoch, index), also as Keras's own loop draws them."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from training.backend import load_tensorflow

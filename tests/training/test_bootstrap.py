@@ -1,5 +1,7 @@
 """Intervals of means: right on average, paired, and silent where there are none."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

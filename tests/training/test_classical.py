@@ -1,5 +1,7 @@
 """Classical denoisers: a fair chance for each, and a clear word where one cannot run."""
 
+from __future__ import annotations
+
 from importlib.util import find_spec
 
 import numpy as np

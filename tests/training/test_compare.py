@@ -1,5 +1,7 @@
 """`compare`: runs on the same noisy images, with differences that are paired."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

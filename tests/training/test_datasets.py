@@ -1,5 +1,7 @@
 """Every source with real files, and every refusal."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """`evaluate`: a run's figures again, with what can be said of them."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any

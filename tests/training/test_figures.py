@@ -1,5 +1,7 @@
 """Figures: every file is made, and what it shows depends on the data."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Fitting through the real code, on tiny images: whole, killed, interrupted, resumed."""
 
+from __future__ import annotations
+
 import csv
 import signal
 import subprocess

@@ -1,5 +1,7 @@
 """What runs are measured on: the same images and the same noise, every time and for every run."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path

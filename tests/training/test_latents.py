@@ -1,5 +1,7 @@
 """What is read from latents: as much as is in them."""
 
+from __future__ import annotations
+
 import keras
 import numpy as np
 import pytest

@@ -1,5 +1,7 @@
 """The command line: quick help, one line for an error, no traceback."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

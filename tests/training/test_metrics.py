@@ -1,5 +1,7 @@
 """MSE, PSNR and SSIM against plain numpy."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view

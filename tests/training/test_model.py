@@ -1,5 +1,7 @@
 """The networks: the classic one to the letter, other sizes, shared weights."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

@@ -1,5 +1,7 @@
 """Each kind of noise: its statistics, its ranges, its strength, and what all of them promise."""
 
+from __future__ import annotations
+
 import json
 from typing import Any
 

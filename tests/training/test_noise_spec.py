@@ -1,5 +1,7 @@
 """Specs: every noise reads back as itself, parts apply in turn, and bad ones are refused."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given

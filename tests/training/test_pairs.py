@@ -1,5 +1,7 @@
 """Real noise by pairs: read, matched, split, trained on, measured, resumed, refused."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Numbers of a noise: fixed or drawn for each image, and how they follow a strength."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

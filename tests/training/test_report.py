@@ -1,5 +1,7 @@
 """The report: one whole file, safe with any name, that shows what was measured."""
 
+from __future__ import annotations
+
 import base64
 import dataclasses
 import io

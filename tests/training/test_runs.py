@@ -1,5 +1,7 @@
 """The run folder: whole or refused, published last, one writer."""
 
+from __future__ import annotations
+
 import json
 import signal
 import subprocess

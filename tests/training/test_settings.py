@@ -1,5 +1,7 @@
 """FitSettings: defaults by task and dataset, refusals, and what is saved."""
 
+from __future__ import annotations
+
 import json
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Image arrays from `.npz` and `.npy` files, checked and brought to uint8 (N, H, W, C)."""
 
+from __future__ import annotations
+
 import zipfile
 import zlib
 from pathlib import Path

@@ -7,6 +7,8 @@ two runs on the same data can be compared, since neither has trained on what the
 on.
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +36,7 @@ NAMES = ("digits", "mnist", "fashion-mnist")
 SPLIT_SEED = 0
 TEST_SHARE = 7  # one in seven is for the test, as in MNIST
 VALIDATION_SHARE = 12  # then one in twelve for validation: 5,000 of MNIST's 60,000
-FEWEST = 24
+MIN_IMAGES = 24
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class _Part(NamedTuple):
     labels: Labels | None = None
     noisy: Images | None = None  # in the order of the images
 
-    def take(self, indices: NDArray[np.int64]) -> "_Part":
+    def take(self, indices: NDArray[np.int64]) -> _Part:
         """Some of them, each with its label and its noisy partner."""
         return _Part(
             self.images[indices],
@@ -110,7 +112,7 @@ class _Part(NamedTuple):
             None if self.noisy is None else self.noisy[indices],
         )
 
-    def resized(self, size: tuple[int, int]) -> "_Part":
+    def resized(self, size: tuple[int, int]) -> _Part:
         """All of them at another height and width."""
         noisy = None if self.noisy is None else resized(self.noisy, size)
         return _Part(resized(self.images, size), self.labels, noisy)
@@ -227,9 +229,9 @@ def _split(name: str, found: _Source) -> Dataset:
     """Cut the test split, where there is none, and then the validation split."""
     images, test = found.train, found.test
     count = len(images.images)
-    if count < FEWEST:
+    if count < MIN_IMAGES:
         raise DatasetError(
-            f"{count} images", expected=f"at least {FEWEST} to train with", hint="Add images."
+            f"{count} images", expected=f"at least {MIN_IMAGES} to train with", hint="Add images."
         )
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     if test is None:

@@ -4,6 +4,8 @@ MNIST's recipe: the ink is scaled to fit a 20×20 box with its aspect kept, then
 so that its centre of mass is in the middle.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image

@@ -4,6 +4,8 @@ Folders `train/` and `test/` at the top, where both exist, keep their own split.
 all lie in sub-folders are labelled by the first of them, one class a folder.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import NamedTuple
 

@@ -7,6 +7,8 @@ that all lie in sub-folders are labelled by the first of them. As a `.npz`: the 
 are.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -4,6 +4,8 @@ What is measured is kept as figures of every image, so that differences between 
 `summary` turns it into numbers for people and programs, `report` into a page.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

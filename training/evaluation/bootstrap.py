@@ -10,6 +10,8 @@ An interval says what the choice of test images and their noise leaves open. It 
 another training: that needs runs with other seeds.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -11,6 +11,8 @@ They come from scikit-image (the extra `evaluate`) and the authors' own `bm3d` p
 `bm3d`), whose binaries are for non-commercial use only.
 """
 
+from __future__ import annotations
+
 import itertools
 import os
 import time
@@ -25,16 +27,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from common.arrays import Floats
 from training.errors import RunError, SettingsError
 from training.evaluation.heldout import HeldOut
 from training.evaluation.metrics import Quality, quality
 
-Floats = NDArray[np.float32]
 Setting = dict[str, Any]
 
 VALIDATION = 50
 TESTED = 500
-FEWEST_PIXELS = 9  # a side: bm3d's binaries end the process on images of 8x8
+MIN_PIXELS = 9  # a side: bm3d's binaries end the process on images of 8x8
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ def run_classical(held: HeldOut, methods: Sequence[Method]) -> Classical:
     deviation = max(float(np.std(known[1] - known[0])), 1e-3)
     results, left_out = [], {}
     for method in methods:
-        if method.package == "bm3d" and min(clean.shape[1:3]) < FEWEST_PIXELS:
-            left_out[method.title] = f"sides under {FEWEST_PIXELS} pixels are too short for it"
+        if method.package == "bm3d" and min(clean.shape[1:3]) < MIN_PIXELS:
+            left_out[method.title] = f"sides under {MIN_PIXELS} pixels are too short for it"
             continue
         setting, scale, shift = _choose(method, deviation, clean=known[0], noisy=known[1])
         began = time.perf_counter()

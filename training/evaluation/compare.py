@@ -1,5 +1,7 @@
 """The command `compare`: several finished runs on the same images under the same noise."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """The command `evaluate`: one finished run, measured again."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

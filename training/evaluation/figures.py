@@ -4,6 +4,8 @@ Images are float32 (N, H, W, C) in [0, 1], C 1 (grey) or 3 (RGB). Each function 
 into a folder. They draw on figures of their own, without pyplot's global state.
 """
 
+from __future__ import annotations
+
 import math
 import shutil
 from pathlib import Path
@@ -16,11 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from common.arrays import Floats
 from training.evaluation.metrics import quality
 from training.model import Models
 from training.noise.spec import Noise
-
-Floats = NDArray[np.float32]
 
 DPI = 150
 INK = "#222222"

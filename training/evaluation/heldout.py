@@ -5,6 +5,8 @@ that a run measured today, next year or beside other runs sees the same noisy im
 can therefore be paired, image by image.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

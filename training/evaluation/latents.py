@@ -8,16 +8,18 @@ mean 0 and deviation 1, says how much can be read with one matrix (G. Alain and 
 noisy images, which is what the service sees, and for clean ones, which is what the noise costs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.arrays import Floats
 from training.batches import Pair
 from training.evaluation.heldout import EVALUATION_SEED, HeldOut
 
-Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 FITTED = 60_000  # training images at most: all of MNIST's, which take 10 s to encode and search

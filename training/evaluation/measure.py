@@ -1,5 +1,7 @@
 """Measuring models: the means that `fit` keeps, and every image's figures for reports."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

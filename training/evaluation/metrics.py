@@ -3,6 +3,8 @@
 All three compare float32 (N, H, W, C) in [0, 1] with the clean images of the same shape.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
@@ -10,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from common.arrays import Floats
 
 DEFINITIONS = {
     "mse": "mean squared error over all values of an image in [0, 1]; mean over images",
@@ -35,7 +37,7 @@ class Quality:
         means = {name: float(np.mean(getattr(self, name))) for name in DEFINITIONS}
         return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
-    def take(self, indices: NDArray[np.int64]) -> "Quality":
+    def take(self, indices: NDArray[np.int64]) -> Quality:
         """The figures of some of the images."""
         return Quality(*(getattr(self, name)[indices] for name in DEFINITIONS))
 

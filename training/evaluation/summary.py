@@ -6,6 +6,8 @@ the very same noise, so that what makes an image hard for both falls out. Their 
 narrower than two separate ones would suggest, and those must not be held side by side instead.
 """
 
+from __future__ import annotations
+
 import platform
 from typing import Any
 

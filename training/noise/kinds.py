@@ -13,18 +13,18 @@ Processing 17, 2008 (shot noise); P. Vincent et al., "Extracting and composing r
 with denoising autoencoders", ICML 2008 (masking).
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from common.arrays import Floats
 from training.errors import SettingsError
 from training.noise.ranges import EXAMPLE, Limits, Range, require_level
-
-Floats = NDArray[np.float32]
 
 LARGEST = 1e6  # of any number: far past what changes an image, and far from float32's overflow
 

@@ -4,15 +4,15 @@ Written `0.5` or `0..0.7`. A network trained on ranges is a blind one: it has to
 told how strong the noise is.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from common.arrays import Floats
 from training.errors import SettingsError
-
-Floats = NDArray[np.float32]
 
 EXAMPLE = "Pass for example --noise gaussian:0.5,0.5"
 
@@ -29,7 +29,7 @@ class Range:
             raise _refusal(str(self))
 
     @classmethod
-    def parse(cls, text: str) -> "Range":
+    def parse(cls, text: str) -> Range:
         """`0.5` or `0..0.7`; anything else is a SettingsError."""
         low, dots, high = text.partition("..")
         try:

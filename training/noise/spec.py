@@ -5,19 +5,19 @@ to what the one before it left: `gaussian:0.5,0.5+salt-pepper:0.1`. Any number m
 each image draws its own from: `gaussian:0..0.5,0..0.7`. What the kinds do is in `noises`.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from common.arrays import Floats
 from training.errors import SettingsError
 from training.noise.kinds import KINDS
 from training.noise.ranges import EXAMPLE, Range
-
-Floats = NDArray[np.float32]
 
 DEFAULT_NOISE = "gaussian:0.5,0.5"
 PAIRS = "pairs"  # stands where a spec would, in a run whose data came with their own noise
@@ -36,11 +36,11 @@ class Noise(Protocol):
         """Spoil float32 (N, H, W, C) in [0, 1]; a new array of the same kind comes back."""
         ...
 
-    def scaled(self, factor: float) -> "Noise":
+    def scaled(self, factor: float) -> Noise:
         """The same noise, weaker (factor < 1) or stronger (factor > 1); ranges stay ranges."""
         ...
 
-    def at(self, level: float) -> "Noise":
+    def at(self, level: float) -> Noise:
         """One fixed strength: 1 is the strongest that this noise draws, 0 leaves the least."""
         ...
 
@@ -61,11 +61,11 @@ class Blend:
             images = part.apply(images, rng)
         return images
 
-    def scaled(self, factor: float) -> "Blend":
+    def scaled(self, factor: float) -> Blend:
         """Every part scaled."""
         return Blend(tuple(part.scaled(factor) for part in self.parts))
 
-    def at(self, level: float) -> "Blend":
+    def at(self, level: float) -> Blend:
         """Every part at that level."""
         return Blend(tuple(part.at(level) for part in self.parts))
 

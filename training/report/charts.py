@@ -4,6 +4,8 @@ Matplotlib draws with stand-in colours, each of which is then replaced by the CS
 page that it stands for. Legends are left to the page, where names from outside are escaped.
 """
 
+from __future__ import annotations
+
 import io
 import re
 from collections.abc import Sequence

@@ -4,6 +4,8 @@ Everything that comes from outside (names of runs, data and noise, settings) goe
 autoescaping. The page forbids itself, by its own policy, to load or run anything.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

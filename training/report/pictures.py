@@ -1,5 +1,7 @@
 """Images as PNG data URIs, small enough for a page."""
 
+from __future__ import annotations
+
 import base64
 import io
 

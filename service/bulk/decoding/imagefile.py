@@ -15,11 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
+from common.arrays import Array
 from common.errors import MalformedError, ShapeError, TooLargeError
 from service.bulk.errors import reason
 from service.codecs import png
 from service.codecs.png import Fit
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from common.arrays import Array
 from service.bulk.batch import Batch, Failure
 from service.bulk.decoding.imagefile import (
     MAX_BYTES,
@@ -29,7 +30,7 @@ from service.bulk.decoding.worker import DecoderEndedError, Worker
 from service.bulk.errors import reason
 from service.codecs import png
 from service.codecs.png import Fit
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 from service.runtime.pool import usable_cores
 
 __all__ = [

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from common.arrays import Array
 from service.bulk.decoding.imagefile import Item, decode_some
 from service.codecs.png import Fit
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 
 _ROOT = Path(__file__).resolve().parents[3]
 _START = (

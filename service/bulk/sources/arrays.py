@@ -13,13 +13,14 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.lib import format as npy_format
 
+from common.arrays import Array
 from common.errors import DenoiserError, DtypeError, MalformedError, OptionError
 from service.bulk import arrow
 from service.bulk.batch import Batch, Existing
 from service.bulk.errors import InputMissingError
 from service.bulk.options import Kind
 from service.bulk.provenance import Provenance, sidecar
-from service.codecs.rows import Array, RowSpec
+from service.codecs.rows import RowSpec
 
 UNIT_BYTES = 16 * 2**20  # of a unit's rows
 UNIT_ROWS = 65_536

@@ -59,9 +59,8 @@ class Bucket:
     ordered = False
 
     def __init__(self, url: str) -> None:
-        """
-        Raises:
-            UnsupportedTypeError: no file system for the URL. InputMissingError: nothing there.
+        """Raises:
+        UnsupportedTypeError: no file system for the URL. InputMissingError: nothing there.
         """
         pa = arrow.load()
         import pyarrow.fs

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from common.arrays import Array
 from common.errors import (
     DenoiserError,
     DtypeError,
@@ -24,7 +25,6 @@ from common.errors import (
     TooLargeError,
 )
 from service.bundle import Manifest
-from service.codecs.rows import Array
 from service.engine import Scored
 from service.http.v2.models import INPUTS, OUTPUTS, SCORES, VERSION, Json, outputs, row
 
