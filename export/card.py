@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from export.novelty import probes
 from service.bundle import FLOAT32, INT8, Manifest, Precision
 
 CARD = "README.md"
@@ -21,9 +22,8 @@ CREDITS = {
 }
 TEMPLATE = """# {m.name}
 
-A denoising convolutional autoencoder for {shape} images, with latents of {m.latent_size} numbers,
-as ONNX models. Exported on {m.created:.10} by denoiser {m.tools[denoiser]} from Keras
-{m.tools[keras]}.
+Denoising convolutional autoencoder for {shape} images, latents of {m.latent_size} numbers, ONNX.
+Exported by denoiser {m.tools[denoiser]} from Keras {m.tools[keras]} on {m.created:.10}.
 
 - **Fingerprint** (identity of the latents): `{m.fingerprint}`
 - **Training**: preset `{settings[preset]}`, {m.quality[epochs]} epochs, seed {settings[seed]}
@@ -49,12 +49,8 @@ def text(manifest: Manifest) -> str:
     settings, data = manifest.training["settings"], manifest.training["data"]
     test = manifest.quality["test"]
     figures = (
-        f"{label} {test['input'][name]:{form}} → {test['output'][name]:{form}}"
-        for name, label, form in (
-            ("mse", "MSE", ".4f"),
-            ("psnr", "PSNR", ".2f"),
-            ("ssim", "SSIM", ".3f"),
-        )
+        f"{name.upper()} {test['input'][name]:.{digits}f} → {test['output'][name]:.{digits}f}"
+        for name, digits in (("mse", 4), ("psnr", 2), ("ssim", 3))
     )
     return TEMPLATE.format(
         m=manifest,
@@ -82,9 +78,4 @@ def _int8(int8: Precision) -> str:
 def _novelty(facts: dict[str, Any] | None) -> str:
     if facts is None:
         return "not included"
-    probes = ", ".join(f"{kind} {probe['auroc']:.3f}" for kind, probe in facts["probes"].items())
-    return (
-        "0 = typical of the training data, 1 = unlike it; "
-        f"{facts['share_above']:.1%} of validation images score above the threshold "
-        f"{facts['threshold']}; AUROC for {probes}"
-    )
+    return f"0 = typical of the training data, 1 = unlike it; {probes.line(facts)}"

@@ -46,19 +46,14 @@ def graphs(model: Any, name: str, *, metadata: dict[str, str]) -> Graphs:
     graph = Graph(raw)
     _name_tensors(graph, source, output)
     clean(graph)
-    cleaned = graph.model()
-    return Graphs(*(_finished(cleaned, name, metadata, tiled=tiled) for tiled in (True, False)))
-
-
-def _finished(
-    cleaned: onnx.ModelProto, name: str, metadata: dict[str, str], *, tiled: bool
-) -> onnx.ModelProto:
-    graph = Graph(cleaned)
-    optimise(graph, tiled=tiled)
-    model = graph.model()
-    onnx.helper.set_model_props(model, {"denoiser.model": name, **metadata})
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    cleaned, both = graph.model(), []
+    for tiled in (True, False):
+        graph = Graph(cleaned)
+        optimise(graph, tiled=tiled)
+        both.append(graph.model())
+        onnx.helper.set_model_props(both[-1], {"denoiser.model": name, **metadata})
+        onnx.checker.check_model(both[-1], full_check=True)
+    return Graphs(*both)
 
 
 def serialize(model: onnx.ModelProto) -> bytes:

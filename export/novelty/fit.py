@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from export import convert
 from export.novelty import probes
 from export.novelty.graph import Calibration, LogitWeights, Residual, novelty_model
 from export.novelty.negatives import negative_samples
+from export.novelty.probes import AddNoise
 from service.bundle import Bundle, novelty_file
 from service.engine import Engine
 from training.noise.spec import Noise, drawn_noise
@@ -71,66 +72,59 @@ def add(bundle: Bundle, run: Run) -> dict[str, dict[str, Any]]:
         if len(images) < least:
             logger.info("scores: none; %d %s images, at least %d needed", len(images), name, least)
             return {}
-    noise = NoiseModel.of(reference, drawn_noise(run.config["settings"]["noise"]))
+    add_noise = noise_model(reference, drawn_noise(run.config["settings"]["noise"]))
     entry: dict[str, dict[str, Any]] = {}
     for precision in bundle.manifest.available:
-        model = fit(Engine(bundle, precision=precision), reference, noise)
+        model = fit(Engine(bundle, precision=precision), reference, add_noise)
         (bundle.path / novelty_file(precision)).write_bytes(convert.serialize(model))
         scored = replace(bundle, manifest=replace(bundle.manifest, novelty={precision: {}}))
-        entry[precision] = evaluate(Engine(scored, precision=precision), reference, noise)
+        entry[precision] = evaluate(Engine(scored, precision=precision), reference, add_noise)
         logger.info("scores, %s: %s", precision, probes.line(entry[precision]))
     return entry
 
 
-@dataclass(frozen=True, eq=False)
-class NoiseModel:
-    """Makes noisy images of clean ones, as the run's own were made.
+def noise_model(reference: Reference, noise: Noise | None) -> AddNoise:
+    """A function that makes noisy images of clean ones, as the run's own were made.
 
-    Attributes:
-        noise: what the run drew its noise from; None where the data are pairs, or have no noise.
-        residuals: of pairs, noisy minus clean, float32 (N, H, W, C); drawn from at random.
+    Pairs, which have no drawn noise, lend the residuals (noisy minus clean) of training images.
     """
-
-    noise: Noise | None = None
     residuals: Floats | None = None
+    if noise is None and reference.train_noisy is not None:
+        residuals = to_floats(reference.train_noisy) - to_floats(reference.train)
 
-    @classmethod
-    def of(cls, reference: Reference, noise: Noise | None) -> NoiseModel:
-        """The model of a run with these images and this noise."""
-        if noise is None and reference.train_noisy is not None:
-            return cls(residuals=to_floats(reference.train_noisy) - to_floats(reference.train))
-        return cls(noise=noise)
-
-    def __call__(self, images: Bytes, rng: np.random.Generator) -> Floats:
-        """Add noise: uint8 (N, H, W, C) in 0..255 → float32 in [0, 1]."""
+    def add_noise(images: Bytes, rng: np.random.Generator) -> Floats:
         clean = to_floats(images)
-        if self.noise is not None:
-            return self.noise.apply(clean, rng)
-        if self.residuals is None:
+        if noise is not None:
+            return noise.apply(clean, rng)
+        if residuals is None:
             return clean
-        residuals = self.residuals[rng.integers(0, len(self.residuals), len(images))]
-        return np.clip(clean + residuals, 0, 1, out=residuals)
+        drawn = residuals[rng.integers(0, len(residuals), len(images))]
+        return np.clip(clean + drawn, 0, 1, out=drawn)
+
+    return add_noise
 
 
-def fit(engine: Engine, reference: Reference, add_noise: NoiseModel) -> onnx.ModelProto:
+def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.ModelProto:
     """The model that scores images for one precision of one bundle."""
     shape, size = engine.manifest.image_shape, engine.manifest.latent_size
     train, train_noisy = reference.train, reference.train_noisy
     rng = np.random.default_rng(SEED)
     residual = _fit_residual(engine, reference, add_noise, rng)
-    features = _Runner(engine, novelty_model(shape, size, residual))
+    features = novelty_model(shape, size, residual)
     positives, negatives = [], []
     for _ in range(int(np.clip(IMAGES // len(train), 1, MAX_DRAWS))):
-        positives.append(features(_noisy(train, train_noisy, add_noise, rng)))
-        negatives.append(features(add_noise(negative_samples(train, rng), rng)))
+        images = _noisy(train, train_noisy, add_noise, rng)
+        positives.append(_outputs(engine, features, images))
+        images = add_noise(negative_samples(train, rng), rng)
+        negatives.append(_outputs(engine, features, images))
     weights = _fit_logit(np.concatenate(positives), np.concatenate(negatives))
 
-    logit = _Runner(engine, novelty_model(shape, size, residual, weights))
-    calibration = calibrate(logit(_noisy_validation(reference, add_noise)))
-    return novelty_model(shape, size, residual, weights, calibration)
+    logit = novelty_model(shape, size, residual, weights)
+    logits = _outputs(engine, logit, _noisy_validation(reference, add_noise))
+    return novelty_model(shape, size, residual, weights, calibrate(logits))
 
 
-def evaluate(engine: Engine, reference: Reference, add_noise: NoiseModel) -> dict[str, Any]:
+def evaluate(engine: Engine, reference: Reference, add_noise: AddNoise) -> dict[str, Any]:
     """The manifest's facts on one precision's scores, as its engine computes them."""
     scores = engine.score(_noisy_validation(reference, add_noise))
     return {
@@ -160,31 +154,23 @@ def calibrate(logits: Array) -> Calibration:
     return Calibration(knots.astype(np.float64), ranks[first] / len(ranked), spread)
 
 
-class _Runner:
-    """A graph of `graph.py` behind an engine: noisy images in, its output out."""
-
-    def __init__(self, engine: Engine, model: onnx.ModelProto) -> None:
-        self._engine = engine
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1  # one thread, one order of sums: the same bytes each time
-        self._session = ort.InferenceSession(
-            convert.serialize(model), options, providers=["CPUExecutionProvider"]
-        )
-
-    def __call__(self, noisy: Floats) -> Floats:
-        """float32 (N, H, W, C) in [0, 1] → float32 (N, F), or (N,)."""
-        outputs = []
-        for start in range(0, len(noisy), BATCH):
-            images = noisy[start : start + BATCH]
-            latents = self._engine.encode(images)
-            denoised = self._engine.decode(latents)
-            inputs = {"images": images, "latents": latents, "denoised": denoised}
-            outputs.append(self._session.run(None, inputs)[0])
-        return np.concatenate(outputs)
+def _outputs(engine: Engine, model: onnx.ModelProto, noisy: Floats) -> Floats:
+    """A graph of `graph.py` after the engine: float32 (N, H, W, C) in [0, 1] → (N, F) or (N,)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # one thread, one order of sums: the same bytes each time
+    data, providers = convert.serialize(model), ["CPUExecutionProvider"]
+    session = ort.InferenceSession(data, options, providers=providers)
+    outputs = []
+    for start in range(0, len(noisy), BATCH):
+        images = noisy[start : start + BATCH]
+        latents = engine.encode(images)
+        inputs = {"images": images, "latents": latents, "denoised": engine.decode(latents)}
+        outputs.append(session.run(None, inputs)[0])
+    return np.concatenate(outputs)
 
 
 def _fit_residual(
-    engine: Engine, reference: Reference, add_noise: NoiseModel, rng: np.random.Generator
+    engine: Engine, reference: Reference, add_noise: AddNoise, rng: np.random.Generator
 ) -> Residual:
     """Mean and deviation of input values by the output's brightness, on 2×2 block means."""
     noisy = reference.train_noisy
@@ -248,13 +234,13 @@ def _fit_logit(positives: Array, negatives: Array) -> LogitWeights:
 
 
 def _noisy(
-    clean: Bytes, noisy: Bytes | None, add_noise: NoiseModel, rng: np.random.Generator
+    clean: Bytes, noisy: Bytes | None, add_noise: AddNoise, rng: np.random.Generator
 ) -> Floats:
     """The data's own noisy images, or a new draw of the noise; float32 in [0, 1]."""
     return add_noise(clean, rng) if noisy is None else to_floats(noisy)
 
 
-def _noisy_validation(reference: Reference, add_noise: NoiseModel) -> Floats:
+def _noisy_validation(reference: Reference, add_noise: AddNoise) -> Floats:
     """Noisy validation images, the same at each call; float32 in [0, 1]."""
     rng = np.random.default_rng([SEED, 1])
     return _noisy(reference.validation, reference.validation_noisy, add_noise, rng)

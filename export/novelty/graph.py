@@ -80,7 +80,7 @@ class Calibration:
 
 
 class _Builder:
-    """A graph under construction: each call adds a node and returns the name of its output."""
+    """A graph under construction: each call adds nodes and returns the name of their output."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -97,8 +97,21 @@ class _Builder:
         return output
 
     def dense(self, tensor: str, weights: Array, bias: Array) -> str:
-        """Add a Gemm with these weights as float32."""
+        """A Gemm with these weights as float32."""
         return self.add("Gemm", tensor, weights.astype(np.float32), bias.astype(np.float32))
+
+    def mean(self, planes: str) -> str:
+        """Mean over the pixels: (N, K, H, W) → (N, K)."""
+        return self.add("ReduceMean", planes, np.array([2, 3]), keepdims=0)
+
+    def pooled(self, planes: str) -> str:
+        """Means over 2×2 blocks; the last line of an odd side is dropped."""
+        return self.add("AveragePool", planes, kernel_shape=[2, 2], strides=[2, 2])
+
+    def line(self, tensor: str, line: tuple[float, float]) -> str:
+        """The value slope · tensor + intercept."""
+        slope, intercept = (np.array(value, np.float32) for value in line)
+        return self.add("Add", self.add("Mul", tensor, slope), intercept)
 
     def _constant(self, value: Array, name: str) -> str:
         self.constants.append(numpy_helper.from_array(value, name))
@@ -140,7 +153,7 @@ def novelty_model(
     name = "logit" if calibration is None else "scores"
     if calibration is not None:
         result = _scores(builder, result, calibration)
-    builder.add("Squeeze", result, _axes(1), name=name)
+    builder.add("Squeeze", result, np.array([1]), name=name)
     return builder.model(shape, latent_size, name)
 
 
@@ -155,30 +168,19 @@ def _features(builder: _Builder, shape: Shape, residual: Residual) -> str:
     ReduceL2 takes twice as long as its three steps, a 1×1 Conv three times as long as the residual.
     """
     fine = _planes(builder, "images", shape)
-    source = _pooled(builder, fine)
-    output = _pooled(builder, _planes(builder, "denoised", shape))
-    rest = builder.add("Sub", source, _line(builder, output, residual.mean))
-    rest = builder.add("Mul", rest, _line(builder, output, residual.precision))
+    source = builder.pooled(fine)
+    output = builder.pooled(_planes(builder, "denoised", shape))
+    rest = builder.add("Sub", source, builder.line(output, residual.mean))
+    rest = builder.add("Mul", rest, builder.line(output, residual.precision))
     blocks = builder.add("Concat", source, output, rest, axis=1)  # (N, 3C, H/2, W/2)
     product = builder.add("Mul", source, output)
-    means = [_mean(builder, planes) for planes in (blocks, product)]
+    means = [builder.mean(planes) for planes in (blocks, product)]
     squares = [
-        _mean(builder, builder.add("Mul", planes, planes))
-        for planes in (fine, blocks, _pooled(builder, blocks))
+        builder.mean(builder.add("Mul", planes, planes))
+        for planes in (fine, blocks, builder.pooled(blocks))
     ]
     rms = builder.add("Sqrt", builder.add("Concat", *squares, axis=1))
     return builder.add("Concat", "latents", *means, rms, name="features", axis=1)
-
-
-def _mean(builder: _Builder, planes: str) -> str:
-    """Mean over the pixels: (N, K, H, W) → (N, K)."""
-    return builder.add("ReduceMean", planes, _axes(2, 3), keepdims=0)
-
-
-def _line(builder: _Builder, tensor: str, line: tuple[float, float]) -> str:
-    """The value slope · tensor + intercept."""
-    slope, intercept = (np.array(value, np.float32) for value in line)
-    return builder.add("Add", builder.add("Mul", tensor, slope), intercept)
 
 
 def _planes(builder: _Builder, images: str, shape: Shape) -> str:
@@ -187,11 +189,6 @@ def _planes(builder: _Builder, images: str, shape: Shape) -> str:
     if channels == 1:  # the same order in memory
         return builder.add("Reshape", images, np.array([-1, 1, height, width]))
     return builder.add("Transpose", images, perm=[0, 3, 1, 2])
-
-
-def _pooled(builder: _Builder, planes: str) -> str:
-    """Means over 2×2 blocks; the last line of an odd side is dropped."""
-    return builder.add("AveragePool", planes, kernel_shape=[2, 2], strides=[2, 2])
 
 
 def _logit(builder: _Builder, features: str, logit: LogitWeights) -> str:
@@ -205,7 +202,7 @@ def _logit(builder: _Builder, features: str, logit: LogitWeights) -> str:
     for layer in [(weights * np.sqrt(2), bias), *layers[:-1]]:
         hidden = builder.add("Relu", builder.dense(hidden, *layer))
     weights, bias = layers[-1]
-    distance = builder.add("ReduceSumSquare", white, _axes(1))  # (N, 1)
+    distance = builder.add("ReduceSumSquare", white, np.array([1]))  # (N, 1)
     distance = builder.add("Add", distance, bias.astype(np.float32))
     return builder.add("Gemm", hidden, weights.astype(np.float32), distance)
 
@@ -222,7 +219,3 @@ def _scores(builder: _Builder, logit: str, calibration: Calibration) -> str:
     rises = np.diff(shares)[:, None].astype(np.float32)
     score = builder.add("Gemm", parts, rises, tail, beta=float(1 - shares[-1]))
     return builder.add("Clip", score, zero, one)
-
-
-def _axes(*axes: int) -> Array:
-    return np.array(axes, np.int64)

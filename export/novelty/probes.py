@@ -17,7 +17,7 @@ from service.engine import Engine
 IMAGES = 500  # of each kind
 SEED = 41_000
 
-AddNoise = Callable[[Bytes, np.random.Generator], Floats]
+AddNoise = Callable[[Bytes, np.random.Generator], Floats]  # uint8 in 0..255 → [0, 1], same shape
 
 
 def evaluate(
@@ -69,4 +69,5 @@ def draw(validation: Bytes, add_noise: AddNoise, rng: np.random.Generator) -> di
 def line(facts: Mapping[str, Any]) -> str:
     """The figures of one precision on one line."""
     figures = ", ".join(f"{kind} {probe['auroc']:.3f}" for kind, probe in facts["probes"].items())
-    return f"{facts['share_above']:.2%} of validation above {facts['threshold']}; AUROC {figures}"
+    above = f"{facts['share_above']:.2%} of validation images above {facts['threshold']}"
+    return f"{above}; AUROC for {figures}"

@@ -106,7 +106,7 @@ def test_the_card_has_the_manifests_facts(exported: Path) -> None:
     assert text.startswith("# tiny\n")
     for fact in (
         manifest.fingerprint,
-        "8×8×1 images, with latents of 6 numbers",
+        "8×8×1 images, latents of 6 numbers",
         "gaussian:0.5,0.5",
         f"{manifest.parity['comparisons']} comparisons",
         f"{manifest.quality['test']['output']['mse']:.4f}",

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from export import convert
 from export.novelty import fit as novelty
 from export.novelty import negatives
-from export.novelty.fit import NoiseModel
+from export.novelty.fit import noise_model
 from export.novelty.graph import (
     Calibration,
     LogitWeights,
@@ -26,6 +26,7 @@ from export.novelty.graph import (
     feature_count,
     novelty_model,
 )
+from export.novelty.probes import AddNoise
 from service.bundle import NOVELTY, Bundle
 from service.engine import Engine
 from tests.conftest import COLOUR, GREY, NOVELTY_FACTS, TinyNetwork, seal, write_bundle
@@ -69,7 +70,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novelty, "HIDDEN", (16, 8))
 
 
-def scored(path: Path, engine: Engine, add_noise: NoiseModel, images: Reference) -> Engine:
+def scored(path: Path, engine: Engine, add_noise: AddNoise, images: Reference) -> Engine:
     """The engine of a bundle at `path` to which scores have been added."""
     model = novelty.fit(engine, images, add_noise)
     (path / NOVELTY).write_bytes(convert.serialize(model))
@@ -82,7 +83,7 @@ def test_scores_are_calibrated_and_detect_novel_images(
     tmp_path: Path, image_shape: tuple[int, int, int]
 ) -> None:
     path = write_bundle(tmp_path / "bundle", TinyNetwork.random(image_shape, 3))
-    images, add_noise = reference(image_shape), NoiseModel(noise=NOISE)
+    images, add_noise = reference(image_shape), noise_model(reference(), NOISE)
     engine = scored(path, Engine.load(path, threads=2), add_noise, images)
 
     facts = novelty.evaluate(engine, images, add_noise)
@@ -104,7 +105,10 @@ def test_scores_are_calibrated_and_detect_novel_images(
 
 def test_the_same_fit_twice_is_the_same_file(engine: Engine) -> None:
     images = reference()
-    one, two = (convert.serialize(novelty.fit(engine, images, NoiseModel(NOISE))) for _ in range(2))
+    one, two = (
+        convert.serialize(novelty.fit(engine, images, noise_model(reference(), NOISE)))
+        for _ in range(2)
+    )
     assert one == two
 
 
@@ -256,26 +260,29 @@ def test_a_mirrored_image_is_never_a_rotated_one() -> None:
 def test_pairs_give_their_own_residuals() -> None:
     clean = shapes(50, 0)
     noisy = np.clip(clean.astype(int) + 40, 0, 255).astype(np.uint8)
-    add_noise = NoiseModel.of(Reference(clean, clean, noisy, noisy), None)
+    add_noise = noise_model(Reference(clean, clean, noisy, noisy), None)
     black = add_noise(np.zeros((9, *GREY), np.uint8), np.random.default_rng(0))
     assert black.max() <= 40 / 255 + 1e-6 and black.min() >= 0
     assert (black[:, 0, 0] > 0.15).all()
-    plain = NoiseModel.of(Reference(clean, clean), None)(clean, np.random.default_rng(0))
+    plain = noise_model(Reference(clean, clean), None)(clean, np.random.default_rng(0))
     np.testing.assert_array_equal(plain, clean / np.float32(255))
-    drawn = NoiseModel.of(Reference(clean, clean, noisy, noisy), NOISE)
-    assert drawn.residuals is None
+    drawn = noise_model(Reference(clean, clean, noisy, noisy), NOISE)
+    black = drawn(np.zeros((9, *GREY), np.uint8), np.random.default_rng(0))
+    assert black.max() > 40 / 255 + 1e-6  # drawn noise, not the residuals
 
 
 def test_pairs_are_scored_with_their_own_noise(engine: Engine) -> None:
     clean = reference()
     noisy = {
-        f"{name}_noisy": np.rint(255 * NoiseModel(NOISE)(images, np.random.default_rng(k)))
+        f"{name}_noisy": np.rint(
+            255 * noise_model(reference(), NOISE)(images, np.random.default_rng(k))
+        )
         for k, (name, images) in enumerate(
             (("train", clean.train), ("validation", clean.validation))
         )
     }
     pairs = replace(clean, **{name: images.astype(np.uint8) for name, images in noisy.items()})
-    model = novelty.fit(engine, pairs, NoiseModel.of(pairs, None))
+    model = novelty.fit(engine, pairs, noise_model(pairs, None))
     images = pairs.validation_noisy / np.float32(255)  # type: ignore[operator]
     latents = engine.encode(images)
     scores = run_model(model, images=images, latents=latents, denoised=engine.decode(latents))
