@@ -38,11 +38,9 @@ def run(settings: Settings, models: Models) -> dict[str, Any]:
     gemm, peak = limits.gemm_peak(
         layers, rounds=sizes.sweep_rounds, flops=sizes.gemm_flops, settle=sizes.settle
     )
-    copy = limits.bandwidth(rounds=sizes.sweep_rounds)
     print(
         f"GEMM peak {peak.median / 1e9:,.0f} GFLOP/s "
-        f"({peak.low / 1e9:,.0f}–{peak.high / 1e9:,.0f}; {gemm.name}, "
-        f"all cores), copy {copy.median / 1e9:,.1f} GB/s\n"
+        f"({peak.low / 1e9:,.0f}–{peak.high / 1e9:,.0f}; {gemm.name}, all cores)\n"
     )
 
     results = {}
@@ -62,11 +60,7 @@ def run(settings: Settings, models: Models) -> dict[str, Any]:
         "images": sizes.images,
         "absent": absent,
         "multiply_adds": {TITLES[model]: counts for model, counts in counted.items()},
-        "limits": {
-            "gemm": gemm.name,
-            "gemm_flops_per_second": asdict(peak),
-            "copy_bytes_per_second": asdict(copy),
-        },
+        "limits": {"gemm": gemm.name, "gemm_flops_per_second": asdict(peak)},
         "results": results,
     }
     report.write_json(settings.results / "engine.json", result)

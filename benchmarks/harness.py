@@ -114,9 +114,3 @@ def latencies(
                 seconds.append(clock() - start)
             timings[name].append(Timing(tuple(seconds)))
     return timings
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The smallest of `values` that at least a `share` (0–1) of them do not exceed."""
-    ranked = sorted(values)
-    return ranked[max(0, -int(-share * len(ranked) // 1) - 1)]

@@ -1,4 +1,4 @@
-"""Two limits of the machine, measured on all cores: matrix products and memory bandwidth."""
+"""The limit of the machine: the fastest matrix product, measured on all cores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.harness import Spread, interleave
-from benchmarks.machine import last_level_cache
 from common.arrays import Floats
 from export.rewrite.cost import Layer
 from service.runtime.pool import usable_cores
@@ -75,19 +74,6 @@ def gemm_peak(
     rates = {gemm.name: timings[gemm.name].rate(gemm.flops(counts[gemm.name])) for gemm in gemms}
     best = max(gemms, key=lambda gemm: rates[gemm.name].median)
     return best, rates[best.name]
-
-
-def bandwidth(*, rounds: int) -> Spread:
-    """Bytes per second, read and written, of copies on all cores between arrays larger than L3."""
-    cores = usable_cores()
-    size = min(max(4 * last_level_cache(), 64 << 20), 512 << 20)
-    sources = [np.ones(size, np.uint8) for _ in range(cores)]
-    targets = [np.zeros(size, np.uint8) for _ in range(cores)]
-    with ThreadPoolExecutor(cores) as pool:
-        timing = interleave(
-            {"copy": lambda: list(pool.map(np.copyto, targets, sources))}, rounds=rounds
-        )["copy"]
-    return timing.rate(2.0 * size * cores)
 
 
 def _mlas(shape: Shape) -> Gemm:

@@ -1,8 +1,8 @@
 """A load generator: the bytes of one request, sent again and again over several connections.
 
 It only sends and receives, so that on shared cores the server's time dominates. It runs as a
-process of its own: `python -m benchmarks.load` reads a job from stdin and writes the result, both
-as JSON.
+process of its own: `python -m benchmarks.load HOST PORT CONNECTIONS REQUESTS` reads the request
+from stdin and writes the result as JSON.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import re
 import subprocess
 import sys
 import time
-from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Load:
     """The result of one load.
 
@@ -32,10 +32,10 @@ class Load:
         latencies: seconds of each request.
     """
 
-    requests: int
-    refused: int
-    seconds: float
-    latencies: tuple[float, ...]
+    requests: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -56,30 +56,23 @@ def drive(
 ) -> Load:
     """Send `requests` requests over `connections` connections, each with one in flight."""
     parts = urlsplit(url)
-    job = {
-        "host": parts.hostname,
-        "port": parts.port,
-        "request": b64encode(request_bytes(url, body, headers)).decode(),
-        "connections": connections,
-        "requests": requests,
-    }
+    arguments = map(str, (parts.hostname, parts.port, connections, requests))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load"],
-        input=json.dumps(job),
+        [sys.executable, "-m", "benchmarks.load", *arguments],
+        input=request_bytes(url, body, headers),
         capture_output=True,
-        text=True,
         timeout=120,
         check=True,
     )
-    result = json.loads(done.stdout)
-    return Load(**{**result, "latencies": tuple(result["latencies"])})
+    return Load(**json.loads(done.stdout))
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the request, waits for the whole response, and repeats until none are left."""
+    """Sends the request, waits for the whole response, and repeats until `turns` ends."""
 
-    def __init__(self, job: _Job) -> None:
-        self._job = job
+    def __init__(self, request: bytes, turns: Iterator[int], load: Load) -> None:
+        self.closed = asyncio.get_running_loop().create_future()
+        self._request, self._turns, self._load = request, turns, load
         self._head = b""
         self._missing = 0
         self._start = 0.0
@@ -99,66 +92,41 @@ class _Connection(asyncio.Protocol):
             match = _LENGTH.search(self._head, 0, end + 2)
             length = int(match.group(1)) if match else 0
             self._missing = end + 4 + length - len(self._head)
-            self._job.count(self._head.startswith(b"HTTP/1.1 200"))
+            ok = self._head.startswith(b"HTTP/1.1 200")
+            self._load.requests += ok
+            self._load.refused += not ok
             self._head = b""
         if self._missing <= 0:
             self._missing = 0
-            self._job.latencies.append(time.perf_counter() - self._start)
+            self._load.latencies.append(time.perf_counter() - self._start)
             self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._job.closed()
+        self.closed.set_result(None)
 
     def _next(self) -> None:
-        if not self._job.take():
+        if next(self._turns, None) is None:
             self._transport.close()
             return
         self._start = time.perf_counter()
-        self._transport.write(self._job.request)
+        self._transport.write(self._request)
 
 
-class _Job:
-    """The requests that are left, and the results of the others."""
-
-    def __init__(self, request: bytes, requests: int, connections: int) -> None:
-        self.request = request
-        self.latencies: list[float] = []
-        self.ok = self.refused = 0
-        self.finished = asyncio.Event()
-        self._left = requests
-        self._open = connections
-
-    def take(self) -> bool:
-        self._left -= 1
-        return self._left >= 0
-
-    def count(self, ok: bool) -> None:
-        self.ok += ok
-        self.refused += not ok
-
-    def closed(self) -> None:
-        self._open -= 1
-        if self._open == 0:
-            self.finished.set()
-
-
-async def _run(job: dict[str, str | int]) -> dict[str, object]:
-    connections = int(job["connections"])
-    work = _Job(b64decode(str(job["request"])), int(job["requests"]), connections)
-    loop = asyncio.get_running_loop()
+async def _run(request: bytes, host: str, port: int, connections: int, requests: int) -> Load:
+    loop, load, turns = asyncio.get_running_loop(), Load(), iter(range(requests))
     start = time.perf_counter()
-    for _ in range(connections):
-        await loop.create_connection(lambda: _Connection(work), str(job["host"]), int(job["port"]))
-    await work.finished.wait()
-    return {
-        "requests": work.ok,
-        "refused": work.refused,
-        "seconds": time.perf_counter() - start,
-        "latencies": work.latencies,
-    }
+    opened = [
+        await loop.create_connection(lambda: _Connection(request, turns, load), host, port)
+        for _ in range(connections)
+    ]
+    await asyncio.gather(*(connection.closed for _, connection in opened))
+    load.seconds = time.perf_counter() - start
+    return load
 
 
 if __name__ == "__main__":
     import uvloop
 
-    print(json.dumps(uvloop.run(_run(json.load(sys.stdin)))))
+    _host, *_numbers = sys.argv[1:]
+    _load = uvloop.run(_run(sys.stdin.buffer.read(), _host, *map(int, _numbers)))
+    print(json.dumps(asdict(_load)))

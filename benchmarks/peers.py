@@ -57,29 +57,26 @@ class Peer:
         return f"no {self.precision} in the bundle: {manifest.precisions[self.precision].reason}"
 
 
-def _engine(models: Models, model: str) -> Run:
-    """Calls of `batch` images from one thread; the engine splits each into chunks."""
-    return _called(models.engine, model)
+def _engine(precision: PrecisionName) -> Callable[[Models, str], Run]:
+    """Our engine: calls of `batch` images from one thread, each split into chunks by the engine."""
 
+    def open_model(models: Models, model: str) -> Run:
+        engine = Engine.load(models.bundle, precision=precision)
+        calls: dict[str, Callable[..., Array]] = {
+            "encoder": engine.encode,
+            "decoder": engine.decode,
+            "autoencoder": engine.denoise,
+        }
 
-def _engine_int8(models: Models, model: str) -> Run:
-    return _called(Engine.load(models.bundle, precision="int8"), model)
+        def run(rows: Array, batch: int, out: Array) -> Array:
+            for start in range(0, len(rows), batch):
+                chunk = slice(start, start + batch)
+                calls[model](rows[chunk], out=out[chunk])
+            return out
 
+        return run
 
-def _called(engine: Engine, model: str) -> Run:
-    calls: dict[str, Callable[..., Array]] = {
-        "encoder": engine.encode,
-        "decoder": engine.decode,
-        "autoencoder": engine.denoise,
-    }
-
-    def run(rows: Array, batch: int, out: Array) -> Array:
-        for start in range(0, len(rows), batch):
-            chunk = slice(start, start + batch)
-            calls[model](rows[chunk], out=out[chunk])
-        return out
-
-    return run
+    return open_model
 
 
 def _keras(models: Models, model: str) -> Run:
@@ -172,8 +169,8 @@ def _in_batches(call: Callable[[Array], Array]) -> Run:
 
 
 PEERS = (
-    Peer(OURS, "onnxruntime", _engine),
-    Peer(OURS_INT8, "onnxruntime", _engine_int8, tolerance=0.3, precision="int8"),
+    Peer(OURS, "onnxruntime", _engine("float32")),
+    Peer(OURS_INT8, "onnxruntime", _engine("int8"), tolerance=0.3, precision="int8"),
     Peer("Keras predict", "keras", _keras, batches=(1, 4, 32, 256, 1024)),
     Peer("TensorFlow XLA", "tensorflow", _xla),
     Peer("ONNX Runtime", "onnxruntime", _onnxruntime),

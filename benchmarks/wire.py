@@ -22,7 +22,7 @@ import orjson
 
 from benchmarks import machine, report, servers
 from benchmarks.agreement import DisagreementError
-from benchmarks.harness import Spread, percentile
+from benchmarks.harness import Spread
 from benchmarks.load import Load, drive
 from benchmarks.models import Models
 from benchmarks.settings import Settings
@@ -236,8 +236,8 @@ def _measure(
     return {
         label: Result(
             rate=Spread.of(tuple(load.rate for load in rounds)),
-            p50=percentile([s for load in rounds for s in load.latencies], 0.5),
-            p99=percentile([s for load in rounds for s in load.latencies], 0.99),
+            p50=_quantile(rounds, 0.5),
+            p99=_quantile(rounds, 0.99),
             ratio=Spread.of(
                 tuple(load.rate / base.rate for load, base in zip(rounds, first, strict=True))
             ),
@@ -245,6 +245,11 @@ def _measure(
         )
         for label, rounds in loads.items()
     }, Spread.of(tuple(engine))
+
+
+def _quantile(loads: list[Load], share: float) -> float:
+    latencies = [seconds for load in loads for seconds in load.latencies]
+    return float(np.quantile(latencies, share, method="inverted_cdf"))
 
 
 def _engine_rate(models: Models, count: int) -> float:

@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -17,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import agreement, learning, memory, report
 from benchmarks.__main__ import main
-from benchmarks.harness import Spread, Timing, interleave, latencies, percentile
+from benchmarks.harness import Spread, Timing, interleave, latencies
+from benchmarks.load import drive
 from benchmarks.models import Models, digits_run, prepare_models, tinted_digits, write_plain
 from benchmarks.peers import OURS, PEERS, Peer
 from benchmarks.settings import Settings
@@ -96,11 +99,6 @@ def test_latencies_count_the_later_calls_of_each_block() -> None:
     assert [timing.seconds for timing in timings["a"]] == [(1, 2, 3, 4, 5), (6, 7, 8, 9, 10)]
 
 
-@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
-def test_percentile(share: float, expected: float) -> None:
-    assert percentile([float(value) for value in range(100, 0, -1)], share) == expected
-
-
 def test_tables_are_markdown() -> None:
     text = report.table(["runtime", "rate"], [["a", "1"], ["longer one", "1,000"]])
     assert text.splitlines() == [
@@ -111,6 +109,38 @@ def test_tables_are_markdown() -> None:
     ]
     assert report.rate(Spread(1234.4, 1000, 2000)) == "1,234 (1,000–2,000)"
     assert [report.duration(s) for s in (5e-5, 0.0123, 3)] == ["50 µs", "12.30 ms", "3.00 s"]
+
+
+# --- load
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Refuses every third request; its responses arrive in several pieces."""
+
+    protocol_version = "HTTP/1.1"
+    bodies: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200 if len(self.bodies) % 3 else 503)
+        self.send_header("Content-Length", "200000")
+        self.end_headers()
+        self.wfile.write(bytes(200_000))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_the_load_generator_counts_every_response() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/x"
+        result = drive(url, b"body", {"A": "b"}, connections=4, requests=30)
+        server.shutdown()
+    assert (result.requests, result.refused) == (20, 10)
+    assert len(result.latencies) == 30 and result.rate == 20 / result.seconds
+    assert all(0 < seconds < result.seconds for seconds in result.latencies)
+    assert Handler.bodies == [b"body"] * 30
 
 
 # --- counting
