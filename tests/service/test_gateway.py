@@ -23,8 +23,8 @@ from service.http.formats import JSON, NPY, PNG
 from service.http.gateway import HEALTH, PAGES, Gateway
 from service.http.metrics import Metrics
 from service.settings import Settings
-from tests.conftest import Inner, ask, npy, post
-from tests.conftest import some_images as images
+from tests.support.asgi import Inner, ask, npy, post
+from tests.support.tiny import some_images as images
 
 MAX_BODY = 200_000
 PROBLEM = "application/problem+json"

@@ -19,7 +19,8 @@ from service.http.metrics import Metrics
 from service.http.openapi import STATUSES, document
 from service.http.v2 import models as v2_models
 from service.settings import Settings
-from tests.conftest import Inner, ask, npy, post, some_images
+from tests.support.asgi import Inner, ask, npy, post
+from tests.support.tiny import some_images
 
 KEY = "a-key-of-some-length"
 # Pages for people, and the document itself; /v2/ is an alias that tritonclient needs.

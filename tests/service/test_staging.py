@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.publishing import TargetBusyError, staged_folder
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def fill(folder: Path, text: str) -> None:

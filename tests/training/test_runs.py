@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.paths import ROOT
 from training import runs
 from training.errors import RunError
 from training.runs import Run
-
-ROOT = Path(__file__).parents[2]
 
 
 def fake_run(path: Path, mark: str = "") -> Path:
@@ -74,6 +73,7 @@ def test_damaged_samples_are_refused(tmp_path: Path) -> None:
             Run.load(path).samples()
 
 
+@pytest.mark.tensorflow
 def test_damaged_models_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("keras")
     with pytest.raises(RunError, match=r"unreadable encoder\.keras"):
