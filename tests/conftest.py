@@ -59,6 +59,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for mark in marks_of(item.path):
             item.add_marker(mark)
+    items.sort(key=lambda item: not marks_of(item.path))  # the longest first, for xdist
 
 
 @pytest.fixture(scope="session")

