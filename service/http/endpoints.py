@@ -20,12 +20,11 @@ from common.errors import BusyError, MalformedError, TooLargeError
 from service.codecs import compression, jsontext
 from service.codecs.rows import RowSpec
 from service.engine import Engine, OutputName
-from service.http import formats, query
+from service.http import formats, openapi, pages, query
 from service.http.asgi import Answer, Body, DisconnectedError, Receive, Scope
-from service.http.formats import Operation
 from service.http.metrics import Metrics
 from service.http.v2 import inference as v2
-from service.http.v2.models import INPUTS
+from service.http.v2 import models
 from service.runtime.pool import usable_cores
 from service.settings import Settings
 
@@ -48,10 +47,9 @@ class Endpoints:
         self._in_work = 0
         self._codecs = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="codec")
 
-    async def operate(
-        self, scope: Scope, body: Body, receive: Receive, operation: Operation
-    ) -> Answer:
-        """Answer /encode, /decode or /denoise."""
+    async def operate(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/encode, /decode and /denoise."""
+        operation = formats.OPERATIONS[scope["path"]]
         content_type = body.header(b"content-type")
         request_type = formats.read_type(operation, content_type)
         response_type = formats.write_type(operation, body.header(b"accept"), request_type)
@@ -108,8 +106,11 @@ class Endpoints:
         finally:
             self._leave(body)
 
-    async def infer(self, scope: Scope, body: Body, receive: Receive, model: str) -> Answer:
-        """Answer /v2/models/{model}/infer."""
+    async def v2_infer(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}/infer."""
+        models.check_model(model, version)
         length = body.header(b"inference-header-content-length")
         if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
             raise MalformedError(
@@ -129,7 +130,7 @@ class Endpoints:
             request = await self._run(read, small=small)
             self._check_rows(len(request.rows))
             names = [name for name, _ in request.outputs]
-            results = await self._compute(model, names, INPUTS[model], request.rows, receive)
+            results = await self._compute(model, names, models.INPUTS[model], request.rows, receive)
 
             def write() -> tuple[bytes, int | None]:
                 return v2.write(request, results, engine.manifest.fingerprint)
@@ -144,6 +145,55 @@ class Endpoints:
             )
         finally:
             self._leave(body)
+
+    async def manifest(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/model."""
+        return json_answer(self.engine().manifest.as_dict())
+
+    async def document(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/docs.json."""
+        return json_answer(openapi.document(self.engine().manifest, self._settings))
+
+    async def page(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/playground and its files."""
+        return pages.load()[scope["path"]].answer(body)
+
+    async def to_playground(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/."""
+        return pages.redirect()
+
+    async def v2_server(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/v2."""
+        return json_answer(models.server_metadata())
+
+    async def v2_health(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/v2/health/live and /v2/health/ready."""
+        return json_answer({})
+
+    async def v2_index(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/v2/repository/index."""
+        return json_answer(models.repository_index())
+
+    async def v2_model(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}."""
+        models.check_model(model, version)
+        return json_answer(models.model_metadata(model, self.engine().manifest))
+
+    async def v2_model_ready(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}/ready."""
+        models.check_model(model, version)
+        return json_answer({"name": model, "ready": True})
+
+    async def v2_model_config(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}/config."""
+        models.check_model(model, version)
+        return json_answer(models.model_config(model, self.engine().manifest))
 
     def _check_rows(self, rows: int) -> None:
         if rows > self._settings.max_rows:

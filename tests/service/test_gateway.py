@@ -20,7 +20,10 @@ from service.engine import CHUNK, Engine
 from service.http import asgi
 from service.http.endpoints import INLINE
 from service.http.formats import JSON, NPY, PNG
-from service.http.gateway import HEALTH, PAGES, Gateway
+from service.http.gateway import Gateway
+
+HEALTH = ("/livez", "/readyz", "/healthz")
+PAGES = ("/api", "/schema.json")
 from service.http.metrics import Metrics
 from service.settings import Settings
 from tests.conftest import Inner, ask, npy, post
