@@ -7,7 +7,7 @@ from typing import Literal, cast
 from urllib.parse import parse_qsl
 
 from common.errors import OptionError
-from service.codecs.png import Fit
+from common.images import Fit
 
 _CHOICES = {
     "dtype": ("uint8", "float32"),
