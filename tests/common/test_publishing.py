@@ -16,8 +16,8 @@ from common.publishing import (
     TargetUnusableError,
     staged_folder,
 )
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 MARKS = ("top.txt",)
 
 

@@ -26,8 +26,8 @@ HEALTH = ("/livez", "/readyz", "/healthz")
 PAGES = ("/api", "/schema.json")
 from service.http.metrics import Metrics
 from service.settings import Settings
-from tests.conftest import Inner, ask, npy, post
-from tests.conftest import some_images as images
+from tests.support.asgi import Inner, ask, npy, post
+from tests.support.tiny import some_images as images
 
 MAX_BODY = 200_000
 PROBLEM = "application/problem+json"

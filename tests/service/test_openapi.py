@@ -18,7 +18,8 @@ from service.http.openapi import document as filled_in
 from service.http.routes import TABLE, VERSIONED
 from service.http.v2 import models as v2_models
 from service.settings import Settings
-from tests.conftest import Inner, ask, npy, post, some_images
+from tests.support.asgi import Inner, ask, npy, post
+from tests.support.tiny import some_images
 
 KEY = "a-key-of-some-length"
 

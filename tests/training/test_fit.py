@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.paths import ROOT
 from training.backend import load_tensorflow
 
 load_tensorflow()
@@ -30,7 +31,6 @@ from training.noise.spec import parse_noise  # noqa: E402
 from training.runs import Run  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 TINY = {"filters": (4,), "latent_size": 3, "batch_size": 8, "epochs": 3, "schedule": "cosine"}
 
 

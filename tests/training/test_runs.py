@@ -13,8 +13,6 @@ from training import runs
 from training.errors import RunError
 from training.runs import Run
 
-ROOT = Path(__file__).parents[2]
-
 
 def fake_run(path: Path, mark: str = "") -> Path:
     """A folder with every file of a run; the models are not real."""
@@ -72,6 +70,7 @@ def test_damaged_samples_are_refused(tmp_path: Path) -> None:
             Run.load(path).samples()
 
 
+@pytest.mark.tensorflow
 def test_damaged_models_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("keras")
     with pytest.raises(RunError, match=r"unreadable encoder\.keras"):
