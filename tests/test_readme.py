@@ -20,7 +20,7 @@ RUN_BY = {
     "make run": "tests/system/test_make.py",
     "make test": ".ci/run",
     "make check": ".ci/run",
-    "make bench": "tests/test_benchmarks.py",
+    "make bench": "tests/benchmarks/test_benchmarks.py",
     "make lock": "tests/test_requirements.py",
     "make screenshots": "tests/system/test_screenshots.py",
     "curl": "tests/system/test_serving.py",
