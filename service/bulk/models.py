@@ -16,14 +16,14 @@ from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteErro
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
-from service.engine import Engine, ImageDtype, Scored
+from service.engine import Engine, ImageDtype, OutputName
 
 T = TypeVar("T")
 
-MODEL_OF: dict[Operation, str] = {
-    "encode": "encoder",
-    "decode": "decoder",
-    "denoise": "autoencoder",
+OUTPUT_OF: dict[Operation, tuple[str, OutputName]] = {
+    "encode": ("images", "latents"),
+    "decode": ("latents", "images"),
+    "denoise": ("images", "denoised"),
 }
 
 
@@ -66,11 +66,10 @@ class Local:
             self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
-        if not score:
-            return Answer(_result(self._engine.submit(MODEL_OF[operation], rows, dtype=dtype)))
-        name: Scored = "latents" if operation == "encode" else "denoised"
-        found = _result(self._engine.submit_scored(rows, (name, "scores"), dtype=dtype))
-        return Answer(found[name], found["scores"])
+        source, output = OUTPUT_OF[operation]
+        outputs: tuple[OutputName, ...] = (output, "scores") if score else (output,)
+        results = _result(self._engine.submit(outputs, dtype=dtype, **{source: rows}))
+        return Answer(results[output], results.get("scores"))
 
     def close(self) -> None:
         pass

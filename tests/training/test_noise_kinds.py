@@ -98,7 +98,7 @@ def test_scaled_by_one_it_is_itself_and_a_level_is_fixed(spec: str) -> None:
     noise.scaled(0), noise.scaled(1e9), noise.at(0), noise.at(1e9)  # held within the limits
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"gaussian"})
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"gaussian"}))
 def test_without_strength_nothing_changes(kind: str) -> None:
     images = random(4, 12, 12, 1)
     np.testing.assert_allclose(apply(str(parse_noise(kind).scaled(0)), images), images, atol=0.006)
