@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document: `openapi.json`, filled in for the model and the settings.
 
-A node with `"x-requires": "key"` is left out where no API key is set, one with `"novelty"` where the
-bundle has no novelty scores.
+Nodes with `"x-requires": "key"` are left out where no API key is set, those with `"novelty"` where
+the bundle has no novelty model.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def rename(self, to):
     return made
 
 pathlib.Path.rename = rename
-with staging.staged_folder(target, marks=MARKS) as stage:
+with staging.staged_folder(target, marks=("top.txt",)) as stage:
     stop("empty")
     (stage / "inner").mkdir()
     (stage / "inner" / "deep.txt").write_text("two")

@@ -20,6 +20,7 @@ from service.runtime import pool
 from service.runtime.cores import STEADY
 from service.runtime.session import Session
 from tests.support.paths import DATA, ROOT
+from tests.support.tiny import TinyNetwork, some_images
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1000]
 MODELS = ["encoder", "decoder", "autoencoder"]

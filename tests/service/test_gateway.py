@@ -21,15 +21,14 @@ from service.http import asgi
 from service.http.endpoints import INLINE
 from service.http.formats import JSON, NPY, PNG
 from service.http.gateway import Gateway
-
-HEALTH = ("/livez", "/readyz", "/healthz")
-PAGES = ("/api", "/schema.json")
 from service.http.metrics import Metrics
 from service.settings import Settings
 from tests.support.asgi import Inner, ask, npy, post
 from tests.support.tiny import some_images as images
 
 MAX_BODY = 200_000
+HEALTH = ("/livez", "/readyz", "/healthz")
+PAGES = ("/api", "/schema.json")
 PROBLEM = "application/problem+json"
 
 

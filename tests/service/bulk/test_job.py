@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.images import FORMATS
 from service import __version__
 from service.__main__ import main
 from service.bulk import command, job, pipeline
@@ -369,7 +370,7 @@ def test_unreadable_files_are_listed_and_counted(
     out = tmp_path / "l.parquet"
     assert run("encode", noisy, "--out", out) == 3
     assert errors_of(out) == {
-        "bad.png": "bytes that are not a whole image; expected one of PNG, JPEG, BMP, GIF, TIFF, WEBP",
+        "bad.png": f"bytes that are not a whole image; expected one of {', '.join(FORMATS)}",
         "large.png": "an image of 9 × 9 pixels; expected 8 × 8",
     }
     assert ids_of(out) == sorted(PICTURES)
