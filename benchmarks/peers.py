@@ -77,10 +77,13 @@ def _engine_int8(material: Material, model: str) -> Run:
 
 
 def _called(engine: Engine, model: str) -> Run:
+    methods = {"encoder": engine.encode, "decoder": engine.decode, "autoencoder": engine.denoise}
+    call: Callable[..., Array] = methods[model]  # type: ignore[assignment]
+
     def run(rows: Array, batch: int, out: Array) -> Array:
         for at in range(0, len(rows), batch):
             piece = slice(at, at + batch)
-            engine.submit(model, rows[piece], out=out[piece]).result()
+            call(rows[piece], out=out[piece])
         return out
 
     return run

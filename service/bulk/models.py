@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import httpx
 import numpy as np
@@ -16,14 +15,12 @@ from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteErro
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
-from service.engine import Engine, ImageDtype, Scored
+from service.engine import Engine, ImageDtype, OutputName
 
-T = TypeVar("T")
-
-MODEL_OF: dict[Operation, str] = {
-    "encode": "encoder",
-    "decode": "decoder",
-    "denoise": "autoencoder",
+OUTPUT_OF: dict[Operation, OutputName] = {
+    "encode": "latents",
+    "decode": "images",
+    "denoise": "denoised",
 }
 
 
@@ -66,11 +63,11 @@ class Local:
             self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
-        if not score:
-            return Answer(_result(self._engine.submit(MODEL_OF[operation], rows, dtype=dtype)))
-        name: Scored = "latents" if operation == "encode" else "denoised"
-        found = _result(self._engine.submit_scored(rows, (name, "scores"), dtype=dtype))
-        return Answer(found[name], found["scores"])
+        output = OUTPUT_OF[operation]
+        outputs: list[OutputName] = [output, "scores"] if score else [output]
+        images, latents = (None, rows) if operation == "decode" else (rows, None)
+        results = self._engine.run(outputs, images=images, latents=latents, dtype=dtype)
+        return Answer(results[output], results.get("scores"))
 
     def close(self) -> None:
         pass
@@ -120,15 +117,6 @@ class Remote:
 
     def close(self) -> None:
         self._client.close()
-
-
-def _result(future: Future[T]) -> T:
-    """What a call of the engine gives; whoever is interrupted while he waits gives it up."""
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
 
 
 def _facts_of(manifest: Manifest) -> ModelFacts:

@@ -17,6 +17,7 @@ from common.errors import (
 )
 from service.codecs import archive, jsontext, multipart, npy, png
 from service.codecs.rows import RowSpec
+from service.engine import ImageDtype, OutputName
 from service.http.query import Options
 
 JSON = "application/json"
@@ -28,14 +29,20 @@ ZIP = "application/zip"
 
 @dataclass(frozen=True)
 class Operation:
-    """One of the three questions that the service answers.
+    """One of the three routes that run the engine.
 
-    `model` names the ONNX model, `source` and `answer` what goes in and comes out; they are also
-    the keys in JSON.
+    Attributes:
+        model: the ONNX model, as the metrics name it.
+        source: the engine's input, "images" or "latents"; also the key in JSON requests.
+        output: the engine's output.
+        answer: its key in JSON responses.
+        reads: media types of requests.
+        writes: media types of responses.
     """
 
     model: str
     source: str
+    output: OutputName
     answer: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -45,9 +52,9 @@ _IMAGES_IN = (JSON, NPY, PNG, FORM)
 _IMAGES_OUT = (JSON, NPY, PNG, ZIP)
 
 OPERATIONS = {
-    "/encode": Operation("encoder", "images", "latents", _IMAGES_IN, (JSON, NPY)),
-    "/decode": Operation("decoder", "latents", "images", (JSON, NPY), _IMAGES_OUT),
-    "/denoise": Operation("autoencoder", "images", "images", _IMAGES_IN, _IMAGES_OUT),
+    "/encode": Operation("encoder", "images", "latents", "latents", _IMAGES_IN, (JSON, NPY)),
+    "/decode": Operation("decoder", "latents", "images", "images", (JSON, NPY), _IMAGES_OUT),
+    "/denoise": Operation("autoencoder", "images", "denoised", "images", _IMAGES_IN, _IMAGES_OUT),
 }
 
 # A few kilobytes of PNG may claim millions of pixels, and fitting decodes them all: some seconds.
@@ -139,7 +146,9 @@ def write_type(operation: Operation, accept: str | None, received: str) -> str:
     return best
 
 
-def answer_dtype(operation: Operation, media_type: str, received: Array, options: Options) -> str:
+def answer_dtype(
+    operation: Operation, media_type: str, received: Array, options: Options
+) -> ImageDtype:
     """uint8 for PNG and zip, for npy what is asked for or what came; else float32."""
     if operation.answer == "latents" or media_type == JSON:
         return "float32"

@@ -25,8 +25,8 @@ from common.errors import (
     TooLargeError,
 )
 from service.bundle import Manifest
-from service.engine import Scored
-from service.http.v2.models import INPUTS, OUTPUTS, SCORES, VERSION, Json, outputs, row
+from service.engine import OutputName
+from service.http.v2.models import INPUTS, OUTPUTS, SCORES, VERSION, Json, outputs
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
@@ -40,7 +40,7 @@ class Request:
 
     model: str
     rows: Array
-    outputs: tuple[tuple[str, bool], ...]
+    outputs: tuple[tuple[OutputName, bool], ...]
     id: str | None = None
 
 
@@ -68,28 +68,6 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
     message = _object(body[:size])
     rows = _read_rows(_only_input(message, model), memoryview(body)[size:], model, manifest)
     return Request(model, rows, _read_outputs(message, model, manifest), _read_id(message))
-
-
-def scored(request: Request) -> tuple[Scored, ...]:
-    """What the engine's scored pass is asked for; () where no scores are wanted."""
-    wanted = {name for name, _ in request.outputs}
-    known: tuple[Scored, ...] = ("latents", "denoised", "scores")
-    return tuple(name for name in known if name in wanted) if SCORES in wanted else ()
-
-
-def plan(request: Request) -> list[tuple[str, str | None, str]]:
-    """The models to run, each as (model, output it reads or None for the request, its output).
-
-    For requests without scores: `scored` is the other kind. An autoencoder that is asked for its
-    latents too runs as encoder and decoder: the same work.
-    """
-    wanted = {name for name, _ in request.outputs}
-    if request.model != "autoencoder":
-        return [(request.model, None, OUTPUTS[request.model][0])]
-    if "latents" not in wanted:
-        return [("autoencoder", None, "denoised")]
-    steps: list[tuple[str, str | None, str]] = [("encoder", None, "latents")]
-    return [*steps, ("decoder", "latents", "denoised")] if "denoised" in wanted else steps
 
 
 def write(
@@ -151,7 +129,7 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
         raise DtypeError(
             f"datatype {datatype!r}"[:120], expected=" or ".join(allowed), hint="Convert first."
         )
-    wanted = row(INPUTS[model], manifest)
+    wanted = manifest.row_shape(INPUTS[model])
     if not _is_shape(shape) or tuple(shape[1:]) != wanted:
         raise ShapeError(
             f"shape {shape!r}"[:120],
@@ -213,7 +191,9 @@ def _holds_booleans(data: list[Any]) -> bool:
     return False
 
 
-def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[str, bool], ...]:
+def _read_outputs(
+    message: Json, model: str, manifest: Manifest
+) -> tuple[tuple[OutputName, bool], ...]:
     parameters = message.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise _malformed("parameters that are not an object")
@@ -223,7 +203,7 @@ def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[
         return tuple((name, default) for name in OUTPUTS[model])
     if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
         raise _malformed("outputs that are not a list of objects")
-    found: dict[str, bool] = {}
+    found: dict[OutputName, bool] = {}
     for item in asked:
         name, options = item.get("name"), item.get("parameters") or {}
         known = outputs(model, manifest)

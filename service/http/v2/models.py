@@ -7,19 +7,20 @@ from typing import Any
 from common.errors import NotFoundError
 from service import __version__
 from service.bundle import Manifest
+from service.engine import OutputName
 
 Json = dict[str, Any]
 
 VERSION = "1"
 NAME = "denoiser"
 INPUTS = {"encoder": "images", "decoder": "latents", "autoencoder": "images"}
-OUTPUTS = {
+OUTPUTS: dict[str, tuple[OutputName, ...]] = {
     "encoder": ("latents",),
     "decoder": ("images",),
     "autoencoder": ("denoised", "latents"),
 }
 # What a bundle with a novelty entry gives beside them, to those who ask for it by name.
-SCORES = "scores"
+SCORES: OutputName = "scores"
 
 
 def server_metadata() -> Json:
@@ -71,7 +72,7 @@ def check_model(model: str, version: str | None) -> None:
         )
 
 
-def outputs(model: str, manifest: Manifest) -> tuple[str, ...]:
+def outputs(model: str, manifest: Manifest) -> tuple[OutputName, ...]:
     """The outputs that may be asked for: those that come unasked, and scores where there are any.
 
     Only what sees images can be scored.
@@ -91,10 +92,4 @@ def _known(model: str) -> str:
 
 
 def _tensor(name: str, manifest: Manifest) -> Json:
-    return {"name": name, "datatype": "FP32", "shape": [-1, *row(name, manifest)]}
-
-
-def row(name: str, manifest: Manifest) -> tuple[int, ...]:
-    """One row of a tensor of that name: () for scores, which are one number each."""
-    shapes = {"latents": (manifest.latent_size,), SCORES: ()}
-    return shapes.get(name, manifest.image_shape)
+    return {"name": name, "datatype": "FP32", "shape": [-1, *manifest.row_shape(name)]}
