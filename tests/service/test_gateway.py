@@ -250,7 +250,7 @@ def test_bad_input_is_a_problem_with_three_parts(
     told = reply.json
     assert told["status"] == status
     assert told["type"].startswith("urn:denoiser:problem:")
-    assert all(told[part] for part in ("title", "detail", "received", "expected", "hint"))
+    assert all(told[part] for part in ("title", "detail", "received", "expected"))
     assert "Traceback" not in reply.body.decode()
     assert caplog.records == []  # a client's mistake is no line in the server's log
 
