@@ -13,8 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import orjson
-
 from common.arrays import Array
 from common.errors import BusyError, MalformedError, TooLargeError
 from service.codecs import compression
@@ -22,7 +20,8 @@ from service.codecs.rows import RowSpec
 from service.engine import Engine, Scored
 from service.http import formats
 from service.http import query as options
-from service.http.asgi import Answer, Body, DisconnectedError, Receive, Scope
+from service.http.asgi import Body, DisconnectedError, Receive, Scope
+from service.http.asgi import Response as Answer
 from service.http.formats import Operation
 from service.http.metrics import Metrics
 from service.http.v2 import inference as v2
@@ -251,7 +250,3 @@ async def _unless_gone(future: Future[T], receive: Receive) -> T:
         return result.result()
     finally:
         gone.cancel()
-
-
-def json_answer(content: Any) -> Answer:
-    return Answer(orjson.dumps(content), formats.JSON)

@@ -57,6 +57,13 @@ def close_to(found: np.ndarray, wanted: np.ndarray) -> bool:
     return found.shape == wanted.shape and np.abs(found.astype(int) - wanted).max() <= 1
 
 
+def in_progress(server: Server) -> float:
+    """The sum of the gauge over all workers."""
+    text = httpx.get(f"{server.url}/metrics").text
+    name = "denoiser_requests_in_progress"
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, local_engine: Engine) -> None:
     require_serving()
     images = some_images(30_000)
@@ -65,13 +72,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, local_engine: Engine
         denoise(server, images[:10])
         client = threading.Thread(target=lambda: found.append(denoise(server, images)))
         client.start()
-
-        def in_work() -> bool:
-            text = httpx.get(f"{server.url}/metrics").text
-            lines = [ln for ln in text.splitlines() if ln.startswith("denoiser_requests_in_work")]
-            return any(float(line.split()[-1]) > 0 for line in lines)
-
-        assert until(in_work, 20)
+        assert until(lambda: in_progress(server) > 0, 20)
         assert not found
         assert server.stop() == 0
         client.join()
@@ -146,8 +147,7 @@ def test_clients_that_leave_cost_no_traceback_and_no_work(tmp_path: Path) -> Non
         metrics = httpx.get(f"{server.url}/metrics").text
         rows = [ln for ln in metrics.splitlines() if ln.startswith("denoiser_rows_total")]
         assert rows == ['denoiser_rows_total{model="autoencoder"} 50.0']
-        gauge = [ln for ln in metrics.splitlines() if ln.startswith("denoiser_requests_in_work{")]
-        assert all(float(line.split()[-1]) == 0 for line in gauge)
+        assert in_progress(server) == 0
         printed = server.printed()
         assert "Traceback" not in printed and "Exception" not in printed, printed
 
