@@ -23,7 +23,7 @@ from service.http.endpoints import INLINE
 from service.http.formats import JSON, NPY, PNG
 from service.http.gateway import Gateway
 from service.http.metrics import Metrics
-from service.http.routes import BENTOML, ROUTES
+from service.http.routes import BENTOML, ROUTES, Router
 from service.settings import Settings
 from tests.conftest import Inner, ask, npy, post
 from tests.conftest import some_images as images
@@ -283,6 +283,39 @@ def test_an_unexpected_failure_is_500_without_details_and_a_line_in_the_log(
     assert reply.json == {"type": "about:blank", "title": "Internal Server Error", "status": 500}
     assert "secret" in caplog.text
     assert "POST /encode" in caplog.text
+
+
+# ---------------------------------------------------------------- routes
+
+
+def test_every_route_has_a_handler_and_every_handler_a_route(engine: Engine) -> None:
+    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
+    gateway = Gateway(Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
+    assert {route.handler for route in ROUTES} == {BENTOML, *gateway._handlers}
+    assert len({route.path for route in ROUTES}) == len(ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("path", "label", "params"),
+    [
+        ("/encode", "/encode", {}),
+        ("/playground/a.js", "/playground", {}),
+        ("/v2/", "/v2", {}),
+        ("/v2/models/x", "/v2/models/{model}", {"model": "x"}),
+        ("/v2/models/x/infer", "/v2/models/{model}/infer", {"model": "x"}),
+        (
+            "/v2/models/x/versions/7/infer",
+            "/v2/models/{model}/infer",
+            {"model": "x", "version": "7"},
+        ),
+    ],
+)
+def test_the_router_finds_label_and_parameters(
+    path: str, label: str, params: dict[str, str]
+) -> None:
+    route, values = Router({"/static_content": [], "/playground": ["a.js"]}, docs=True).find(path)
+    assert route is not None
+    assert (route.label or route.path, values) == (label, params)
 
 
 # ---------------------------------------------------------------- BentoML's part

@@ -1,4 +1,4 @@
-"""Ends, deaths and departures: SIGTERM, killed workers, clients that leave, health under load."""
+"""Shutdown, killed workers, clients that disconnect, health under load."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def denoise(server: Server, images: np.ndarray, timeout: float = 60) -> np.ndarr
     return from_npy(answer.content)
 
 
-def close_to(found: np.ndarray, wanted: np.ndarray) -> bool:
-    return found.shape == wanted.shape and np.abs(found.astype(int) - wanted).max() <= 1
+def close_to(result: np.ndarray, expected: np.ndarray) -> bool:
+    return result.shape == expected.shape and np.abs(result.astype(int) - expected).max() <= 1
 
 
 def in_progress(server: Server) -> float:
@@ -67,24 +67,24 @@ def in_progress(server: Server) -> float:
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, local_engine: Engine) -> None:
     require_serving()
     images = some_images(30_000)
-    found: list[np.ndarray] = []
+    results: list[np.ndarray] = []
     with serving(tmp_path) as server:
         denoise(server, images[:10])
-        client = threading.Thread(target=lambda: found.append(denoise(server, images)))
+        client = threading.Thread(target=lambda: results.append(denoise(server, images)))
         client.start()
         assert until(lambda: in_progress(server) > 0, 20)
-        assert not found
+        assert not results
         assert server.stop() == 0
         client.join()
         assert "Traceback" not in server.printed()
-    assert len(found) == 1
-    assert close_to(found[0][::100], local_engine.denoise(images[::100], dtype="uint8"))
+    assert len(results) == 1
+    assert close_to(results[0][::100], local_engine.denoise(images[::100], dtype="uint8"))
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/livez")
 
 
 @pytest.mark.parametrize("containerized", [False, True])
-def test_a_killed_worker_is_replaced_and_meanwhile_the_other_answers(
+def test_a_killed_worker_is_replaced_while_the_other_answers(
     tmp_path: Path, containerized: bool
 ) -> None:
     require_serving()
@@ -107,21 +107,21 @@ def test_a_killed_worker_is_replaced_and_meanwhile_the_other_answers(
             try:
                 denoise(server, images, timeout=5)
                 good += 1
-            except httpx.TransportError:  # what the victim had accepted
+            except httpx.TransportError:  # accepted by the killed worker
                 lost += 1
             now = {worker.pid for worker in workers(server)}
             if len(now - {victim.pid}) == 2 and not replaced:
                 replaced = time.monotonic() - began
             if replaced and time.monotonic() - began > replaced + 1:
                 break
-        assert replaced, "no second worker came"
+        assert replaced, "the worker was not replaced"
         assert others <= {worker.pid for worker in workers(server)}
         assert good > 10
         assert lost <= 1
         assert server.process.poll() is None
 
 
-def test_clients_that_leave_cost_no_traceback_and_no_work(tmp_path: Path) -> None:
+def test_clients_that_disconnect_cancel_their_work(tmp_path: Path) -> None:
     require_serving()
     with serving(tmp_path) as server:
         images = some_images(20_000)
@@ -135,7 +135,7 @@ def test_clients_that_leave_cost_no_traceback_and_no_work(tmp_path: Path) -> Non
         for sent in (head, head + body[: len(body) // 2], head + body, head + body, head + body):
             connection = socket.create_connection((host, int(port)), timeout=20)
             connection.sendall(sent)
-            time.sleep(0.3)  # the work has begun
+            time.sleep(0.3)  # the computation has started
             connection.close()
         worker = workers(server)[0] if workers(server) else psutil.Process(server.process.pid)
         time.sleep(0.7)
@@ -153,7 +153,7 @@ def test_clients_that_leave_cost_no_traceback_and_no_work(tmp_path: Path) -> Non
 
 
 def test_two_servers_keep_their_own_metrics(tmp_path: Path) -> None:
-    """BentoML's default is one folder for all, emptied by each server that starts."""
+    """BentoML's default folder is shared, and each server empties it at start."""
     require_serving()
     settings = {"BENTOML_HOME": str(tmp_path / "home")}
 

@@ -1,4 +1,4 @@
-"""Every limit and refusal of the wire, against real processes with small limits."""
+"""Every limit and refusal over HTTP, against real servers with small limits."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ PROBLEM = "application/problem+json"
 INFER = "/v2/models/encoder/infer"
 
 
-def check_problem(status: int, headers: httpx.Headers, body: bytes, wanted: int) -> None:
+def check_problem(status: int, headers: httpx.Headers, body: bytes, expected: int) -> None:
     """A problem document of that status, without a traceback or a path of the machine."""
-    assert status == wanted, body[:500]
+    assert status == expected, body[:500]
     assert headers["content-type"] == PROBLEM
     document = json.loads(body)
-    assert document["status"] == wanted
+    assert document["status"] == expected
     assert document["title"]
     text = body.decode()
     for secret in ("Traceback", str(ROOT), "site-packages", 'File "', "/root", "/tmp/"):
         assert secret not in text
 
 
-def check(answer: httpx.Response, wanted: int) -> None:
-    check_problem(answer.status_code, answer.headers, answer.content, wanted)
+def check(answer: httpx.Response, expected: int) -> None:
+    check_problem(answer.status_code, answer.headers, answer.content, expected)
 
 
 def parse(raw: bytes) -> tuple[int, httpx.Headers, bytes]:
@@ -84,12 +84,12 @@ def test_chunked_bodies_are_counted(small_server: Server) -> None:
     check(httpx.post(url, content=chunks(MAX_BODY + 2000), headers=JSON), 413)
 
 
-def test_without_a_length_there_is_no_body(small_server: Server) -> None:
+def test_without_content_length_the_body_is_empty(small_server: Server) -> None:
     raw = exchange(small_server, head_of("/encode", "Connection: close"))
     check_problem(*parse(raw), 400)
 
 
-def test_a_length_that_lies_upwards_is_refused_without_the_body(small_server: Server) -> None:
+def test_a_huge_content_length_is_refused_unread(small_server: Server) -> None:
     raw = exchange(small_server, head_of("/encode", "Content-Length: 99999999999") + b"x")
     status, headers, body = parse(raw)
     check_problem(status, headers, body, 413)
@@ -97,7 +97,7 @@ def test_a_length_that_lies_upwards_is_refused_without_the_body(small_server: Se
 
 
 @pytest.mark.parametrize("length", ["-1", "ten", "1_0", "0x10", "9" * 400])
-def test_lengths_that_are_none(small_server: Server, length: str) -> None:
+def test_invalid_content_lengths(small_server: Server, length: str) -> None:
     raw = exchange(
         small_server, head_of("/encode", f"Content-Length: {length}", "Connection: close")
     )
@@ -108,7 +108,7 @@ def test_lengths_that_are_none(small_server: Server, length: str) -> None:
 
 def test_gzip_bombs(small_server: Server) -> None:
     bomb = gzip.compress(bytes(200_000_000), 9)
-    assert len(bomb) > MAX_BODY  # even that is too much; so a smaller one as well
+    assert len(bomb) > MAX_BODY  # above the limit already; the second one is below
     small = gzip.compress(bytes(20_000_000), 9)
     for body in (bomb, small):
         for path in ("/encode", INFER):
@@ -125,27 +125,27 @@ def test_other_encodings(small_server: Server, encoding: str) -> None:
 
 def test_too_many_rows(small_server: Server) -> None:
     url = small_server.url
-    most = int(SMALL["DENOISER_MAX_ROWS"])
-    latents = np.zeros((most, 16), np.float32)
-    more = np.zeros((most + 1, 16), np.float32)
+    limit = int(SMALL["DENOISER_MAX_ROWS"])
+    latents = np.zeros((limit, 16), np.float32)
+    rows = np.zeros((limit + 1, 16), np.float32)
     assert httpx.post(f"{url}/decode", content=as_npy(latents), headers=NPY).status_code == 200
-    check(httpx.post(f"{url}/decode", content=as_npy(more), headers=NPY), 413)
-    check(httpx.post(f"{url}/decode", json={"latents": more.tolist()}), 413)
-    form = [("f", (f"{n}.png", b"x")) for n in range(most + 1)]
+    check(httpx.post(f"{url}/decode", content=as_npy(rows), headers=NPY), 413)
+    check(httpx.post(f"{url}/decode", json={"latents": rows.tolist()}), 413)
+    form = [("f", (f"{n}.png", b"x")) for n in range(limit + 1)]
     check(httpx.post(f"{url}/encode", files=form), 413)
-    tensor = {"name": "latents", "datatype": "FP32", "shape": [most + 1, 16]}
-    told = httpx.post(
+    tensor = {"name": "latents", "datatype": "FP32", "shape": [limit + 1, 16]}
+    infer = httpx.post(
         f"{url}/v2/models/decoder/infer",
-        json={"inputs": [{**tensor, "data": [0.0] * 16 * (most + 1)}]},
+        json={"inputs": [{**tensor, "data": [0.0] * 16 * (limit + 1)}]},
     )
-    assert (told.status_code, list(told.json())) == (413, ["error"])
+    assert (infer.status_code, list(infer.json())) == (413, ["error"])
 
 
 # ---------------------------------------------------------------- too busy
 
 
 def test_too_many_requests_at_once(small_server: Server) -> None:
-    """Four wait for the rest of their bodies; the fifth is told to come back."""
+    """Four wait for the rest of their bodies; the fifth gets 429."""
     body = as_npy(some_images(1))
     head = head_of("/encode", "Content-Type: application/x-npy", f"Content-Length: {len(body)}")
     host, port = small_server.url.removeprefix("http://").split(":")
@@ -170,7 +170,7 @@ def test_too_many_requests_at_once(small_server: Server) -> None:
 
 
 def test_too_many_bytes_at_once(small_server: Server) -> None:
-    """Three bodies of 90 kB are more than the 250 kB that may be in memory."""
+    """Three bodies of 90 kB exceed DENOISER_MAX_BUFFERED, 250 kB."""
     body = b'{"images": []}'.ljust(90_000)
     head = head_of("/encode", "Content-Type: application/json", f"Content-Length: {len(body)}")
     host, port = small_server.url.removeprefix("http://").split(":")
@@ -207,7 +207,7 @@ def test_a_body_that_drips_is_408(small_server: Server) -> None:
                 connection.sendall(b"1\r\nx\r\n")
                 time.sleep(0.1)
         except OSError:
-            return  # refused, and closed
+            return  # the server has closed
 
     raw = exchange(small_server, head_of("/encode", "Transfer-Encoding: chunked"), then=drip)
     check_problem(*parse(raw), 408)
@@ -216,18 +216,18 @@ def test_a_body_that_drips_is_408(small_server: Server) -> None:
 # ---------------------------------------------------------------- refused while sending
 
 
-def test_a_client_that_goes_on_sending_reads_why_it_was_refused(small_server: Server) -> None:
-    """No reset connection: the refusal is there when the client has sent its 20 MB."""
+def test_a_client_that_keeps_sending_can_read_the_refusal(small_server: Server) -> None:
+    """The connection is not reset: the response is there after 20 MB were sent."""
     size = 20_000_000
 
     def send(connection: socket.socket) -> None:
         for _ in range(size // 100_000):
             connection.sendall(b" " * 100_000)
 
-    for path, wanted in [("/encode", 413), ("/nothing", 404), ("/model", 405)]:
+    for path, expected in [("/encode", 413), ("/nothing", 404), ("/model", 405)]:
         raw = exchange(small_server, head_of(path, f"Content-Length: {size}"), then=send)
         status, headers, body = parse(raw)
-        check_problem(status, headers, body, wanted)
+        check_problem(status, headers, body, expected)
         assert headers["connection"] == "close"
 
 
@@ -300,7 +300,7 @@ def test_errors_of_the_http_parser_carry_no_secrets(server: Server) -> None:
 # ---------------------------------------------------------------- API key, CORS, docs
 
 
-def test_the_key_guards_everything_but_health(guarded_server: Server) -> None:
+def test_every_route_but_health_needs_the_key(guarded_server: Server) -> None:
     url = guarded_server.url
     for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"):
         assert httpx.get(url + path).status_code == 200
@@ -332,12 +332,12 @@ def test_docs_can_be_off(guarded_server: Server) -> None:
 
 def test_cors_answers_preflight_and_errors(guarded_server: Server) -> None:
     url = guarded_server.url
-    asks = {
+    request = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
     }
-    preflight = httpx.options(f"{url}/denoise", headers=asks)
+    preflight = httpx.options(f"{url}/denoise", headers=request)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
     assert "POST" in preflight.headers["access-control-allow-methods"]
@@ -355,15 +355,15 @@ def test_cors_answers_preflight_and_errors(guarded_server: Server) -> None:
     ]:
         if "Content-Length" in headers:
             lines = [f"{name}: {value}" for name, value in headers.items()]
-            found, told, _ = parse(exchange(guarded_server, head_of(path, *lines)))
+            received, response_headers, _ = parse(exchange(guarded_server, head_of(path, *lines)))
         else:
             answer = httpx.request(method, url + path, headers=headers)
-            found, told = answer.status_code, answer.headers
-        assert found == status
-        assert told["access-control-allow-origin"] == ORIGIN
-        assert "x-model-fingerprint" in told["access-control-expose-headers"].lower()
+            received, response_headers = answer.status_code, answer.headers
+        assert received == status
+        assert response_headers["access-control-allow-origin"] == ORIGIN
+        assert "x-model-fingerprint" in response_headers["access-control-expose-headers"].lower()
 
-    other = httpx.options(f"{url}/denoise", headers={**asks, "Origin": "https://evil.example"})
+    other = httpx.options(f"{url}/denoise", headers={**request, "Origin": "https://evil.example"})
     assert other.status_code == 400
     assert "access-control-allow-origin" not in other.headers
     strange = httpx.get(f"{url}/model", headers={**right, "Origin": "https://evil.example"})
@@ -388,9 +388,7 @@ def test_without_origins_there_are_no_cors_headers(server: Server) -> None:
         ("DENOISER_CORS_ORIGINS", "example.org"),
     ],
 )
-def test_a_setting_that_makes_no_sense_ends_the_start_with_one_line(
-    variable: str, text: str
-) -> None:
+def test_an_invalid_setting_ends_the_start_with_one_line(variable: str, text: str) -> None:
     require_serving()
     done = subprocess.run(
         [SERVING / "bentoml", "serve", "service.app:Denoiser", "--port", str(free_port())],
@@ -407,7 +405,7 @@ def test_a_setting_that_makes_no_sense_ends_the_start_with_one_line(
     assert "short" not in lines[0] or variable != "DENOISER_API_KEY"
 
 
-def test_every_setting_is_taken_from_the_environment_alone() -> None:
+def test_defaults_without_environment_variables() -> None:
     assert Settings.from_environment({}) == Settings()
 
 
@@ -422,8 +420,8 @@ def series(server: Server) -> list[str]:
 def test_metrics_count_rows_and_refusals(server: Server) -> None:
     def value(name: str) -> float:
         text = httpx.get(f"{server.url}/metrics").text
-        found = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.M)
-        return float(found[0]) if found else 0.0
+        values = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.M)
+        return float(values[0]) if values else 0.0
 
     rows = 'denoiser_rows_total{model="encoder"}'
     shapes = 'denoiser_refusals_total{reason="shape"}'
@@ -438,7 +436,7 @@ def test_metrics_count_rows_and_refusals(server: Server) -> None:
 
 def test_ten_thousand_unknown_urls_add_no_series(server: Server) -> None:
     for path in ("/x", "/v2/models/x", "/v2/models/encoder/versions/9/infer"):
-        httpx.get(server.url + path)  # the series of refusals as such
+        httpx.get(server.url + path)  # create the series of refusals
     before = series(server)
 
     def ask(start: int) -> None:

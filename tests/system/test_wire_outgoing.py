@@ -1,4 +1,4 @@
-"""No request makes the server open a connection, and none reaches pickle."""
+"""No request makes the server open a connection or load a pickle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROUTES = ("/encode", "/decode", "/denoise", "/v2/models/encoder/infer",
 
 @dataclass
 class Listener:
-    """A port where nobody should call."""
+    """A port that the server must not connect to."""
 
     url: str
     calls: list[Any] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Listener:
 @pytest.fixture
 def listener() -> Iterator[Listener]:
     with socket.create_server(("127.0.0.1", 0)) as opened:
-        found = Listener(f"http://127.0.0.1:{opened.getsockname()[1]}/image.png")
+        listening = Listener(f"http://127.0.0.1:{opened.getsockname()[1]}/image.png")
 
         def accept() -> None:
             while True:
@@ -49,12 +49,12 @@ def listener() -> Iterator[Listener]:
                     connection, address = opened.accept()
                 except OSError:
                     return
-                found.calls.append(address)
+                listening.calls.append(address)
                 connection.close()
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield found
+        yield listening
         opened.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -78,7 +78,7 @@ class Payload:
 
 
 def bodies(url: str) -> list[bytes]:
-    """JSON of every form that we read, the URL in each place."""
+    """JSON of every form that the service reads, with the URL in each place."""
     tensor = {"name": "images", "datatype": "FP32", "shape": [1, 28, 28, 1]}
     values: list[Any] = [
         url,
@@ -194,7 +194,7 @@ def test_pickles_are_never_run(server: Server, listener: Listener, tmp_path: Pat
 
 
 def test_the_trap_itself_works(listener: Listener, tmp_path: Path) -> None:
-    """Else the tests above would prove nothing."""
+    """Otherwise the tests above would prove nothing."""
     marker = tmp_path / "marker"
     with pytest.raises(Exception, match=r"."):
         pickle.loads(pickle.dumps(Payload(listener.url, marker)))

@@ -53,15 +53,15 @@ def test_tritonclient_asks_for_scores_by_name(scoring: Server, network: TinyNetw
     images = some_images(7)
     client = triton.InferenceServerClient(scoring.url.removeprefix("http://"))
     try:
-        given = triton.InferInput("images", [*images.shape], "FP32")
-        given.set_data_from_numpy(images)
-        wanted = [triton.InferRequestedOutput(name) for name in ("scores", "latents")]
-        answer = client.infer("encoder", [given], outputs=wanted)
-        unasked = client.infer("encoder", [given])
+        tensor = triton.InferInput("images", [*images.shape], "FP32")
+        tensor.set_data_from_numpy(images)
+        outputs = [triton.InferRequestedOutput(name) for name in ("scores", "latents")]
+        answer = client.infer("encoder", [tensor], outputs=outputs)
+        default = client.infer("encoder", [tensor])
     finally:
         client.close()
     np.testing.assert_allclose(answer.as_numpy("scores"), network.score(images), rtol=0, atol=1e-5)
     np.testing.assert_allclose(
         answer.as_numpy("latents"), network.encode(images), rtol=0, atol=1e-5
     )
-    assert unasked.as_numpy("scores") is None
+    assert default.as_numpy("scores") is None
