@@ -88,9 +88,17 @@ def test_more_than_the_limit(chunks: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("length", "refused"),
-    [(b"11", True), (b"9" * 5000, True), (b"000000000000000000000000011", False), (b"10", False),
-     (b"", False), (b"-11", False), (b"1e9", False), ("١١".encode(), False)],
-)  # fmt: skip
+    [
+        (b"11", True),
+        (b"9" * 5000, True),
+        (b"000000000000000000000000011", False),
+        (b"10", False),
+        (b"", False),
+        (b"-11", False),
+        (b"1e9", False),
+        ("١١".encode(), False),
+    ],
+)
 def test_a_content_length_above_the_limit_is_refused_unread(length: bytes, refused: bool) -> None:
     async def receive() -> dict[str, Any]:
         if refused:
@@ -192,9 +200,11 @@ def test_a_response(method: str) -> None:
     start, body = sent(lambda send: send_response(response, ((b"x", b"y"),), method, send))
     assert start["status"] == 201
     assert start["headers"] == [
-        (b"content-type", b"text/plain"), (b"content-length", b"4"), (b"allow", b"GET"),
+        (b"content-type", b"text/plain"),
+        (b"content-length", b"4"),
+        (b"allow", b"GET"),
         (b"x", b"y"),
-    ]  # fmt: skip
+    ]
     assert body == {"type": "http.response.body", "body": b"" if method == "HEAD" else b"text"}
 
 

@@ -332,11 +332,30 @@ def test_bentoml_s_own_paths_are_passed_on(engine: Engine, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/encode/", "/model/x", "/Encode", "//", "", "/static_content/b.js", "/static_content/../a.js",
-     "/v1", "/v2x", "/v2/models", "/v2/models/encoder/x", "/v2/health",
-     "/v2/models/encoder/versions", "/v2/models/encoder/versions/1/x", "/v2/models//infer/x",
-     "/v2/models/encoder/infer/", "/a" * 5000, "/\x00", "/ü", "/docs.json/", "/metrics/"],
-)  # fmt: skip
+    [
+        "/encode/",
+        "/model/x",
+        "/Encode",
+        "//",
+        "",
+        "/static_content/b.js",
+        "/static_content/../a.js",
+        "/v1",
+        "/v2x",
+        "/v2/models",
+        "/v2/models/encoder/x",
+        "/v2/health",
+        "/v2/models/encoder/versions",
+        "/v2/models/encoder/versions/1/x",
+        "/v2/models//infer/x",
+        "/v2/models/encoder/infer/",
+        "/a" * 5000,
+        "/\x00",
+        "/ü",
+        "/docs.json/",
+        "/metrics/",
+    ],
+)
 def test_unknown_paths_are_404_and_not_passed_on(engine: Engine, path: str) -> None:
     inner = Inner()
     for method in ("GET", "POST", "DELETE", "OPTIONS"):
@@ -413,9 +432,14 @@ def test_websockets_are_closed_at_once(engine: Engine) -> None:
 def test_our_routes_never_reach_the_inner_app(engine: Engine) -> None:
     inner = Inner()
     for method, path in [
-        ("GET", "/model"), ("GET", "/encode"), ("POST", "/denoise"), ("GET", "/docs.json"),
-        ("GET", "/v2"), ("POST", "/v2/models/encoder/infer"), ("GET", "/nothing"),
-    ]:  # fmt: skip
+        ("GET", "/model"),
+        ("GET", "/encode"),
+        ("POST", "/denoise"),
+        ("GET", "/docs.json"),
+        ("GET", "/v2"),
+        ("POST", "/v2/models/encoder/infer"),
+        ("GET", "/nothing"),
+    ]:
         assert ask(engine, method, path, inner=inner) is not None
     assert inner.asked == []
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.arrays import Array
 from service.bundle import Bundle
 from tests.support.processes import BUNDLE, ROOT, SERVING, Server, environment, free_port, serving
 from tests.system.conftest import require_serving
@@ -23,20 +24,20 @@ NPY = {"Content-Type": "application/x-npy"}
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
+def golden() -> dict[str, Array]:
     return Bundle.open(BUNDLE).golden()
 
 
-def as_npy(array: np.ndarray) -> bytes:
+def as_npy(array: Array) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
 
 
-def from_npy(response: httpx.Response) -> np.ndarray:
+def from_npy(response: httpx.Response) -> Array:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/x-npy"
-    answer: np.ndarray = np.load(io.BytesIO(response.content), allow_pickle=False)
+    answer: Array = np.load(io.BytesIO(response.content), allow_pickle=False)
     return answer
 
 
@@ -47,7 +48,7 @@ def test_the_serving_environment_has_no_tensorflow() -> None:
         assert done.returncode != 0, f"{package} is in .venv-serve"
 
 
-def test_npy_answers_are_the_golden_ones(server: Server, golden: dict[str, np.ndarray]) -> None:
+def test_npy_answers_are_the_golden_ones(server: Server, golden: dict[str, Array]) -> None:
     for route, sent, expected in [
         ("encode", golden["images"], golden["latents"]),
         ("decode", golden["latents"], golden["decoded"]),
@@ -58,7 +59,7 @@ def test_npy_answers_are_the_golden_ones(server: Server, golden: dict[str, np.nd
         np.testing.assert_allclose(result, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
-def test_json_answers_are_the_golden_ones(server: Server, golden: dict[str, np.ndarray]) -> None:
+def test_json_answers_are_the_golden_ones(server: Server, golden: dict[str, Array]) -> None:
     for route, key, sent, answer_key, expected in [
         ("encode", "images", golden["images"], "latents", golden["latents"]),
         ("decode", "latents", golden["latents"], "images", golden["decoded"]),
@@ -70,7 +71,7 @@ def test_json_answers_are_the_golden_ones(server: Server, golden: dict[str, np.n
         np.testing.assert_allclose(result, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
-def test_one_image_alone_is_a_batch_of_one(server: Server, golden: dict[str, np.ndarray]) -> None:
+def test_one_image_alone_is_a_batch_of_one(server: Server, golden: dict[str, Array]) -> None:
     body = as_npy(golden["images"][3, :, :, 0])
     latents = from_npy(httpx.post(f"{server.url}/encode", content=body, headers=NPY))
     np.testing.assert_allclose(latents, golden["latents"][3:4], atol=1e-3)
@@ -87,11 +88,11 @@ def test_uint8_is_answered_as_uint8_without_the_dtype_option(server: Server) -> 
     url = f"{server.url}/denoise"
     small = from_npy(httpx.post(url, content=as_npy(images), headers=NPY))
     exact = from_npy(httpx.post(f"{url}?dtype=float32", content=as_npy(images), headers=NPY))
-    assert (small.dtype, exact.dtype) == (np.uint8, np.float32)
+    assert small.dtype == np.uint8 and exact.dtype == np.float32
     np.testing.assert_array_equal(small, np.rint(exact * 255))
 
 
-def test_a_png_is_encoded_and_denoised(server: Server, golden: dict[str, np.ndarray]) -> None:
+def test_a_png_is_encoded_and_denoised(server: Server, golden: dict[str, Array]) -> None:
     pixels = np.rint(golden["images"][0, :, :, 0] * 255).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
@@ -150,7 +151,7 @@ def test_bentoml_s_own_routes_still_answer(server: Server) -> None:
         assert httpx.get(f"{server.url}{route}").status_code == 200, route
 
 
-def test_bentoml_s_client_works(server: Server, golden: dict[str, np.ndarray]) -> None:
+def test_bentoml_s_client_works(server: Server, golden: dict[str, Array]) -> None:
     # In its own interpreter: the client leaves temporary folders to the garbage collector.
     script = (
         "import bentoml, json, sys\n"

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.arrays import Array
 from service.engine import Engine
 from tests.support.processes import Server, environment
 from tests.system.conftest import as_npy, from_npy, some_images
@@ -27,14 +28,14 @@ from tests.system.conftest import as_npy, from_npy, some_images
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 
 
-def as_png(pixels: np.ndarray | Image.Image) -> bytes:
+def as_png(pixels: Array | Image.Image) -> bytes:
     stream = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels[..., 0])
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
-def from_png(body: bytes) -> np.ndarray:
+def from_png(body: bytes) -> Array:
     with Image.open(io.BytesIO(body)) as image:
         assert image.format == "PNG"
         return np.asarray(image)
@@ -108,7 +109,7 @@ def encode_png(server: Server, body: bytes, query: str = "") -> httpx.Response:
     return httpx.post(f"{server.url}/encode{query}", content=body, headers=headers)
 
 
-def latents_of(server: Server, body: bytes, query: str = "") -> np.ndarray:
+def latents_of(server: Server, body: bytes, query: str = "") -> Array:
     answer = encode_png(server, body, query)
     assert answer.status_code == 200, answer.text
     return np.array(answer.json()["latents"], np.float32)
@@ -220,20 +221,41 @@ def test_curl_speaks_every_format(server: Server, tmp_path: Path) -> None:
         json.loads(answer)["latents"]
         for answer in (
             curl(encode, *kind("application/json"), "--data-binary", "@a.json"),
-            curl(encode, *kind("application/json"), "-H", "Content-Encoding: gzip",
-                 "--data-binary", "@a.json.gz"),
-            curl(encode, *kind("application/json"), "-T", "a.json", "-X", "POST",
-                 "-H", "Transfer-Encoding: chunked"),
-            curl(encode, "--compressed", *kind("application/x-npy"),
-                 "-H", "Accept: application/json", "--data-binary", "@a.npy"),
+            curl(
+                encode,
+                *kind("application/json"),
+                "-H",
+                "Content-Encoding: gzip",
+                "--data-binary",
+                "@a.json.gz",
+            ),
+            curl(
+                encode,
+                *kind("application/json"),
+                "-T",
+                "a.json",
+                "-X",
+                "POST",
+                "-H",
+                "Transfer-Encoding: chunked",
+            ),
+            curl(
+                encode,
+                "--compressed",
+                *kind("application/x-npy"),
+                "-H",
+                "Accept: application/json",
+                "--data-binary",
+                "@a.npy",
+            ),
             curl(encode, "-F", "one=@a.png", "-F", "two=@b.png"),
         )
-    ]  # fmt: skip
+    ]
     for latents in results[1:]:
         np.testing.assert_allclose(latents, results[0], **CLOSE)
     assert from_png(curl(denoise, *kind("image/png"), "--data-binary", "@a.png")).shape == (28, 28)
     denoised = from_npy(curl(denoise, *kind("application/x-npy"), "--data-binary", "@a.npy"))
-    assert (denoised.shape, denoised.dtype) == ((2, 28, 28, 1), np.uint8)
+    assert denoised.shape == (2, 28, 28, 1) and denoised.dtype == np.uint8
     with zipfile.ZipFile(
         io.BytesIO(curl(denoise, "-F", "x=@a.png", "-F", "x=@b.png;filename=c d.png"))
     ) as archive:

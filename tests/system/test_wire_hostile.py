@@ -65,7 +65,10 @@ PART = b'--x\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r
 # kind: (path, headers, body, allowed statuses)
 ATTACKS: dict[str, tuple[str, dict[str, str], bytes, set[int]]] = {
     "gzip bomb": (
-        "/encode", {**JSON, "Content-Encoding": "gzip"}, zipped(bytes(200 * 2**20)), {413, 429},
+        "/encode",
+        {**JSON, "Content-Encoding": "gzip"},
+        zipped(bytes(200 * 2**20)),
+        {413, 429},
     ),
     "gzip of white space": (
         "/encode",
@@ -88,8 +91,11 @@ ATTACKS: dict[str, tuple[str, dict[str, str], bytes, set[int]]] = {
     "V2 of a million numbers": (
         "/v2/models/encoder/infer",
         {**JSON, "Content-Encoding": "gzip"},
-        zipped(b'{"inputs":[{"name":"images","datatype":"FP32","shape":[1,28,28,1],"data":['
-               + b"0.5," * 1_000_000 + b"0]}]}"),
+        zipped(
+            b'{"inputs":[{"name":"images","datatype":"FP32","shape":[1,28,28,1],"data":['
+            + b"0.5," * 1_000_000
+            + b"0]}]}"
+        ),
         {422, 429},
     ),
     "PNG to be fitted": ("/encode?fit=contain", PNG, png_of((4096, 4096)), {200, 429}),
@@ -105,7 +111,7 @@ ATTACKS: dict[str, tuple[str, dict[str, str], bytes, set[int]]] = {
     "queries": ("/encode?" + "fit=contain&" * 500, PNG, png_of((28, 28)), {200, 422}),
     "wrong types": ("/encode", {"Content-Type": "text/html"}, b"<a>" * 100_000, {415}),
     "unknown paths": ("/a/b/c", JSON, b"{}" * 100_000, {404}),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

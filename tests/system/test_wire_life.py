@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from common.arrays import Array
 from service.engine import Engine
 from tests.support.processes import Server, serving
 from tests.system.conftest import as_npy, from_npy, require_serving, some_images
@@ -40,12 +41,12 @@ def workers(server: Server) -> list[psutil.Process]:
 
 def words(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:
         return []
 
 
-def denoise(server: Server, images: np.ndarray, timeout: float = 60) -> np.ndarray:
+def denoise(server: Server, images: Array, timeout: float = 60) -> Array:
     answer = httpx.post(
         f"{server.url}/denoise", content=as_npy(images), headers=NPY, timeout=timeout
     )
@@ -53,7 +54,7 @@ def denoise(server: Server, images: np.ndarray, timeout: float = 60) -> np.ndarr
     return from_npy(answer.content)
 
 
-def close_to(result: np.ndarray, expected: np.ndarray) -> bool:
+def close_to(result: Array, expected: Array) -> bool:
     return result.shape == expected.shape and np.abs(result.astype(int) - expected).max() <= 1
 
 
@@ -67,7 +68,7 @@ def in_progress(server: Server) -> float:
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, local_engine: Engine) -> None:
     require_serving()
     images = some_images(30_000)
-    results: list[np.ndarray] = []
+    results: list[Array] = []
     with serving(tmp_path) as server:
         denoise(server, images[:10])
         client = threading.Thread(target=lambda: results.append(denoise(server, images)))

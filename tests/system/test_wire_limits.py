@@ -236,9 +236,16 @@ def test_a_client_that_keeps_sending_can_read_the_refusal(small_server: Server) 
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/encode/", "/v1/encode", "/%2e%2e/etc/passwd", "/metrics/x", "/a" * 2000,
-     "/static_content/../../etc/passwd"],
-)  # fmt: skip
+    [
+        "/nothing",
+        "/encode/",
+        "/v1/encode",
+        "/%2e%2e/etc/passwd",
+        "/metrics/x",
+        "/a" * 2000,
+        "/static_content/../../etc/passwd",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
 def test_unknown_routes(server: Server, path: str, method: str) -> None:
     check(httpx.request(method, server.url + path), 404)
@@ -265,17 +272,29 @@ def test_other_methods(server: Server, method: str, path: str, allow: str) -> No
 
 
 def test_head_requests_answer_without_a_body(server: Server) -> None:
-    for path, status in [("/model", 200), ("/readyz", 200), ("/v2", 200), ("/encode", 405),
-                         ("/nothing", 404)]:  # fmt: skip
+    for path, status in [
+        ("/model", 200),
+        ("/readyz", 200),
+        ("/v2", 200),
+        ("/encode", 405),
+        ("/nothing", 404),
+    ]:
         answer = httpx.head(server.url + path)
         assert (answer.status_code, answer.content) == (status, b"")
 
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/vnd.bentoml+pickle", "application/octet-stream", "image/jpeg",
-     "application/x-www-form-urlencoded", "multipart/mixed; boundary=x", "x" * 5000],
-)  # fmt: skip
+    [
+        "text/plain",
+        "application/vnd.bentoml+pickle",
+        "application/octet-stream",
+        "image/jpeg",
+        "application/x-www-form-urlencoded",
+        "multipart/mixed; boundary=x",
+        "x" * 5000,
+    ],
+)
 def test_unsupported_types(server: Server, content_type: str) -> None:
     for path in ("/encode", "/decode", "/denoise"):
         headers = {"Content-Type": content_type}
@@ -283,15 +302,22 @@ def test_unsupported_types(server: Server, content_type: str) -> None:
 
 
 def test_unacceptable_answers(server: Server) -> None:
-    for path, accept in [("/encode", "image/png"), ("/denoise", "text/html"),
-                         ("/encode", "application/zip")]:  # fmt: skip
+    for path, accept in [
+        ("/encode", "image/png"),
+        ("/denoise", "text/html"),
+        ("/encode", "application/zip"),
+    ]:
         headers = {**NPY, "Accept": accept}
         check(httpx.post(server.url + path, content=as_npy(some_images(1)), headers=headers), 406)
 
 
 def test_errors_of_the_http_parser_carry_no_secrets(server: Server) -> None:
-    for sent in (b"NOT HTTP\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01" + bytes(100),
-                 b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n"):  # fmt: skip
+    for sent in (
+        b"NOT HTTP\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01" + bytes(100),
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    ):
         raw = exchange(server, sent)
         assert b"Traceback" not in raw and str(ROOT).encode() not in raw
     assert httpx.get(f"{server.url}/readyz").status_code == 200
@@ -304,9 +330,18 @@ def test_every_route_but_health_needs_the_key(guarded_server: Server) -> None:
     url = guarded_server.url
     for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"):
         assert httpx.get(url + path).status_code == 200
-    guarded = [("GET", "/model"), ("GET", "/metrics"), ("POST", "/encode"), ("POST", "/decode"),
-               ("POST", "/denoise"), ("GET", "/"), ("GET", "/docs.json"), ("GET", "/schema.json"),
-               ("GET", "/nothing"), ("GET", "/static_content/index.css")]  # fmt: skip
+    guarded = [
+        ("GET", "/model"),
+        ("GET", "/metrics"),
+        ("POST", "/encode"),
+        ("POST", "/decode"),
+        ("POST", "/denoise"),
+        ("GET", "/"),
+        ("GET", "/docs.json"),
+        ("GET", "/schema.json"),
+        ("GET", "/nothing"),
+        ("GET", "/static_content/index.css"),
+    ]
     for method, path in guarded:
         for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": KEY}):
             answer = httpx.request(method, url + path, headers=headers)

@@ -21,13 +21,38 @@ from tests.support.processes import Server
 from tests.system.conftest import as_npy, some_images
 
 PICKLE = "application/vnd.bentoml+pickle"
-TYPES = ("application/json", "application/x-npy", "image/png", "multipart/form-data", PICKLE,
-         "multipart/form-data; boundary=x", "application/octet-stream", "text/plain",
-         "text/uri-list", "application/x-www-form-urlencoded", "application/xml",
-         "application/vnd.apache.arrow.stream", "")  # fmt: skip
-ROUTES = ("/encode", "/decode", "/denoise", "/v2/models/encoder/infer",
-          "/v2/models/decoder/versions/1/infer", "/model", "/v2", "/v2/repository/index", "/",
-          "/readyz", "/metrics", "/docs.json", "/schema.json", "/predict", "/__main__")  # fmt: skip
+TYPES = (
+    "application/json",
+    "application/x-npy",
+    "image/png",
+    "multipart/form-data",
+    PICKLE,
+    "multipart/form-data; boundary=x",
+    "application/octet-stream",
+    "text/plain",
+    "text/uri-list",
+    "application/x-www-form-urlencoded",
+    "application/xml",
+    "application/vnd.apache.arrow.stream",
+    "",
+)
+ROUTES = (
+    "/encode",
+    "/decode",
+    "/denoise",
+    "/v2/models/encoder/infer",
+    "/v2/models/decoder/versions/1/infer",
+    "/model",
+    "/v2",
+    "/v2/repository/index",
+    "/",
+    "/readyz",
+    "/metrics",
+    "/docs.json",
+    "/schema.json",
+    "/predict",
+    "/__main__",
+)
 
 
 @dataclass
@@ -137,9 +162,24 @@ def test_urls_in_forms_and_file_names(server: Server, listener: Listener) -> Non
 def test_urls_in_headers_and_queries(server: Server, listener: Listener) -> None:
     url = listener.url
     host = url.removeprefix("http://").removesuffix("/image.png")
-    names = ("Referer", "Origin", "X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Host",
-             "Content-Location", "Link", "Content-Type", "Accept", "Content-Encoding",
-             "Bentoml-Url", "Authorization", "traceparent", "Callback", "Destination")  # fmt: skip
+    names = (
+        "Referer",
+        "Origin",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "Forwarded",
+        "Host",
+        "Content-Location",
+        "Link",
+        "Content-Type",
+        "Accept",
+        "Content-Encoding",
+        "Bentoml-Url",
+        "Authorization",
+        "traceparent",
+        "Callback",
+        "Destination",
+    )
     body = as_npy(some_images(1))
     npy = {"Content-Type": "application/x-npy"}
     with httpx.Client(base_url=server.url, timeout=20) as client:
@@ -180,10 +220,15 @@ def test_pickles_are_never_run(server: Server, listener: Listener, tmp_path: Pat
         for route in ROUTES:
             for body in loaded:
                 for content_type in TYPES:
-                    for more in ({}, {"Payload-Container": "NdarrayContainer",
-                                      "Payload-Meta": '{"format":"pickle5","with_buffer":false}',
-                                      "Bentoml-Payload-Container": "DefaultContainer",
-                                      "Args-Number": "1"}):  # fmt: skip
+                    for more in (
+                        {},
+                        {
+                            "Payload-Container": "NdarrayContainer",
+                            "Payload-Meta": '{"format":"pickle5","with_buffer":false}',
+                            "Bentoml-Payload-Container": "DefaultContainer",
+                            "Args-Number": "1",
+                        },
+                    ):
                         headers = {"Content-Type": content_type, "Accept": PICKLE, **more}
                         answer = client.post(route, content=body, headers=headers)
                         assert answer.status_code < 500

@@ -10,6 +10,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
+from common.arrays import Array
 from service import __version__
 from service.engine import Engine
 from tests.support.processes import Server
@@ -26,7 +27,7 @@ def client(server: Server) -> Iterator[Any]:
     connected.close()
 
 
-def tensor(array: np.ndarray, *, binary: bool = True, name: str = "") -> Any:
+def tensor(array: Array, *, binary: bool = True, name: str = "") -> Any:
     kind = "UINT8" if array.dtype == np.uint8 else "FP32"
     result = triton.InferInput(
         name or ("images" if array.ndim == 4 else "latents"), list(array.shape), kind
@@ -48,14 +49,19 @@ def test_health_and_metadata(client: Any, local_engine: Engine) -> None:
     }
     index = client.get_model_repository_index()
     assert [(model["name"], model["state"]) for model in index] == [
-        ("encoder", "READY"), ("decoder", "READY"), ("autoencoder", "READY"),
-    ]  # fmt: skip
+        ("encoder", "READY"),
+        ("decoder", "READY"),
+        ("autoencoder", "READY"),
+    ]
     for model, inputs, outputs in [
         ("encoder", {"images": [-1, 28, 28, 1]}, {"latents": [-1, 16], "scores": [-1]}),
         ("decoder", {"latents": [-1, 16]}, {"images": [-1, 28, 28, 1]}),
-        ("autoencoder", {"images": [-1, 28, 28, 1]},
-         {"denoised": [-1, 28, 28, 1], "latents": [-1, 16], "scores": [-1]}),
-    ]:  # fmt: skip
+        (
+            "autoencoder",
+            {"images": [-1, 28, 28, 1]},
+            {"denoised": [-1, 28, 28, 1], "latents": [-1, 16], "scores": [-1]},
+        ),
+    ]:
         assert client.is_model_ready(model) and client.is_model_ready(model, "1")
         for version in ("", "1"):
             metadata = client.get_model_metadata(model, version)
