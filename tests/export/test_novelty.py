@@ -299,7 +299,7 @@ def test_an_exported_run_scores(informed: Path, tmp_path: Path) -> None:
     engine = Engine.load(tmp_path / "one", threads=1)
     noisy = Run.load(informed).samples().noisy
     assert engine.score(noisy).shape == (len(noisy),)
-    images, _ = engine.denoise_scored(noisy)
+    images = engine.run(("denoised", "scores"), images=noisy)["denoised"]
     np.testing.assert_array_equal(images, engine.denoise(noisy))
 
 

@@ -244,7 +244,7 @@ def test_sides_must_be_divisible(tmp_path: Path, shape: tuple[int, int], fits: b
     if fits:
         dataset.require_divisible(4)
     else:
-        with pytest.raises(DatasetError, match=r"that 4 divides; pass --resize \d+x\d+"):
+        with pytest.raises(DatasetError, match=r"that 4 divides. Pass --resize \d+x\d+"):
             dataset.require_divisible(4)
 
 

@@ -126,14 +126,14 @@ def test_a_description_names_parameters_and_their_ends() -> None:
         ("gaussian:0,-1", r"whose std is -1\.0; expected a std from 0 to 1000000"),
         ("gaussian:-2e6,1", "whose mean is"),
         ("gaussian:0,-0.1..1", r"whose std is -0\.1\.\.1\.0"),
-        ("salt-pepper:1.01", "expected a p from 0 to 1;"),
+        ("salt-pepper:1.01", "expected a p from 0 to 1\\."),
         ("speckle:-0.5", "whose std is"),
         ("poisson:0", "expected a peak from 0.001"),
         ("poisson:-3", "whose peak is"),
         ("mask:-0.1", "whose p is"),
         ("mask:0..2", "whose p is"),
         ("blur:-1", "whose sigma is"),
-        ("blur:1000", "a sigma from 0 to 100;"),
+        ("blur:1000", "a sigma from 0 to 100\\."),
     ],
 )
 def test_numbers_outside_their_limits_are_refused(spec: str, message: str) -> None:

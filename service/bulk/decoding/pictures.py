@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Array
+from common.images import Fit
 from service.bulk.batch import Batch, Failure
 from service.bulk.decoding.imagefile import (
     MAX_BYTES,
@@ -29,7 +30,6 @@ from service.bulk.decoding.imagefile import (
 from service.bulk.decoding.worker import DecoderEndedError, Worker
 from service.bulk.errors import reason
 from service.codecs import png
-from service.codecs.png import Fit
 from service.codecs.rows import RowSpec
 from service.runtime.pool import usable_cores
 

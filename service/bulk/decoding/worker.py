@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.arrays import Array
+from common.images import Fit
 from service.bulk.decoding.imagefile import Item, decode_some
-from service.codecs.png import Fit
 from service.codecs.rows import RowSpec
 
 _ROOT = Path(__file__).resolve().parents[3]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.images import FORMATS
 from service import __version__
 from service.__main__ import main
 from service.bulk import command, job, pipeline
@@ -369,8 +370,8 @@ def test_unreadable_files_are_listed_and_counted(
     out = tmp_path / "l.parquet"
     assert run("encode", noisy, "--out", out) == 3
     assert errors_of(out) == {
-        "bad.png": "a body that is not a whole PNG; expected a PNG file",
-        "large.png": "a PNG of 9 × 9 pixels; expected 8 × 8",
+        "bad.png": f"bytes that are not a whole image; expected one of {', '.join(FORMATS)}",
+        "large.png": "an image of 9 × 9 pixels; expected 8 × 8",
     }
     assert ids_of(out) == sorted(PICTURES)
     assert f"2 rows could not be read: {out}.errors.csv" in capsys.readouterr().err
@@ -386,7 +387,7 @@ def test_strict_stops_and_keeps_what_is_done(
     out = tmp_path / "l.parquet"
     arguments = ("encode", noisy, "--out", out, "--batch", "1")
     assert run(*arguments, "--strict") == 1
-    assert "service: bad.png: a body that is not a whole PNG" in capsys.readouterr().err
+    assert "service: bad.png: bytes that are not a whole image" in capsys.readouterr().err
     assert not out.exists()
     assert "part-0000000.arrow" in {path.name for path in Journal(out).path.iterdir()}
     assert run(*arguments) == 3
