@@ -105,10 +105,10 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.ready
 	@touch $@
 
 lock: env  ## resolve pyproject.toml into hashed pins under requirements/
-	@$(LOCK) pyproject.toml --extra train --extra dev --extra evaluate --extra bulk --extra drift \
-	  --extra examples --extra ray -o requirements/dev.txt $(LOCK_FLAGS)
-	@$(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
-	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	@$(LOCK) pyproject.toml --extra serve --extra train --extra evaluate --extra bulk --extra ray \
+	  --extra drift --extra examples --extra dev -o requirements/dev.txt $(LOCK_FLAGS)
+	@$(LOCK) pyproject.toml --extra serve --extra train -c requirements/dev.txt -o requirements/train.txt
+	@$(LOCK) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
 	@$(LOCK) requirements/spark.in -c requirements/dev.txt -o requirements/spark.txt
 	@$(LOCK) requirements/peers.in -o requirements/peers.txt

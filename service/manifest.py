@@ -95,6 +95,12 @@ class Manifest:
         tried = self.precisions
         return [n for n in PRECISIONS if n == FLOAT32 or (n in tried and tried[n].fingerprint)]
 
+    def row_shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of one row of "images", "denoised", "latents" or "scores" (one number: ())."""
+        if tensor == "scores":
+            return ()
+        return (self.latent_size,) if tensor == "latents" else self.image_shape
+
     def at(self, precision: str) -> Manifest:
         """The manifest as an engine of this precision shows it: with the fingerprint of its own.
 

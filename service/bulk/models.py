@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -12,7 +13,8 @@ import numpy as np
 
 from common.arrays import Array
 from common.errors import BundleError, OptionError
-from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteError
+from denoiser_client import DenoiserClient, DenoiserClientError
+from service.bulk.errors import BulkError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
@@ -25,6 +27,12 @@ OUTPUT_OF: dict[Operation, tuple[str, OutputName]] = {
     "decode": ("latents", "images"),
     "denoise": ("images", "denoised"),
 }
+
+
+class ServiceError(BulkError):
+    """The service at --url refused, failed or changed its model."""
+
+    title = "The service at --url"
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,10 @@ class Remote:
                 hint="Correct it.",
             ) from exc
         try:
-            self.facts = _facts_of(Manifest.from_dict(self._client.model()))
+            with _translated():
+                self.facts = _facts_of(Manifest.from_dict(self._client.model()))
         except (ValueError, BundleError) as exc:
-            raise RemoteError(
+            raise ServiceError(
                 f"what {options.url} says of its model ({exc})",
                 expected="a manifest, as /model gives it",
                 hint="Check the address.",
@@ -105,12 +114,13 @@ class Remote:
         call: Callable[[Array], Array] = getattr(self._client, operation)
         if dtype == "float32" and rows.dtype == np.uint8:  # images come back as they came
             rows = np.divide(rows, np.float32(255), dtype=np.float32)
-        answer = call(rows)
+        with _translated():
+            answer = call(rows)
+            now = self._client.model()["fingerprint"]
         if dtype == "uint8" and operation != "encode" and answer.dtype != np.uint8:
             answer = np.rint(answer * 255).astype(np.uint8)
-        now = self._client.model()["fingerprint"]
         if now != self.facts.fingerprint:
-            raise ModelChangedError(
+            raise ServiceError(
                 f"a model with fingerprint {now} at {self._url}",
                 expected=f"{self.facts.fingerprint}, with which the job began",
                 hint="Start the job anew with --overwrite.",
@@ -119,6 +129,15 @@ class Remote:
 
     def close(self) -> None:
         self._client.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The client's errors as this project's."""
+    try:
+        yield
+    except DenoiserClientError as exc:
+        raise ServiceError(exc.received, expected=exc.expected, hint=exc.hint) from exc
 
 
 def _result(future: Future[T]) -> T:

@@ -104,7 +104,7 @@ def assess(
     shown = sorted({*examples, *best, *worst})
     clean, noisy = held.pairs(shown)
     mapped = _spread(MAPPED, len(held))
-    noisy = held.pairs(mapped.tolist())[1]
+    mapped_noisy = held.pairs(mapped.tolist())[1]
     scores = [
         Score(
             run=run,
@@ -113,7 +113,7 @@ def assess(
             levels=[answers[k] for _, answers in found],
             latents=None if no_latents else read_latents(model.encoder, held),
             answers=denoise(model.autoencoder, noisy),
-            codes=encode(model.encoder, noisy),
+            codes=encode(model.encoder, mapped_noisy),
         )
         for k, (run, name, model, output) in enumerate(
             zip(runs, _names(runs), models, outputs, strict=True)

@@ -1,4 +1,4 @@
-"""`denoiser_client.client` against the real process."""
+"""`denoiser_client` against the real process."""
 
 from __future__ import annotations
 
@@ -11,17 +11,10 @@ import httpx
 import numpy as np
 import pytest
 
-from common.errors import (
-    DenoiserError,
-    DtypeError,
-    RangeError,
-    ShapeError,
-    TooLargeError,
-    UnauthorizedError,
-)
-from denoiser_client.client import (
+from denoiser_client import (
     AsyncDenoiserClient,
     DenoiserClient,
+    RefusedError,
     RemoteError,
     UnavailableError,
 )
@@ -43,20 +36,20 @@ def test_arrays_of_any_length_in_order(server: Server, local_engine: Engine, row
         np.testing.assert_allclose(client.decode(latents), local_engine.decode(latents), **CLOSE)
         np.testing.assert_allclose(client.denoise(unit), local_engine.denoise(unit), **CLOSE)
         small = client.denoise(images)
-    assert (small.dtype, small.shape) == (np.uint8, images.shape)
-    wanted = local_engine.denoise(images, dtype="uint8")
-    assert np.abs(small.astype(int) - wanted).max(initial=0) <= 1
+    assert small.dtype == np.uint8 and small.shape == images.shape
+    expected = local_engine.denoise(images, dtype="uint8")
+    assert np.abs(small.astype(int) - expected).max(initial=0) <= 1
 
 
 def test_the_asynchronous_client_alike(server: Server, local_engine: Engine) -> None:
     sent = [some_images(20 + n, seed=n) for n in range(6)]
 
-    async def ask() -> list[np.ndarray]:
+    async def run() -> list[np.ndarray]:
         async with AsyncDenoiserClient(server.url, batch=6, parallel=3) as client:
             assert (await client.model())["latent_size"] == 16
             return await asyncio.gather(*(client.encode(images) for images in sent))
 
-    for images, found in zip(sent, asyncio.run(ask()), strict=True):
+    for images, found in zip(sent, asyncio.run(run()), strict=True):
         np.testing.assert_allclose(found, local_engine.encode(images), **CLOSE)
 
 
@@ -69,9 +62,9 @@ def test_arrays_of_any_memory_layout(server: Server, local_engine: Engine, order
         "strided": np.repeat(images, 2, axis=0)[::2],
         "list": images,
     }[order]
-    wanted = local_engine.encode(np.ascontiguousarray(sent))
+    expected = local_engine.encode(np.ascontiguousarray(sent))
     with DenoiserClient(server.url, batch=5) as client:
-        np.testing.assert_allclose(client.encode(sent), wanted, **CLOSE)
+        np.testing.assert_allclose(client.encode(sent), expected, **CLOSE)
 
 
 def test_from_many_threads(server: Server, local_engine: Engine) -> None:
@@ -91,47 +84,66 @@ def test_from_many_threads(server: Server, local_engine: Engine) -> None:
         np.testing.assert_allclose(latents, local_engine.encode(some_images(10, seed=n)), **CLOSE)
 
 
-WRONG: list[tuple[np.ndarray, type[DenoiserError]]] = [
-    (np.zeros((20, 32, 32, 1), np.uint8), ShapeError),
-    (np.zeros((20, 28, 28, 1), np.float64), DtypeError),
-    (np.full((20, 28, 28, 1), 2, np.float32), RangeError),
+INVALID: list[tuple[np.ndarray, str]] = [
+    (np.zeros((20, 32, 32, 1), np.uint8), "shape"),
+    (np.zeros((20, 28, 28, 1), np.float64), "dtype"),
+    (np.full((20, 28, 28, 1), 2, np.float32), "range"),
 ]
 
 
-@pytest.mark.parametrize(("images", "kind"), WRONG)
+@pytest.mark.parametrize(("images", "slug"), INVALID)
 @pytest.mark.parametrize("batch", [4, 100])
-def test_errors_are_those_of_the_service(
-    server: Server, images: np.ndarray, kind: type[DenoiserError], batch: int
+def test_invalid_input_is_refused_in_the_service_s_words(
+    server: Server, images: np.ndarray, slug: str, batch: int
 ) -> None:
-    with DenoiserClient(server.url, batch=batch) as client, pytest.raises(kind) as caught:
+    with DenoiserClient(server.url, batch=batch) as client, pytest.raises(RefusedError) as caught:
         client.encode(images)
-    assert caught.value.received and caught.value.expected and caught.value.hint
+    error = caught.value
+    assert (error.status, error.slug) == (422, slug)
+    assert error.received and error.expected and error.received in str(error)
 
-    async def ask() -> None:
+    async def encode() -> None:
         async with AsyncDenoiserClient(server.url, batch=batch) as client:
             await client.encode(images)
 
-    with pytest.raises(kind):
-        asyncio.run(ask())
+    with pytest.raises(RefusedError) as caught:
+        asyncio.run(encode())
+    assert caught.value.slug == slug
 
 
 def test_other_errors(server: Server, small_server: Server) -> None:
-    with DenoiserClient(f"{server.url}/nothing") as client, pytest.raises(DenoiserError) as caught:
+    with DenoiserClient(f"{server.url}/nothing") as client, pytest.raises(RefusedError) as caught:
         client.model()
-    assert caught.value.status == 404
-    with DenoiserClient(small_server.url) as client, pytest.raises(TooLargeError):
+    assert (caught.value.status, caught.value.slug) == (404, "not-found")
+    with DenoiserClient(small_server.url) as client, pytest.raises(RefusedError) as caught:
         client.encode(some_images(60))
+    assert (caught.value.status, caught.value.slug) == (413, "too-large")
 
 
 def test_the_api_key(guarded_server: Server) -> None:
     for key in (None, "a-wrong-key-of-some-length"):
-        with DenoiserClient(guarded_server.url, key) as client, pytest.raises(UnauthorizedError):
-            client.encode(some_images(1))
+        with DenoiserClient(guarded_server.url, key) as client:
+            with pytest.raises(RefusedError) as caught:
+                client.encode(some_images(1))
+            assert (caught.value.status, caught.value.slug) == (401, "unauthorized")
     with DenoiserClient(guarded_server.url, api_key=KEY) as client:
         assert client.encode(some_images(1)).shape == (1, 16)
 
 
-def test_what_is_too_busy_is_sent_again(guarded_server: Server, local_engine: Engine) -> None:
+def test_latents_denoised_images_and_scores_in_one_call(
+    server: Server, local_engine: Engine
+) -> None:
+    images = some_images(30)
+    with DenoiserClient(server.url, batch=8) as client:
+        result = client.run(["denoised", "scores", "latents"], images)
+    assert list(result) == ["denoised", "scores", "latents"]
+    expected = local_engine.denoise(images, dtype="uint8").astype(int)
+    assert np.abs(result["denoised"] - expected).max() <= 1
+    np.testing.assert_allclose(result["latents"], local_engine.encode(images), **CLOSE)
+    np.testing.assert_allclose(result["scores"], local_engine.score(images), **CLOSE)
+
+
+def test_a_busy_service_is_asked_again(guarded_server: Server, local_engine: Engine) -> None:
     """The server has one place; the client's four requests in flight take turns."""
     images = some_images(6000)
     right = {"Authorization": f"Bearer {KEY}"}
@@ -145,20 +157,22 @@ def test_what_is_too_busy_is_sent_again(guarded_server: Server, local_engine: En
     with DenoiserClient(guarded_server.url, KEY, batch=1500, parallel=4, retries=20) as client:
         found = client.denoise(images)
     assert refusals() > before
-    wanted = local_engine.denoise(images, dtype="uint8")
-    assert np.abs(found.astype(int) - wanted).max() <= 1
+    expected = local_engine.denoise(images, dtype="uint8")
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-def test_nobody_listens() -> None:
+def test_no_listener() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with DenoiserClient(url, retries=1) as client, pytest.raises(UnavailableError, match="2 tries"):
         client.encode(some_images(1))
 
 
-def test_somebody_else_listens() -> None:
-    """A listener that hangs up, and one that answers something else."""
+def test_another_listener() -> None:
+    """One that hangs up, one that fails, one that answers something else."""
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
     for answer, kind in [
         (b"", UnavailableError),
+        (page, RemoteError),
         (b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno", RemoteError),
     ]:
         with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,6 +1,7 @@
-// A walk from one picture to another: latents in equal steps between them, decoded as one strip.
+// Interpolation: latents in equal steps between two images, decoded in one request.
 
-import { paint } from "./pictures.js";
+import { element } from "./dom.js";
+import { paint } from "./images.js";
 
 export const STEPS = 11;
 
@@ -16,22 +17,17 @@ export function between(from, to) {
   return rows;
 }
 
-/** The decoded strip as buttons in `place`; `chosen(latents)` is told which one is pressed. */
+/** The decoded images as buttons in `place`; `chosen(latents)` is called when one is pressed. */
 export function show(place, { images, latents, shape, names, chosen }) {
   const [pixels, size] = [images.length / STEPS, latents.length / STEPS];
   if (place.childElementCount !== STEPS) {
     place.replaceChildren(
-      ...Array.from({ length: STEPS }, () => {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.append(document.createElement("canvas"));
-        return button;
-      }),
+      ...Array.from({ length: STEPS }, () => element("button", { type: "button" }, element("canvas"))),
     );
   }
   [...place.children].forEach((button, step) => {
     const share = Math.round((100 * step) / (STEPS - 1));
-    button.setAttribute("aria-label", `${100 - share} % ${names[0]}, ${share} % ${names[1]}`);
+    button.ariaLabel = `${100 - share} % ${names[0]}, ${share} % ${names[1]}`;
     paint(button.firstElementChild, images.subarray(step * pixels, (step + 1) * pixels), shape);
     button.onclick = () => chosen(latents.slice(step * size, (step + 1) * size));
   });

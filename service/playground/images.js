@@ -1,4 +1,6 @@
-// Pictures as flat arrays (height, width, channels), on canvases and out of files.
+// Images as flat arrays (height, width, channels), on canvases and from files.
+
+import { element } from "./dom.js";
 
 const LIGHT = 191; // an edge above 3/4 is paper: the classic noise alone has a median of 1/2
 
@@ -29,17 +31,17 @@ export function read(canvas, channels) {
 }
 
 /**
- * A picture file fitted whole into a canvas of the model's size; around it black, or the paper.
+ * An image file fitted whole into a canvas of the model's size; around it black, or the paper's colour.
  *
- * @returns whether its paper is light: with the paper around it, inverting makes all of that black
- * Throws where the browser can not read the file as a picture.
+ * @returns whether the paper is light; its colour then becomes black when the image is inverted
+ * Throws if the browser cannot read the file.
  */
 export async function fit(blob, canvas) {
-  const picture = await createImageBitmap(blob);
+  const image = await createImageBitmap(blob);
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height);
-  const [width, height] = [picture.width * scale, picture.height * scale];
-  const small = await createImageBitmap(picture, {
+  const scale = Math.min(canvas.width / image.width, canvas.height / image.height);
+  const [width, height] = [image.width * scale, image.height * scale];
+  const small = await createImageBitmap(image, {
     resizeWidth: Math.max(1, Math.round(width)),
     resizeHeight: Math.max(1, Math.round(height)),
     resizeQuality: scale === 1 ? "pixelated" : "high",
@@ -55,21 +57,19 @@ export async function fit(blob, canvas) {
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(small, x, y);
   }
-  picture.close();
+  image.close();
   small.close();
   return light;
 }
 
 /** A canvas of the model's size whose pixels are read often. */
 export function surface([height, width]) {
-  const canvas = document.createElement("canvas");
-  canvas.width = width;
-  canvas.height = height;
+  const canvas = element("canvas", { width, height });
   canvas.getContext("2d", { willReadFrequently: true });
   return canvas;
 }
 
-/** The median colour of a picture's edge: [red, green, blue]. */
+/** The median colour of an image's edge: [red, green, blue]. */
 function edge({ data, width, height }) {
   const at = [];
   for (let y = 0; y < height; y++) {
