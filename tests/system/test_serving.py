@@ -170,11 +170,11 @@ def test_bentoml_s_client_works(server: Server, golden: dict[str, Array]) -> Non
     np.testing.assert_allclose(latents, golden["latents"], atol=1e-3)
 
 
-def test_every_curl_of_the_readme_answers(server: Server, tmp_path: Path) -> None:
+def test_every_curl_of_the_docs_answers(server: Server, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    curls = re.findall(r"^curl -s .+$", readme, re.M)
+    docs = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    curls = re.findall(r"^curl -s .+$", docs, re.M)
     assert len(curls) >= 5
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for curl in curls:
