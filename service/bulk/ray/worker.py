@@ -1,8 +1,7 @@
-"""What a bulk job does on the nodes of a Ray cluster: `Worker` computes, `Reader` reads for it.
+"""One actor of the pool: it reads units, computes them and writes their parts.
 
-All that a node needs from the job comes in one `Luggage`; the packages that `service` imports are
-installed there. A worker reads its rows where the input lies, if its node sees the very same files.
-Where it does not, `Reader` reads them on the node of the one who asked for the job.
+A node receives the job as one `JobPayload`, with the bundle's files; the packages that `service`
+imports must be installed there. Input and output are on storage that every node sees.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,129 +20,91 @@ from typing import Any
 import numpy as np
 
 from common.errors import DenoiserError, FingerprintError
-from service.bulk import arrow
-from service.bulk.batch import Batch, Existing, Source
+from service.bulk.batch import FileStamp, Source
+from service.bulk.errors import ClusterError
+from service.bulk.journal import JOB
 from service.bulk.models import Model, open_model
-from service.bulk.options import BulkOptions, Kind
-from service.bulk.parts import Part, Parts
-from service.bulk.provenance import ModelFacts, Provenance
+from service.bulk.options import BulkOptions
+from service.bulk.outputs import Columns
+from service.bulk.parts import Parts
+from service.bulk.provenance import ModelFacts
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.files import ImageFiles
 from service.bulk.sources.listing import Listing
 from service.bulk.sources.opening import STDIN, open_source
 from service.bulk.work import Work
 from service.bundle import MANIFEST, Bundle
-from service.engine import ImageDtype
-
-# A file as it must look to a node that is to read the input: path, bytes, modified (ns).
-Witness = tuple[str, int, int]
-
-
-@dataclass
-class Facts:
-    """What a source says of itself (see `service.bulk.batch.Source`), without the source."""
-
-    kind: Kind
-    total: int
-    units: int
-    numbered: bool
-    dtype: np.dtype[Any]
-    encoded: bool
-    identity: Mapping[str, Any]
-    provenance: Provenance | None
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, source: Source) -> Facts:
-        return cls(**{name: getattr(source, name) for name in cls.__dataclass_fields__})
-
-
-class CarriedListing(Listing):
-    """A listing whose file goes along with it."""
-
-    def __init__(self, listing: Listing) -> None:
-        self.__dict__.update(vars(listing))
-        self._body = self._path.read_bytes()
-
-    def unpack(self, path: Path) -> Listing:
-        """Write the file to `path`, and read it there from now on."""
-        path.write_bytes(self._body)
-        self._path, self._body = path, b""
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)
-class Luggage:
-    """A job as it travels.
+class JobPayload:
+    """A job as it is sent to the nodes.
 
     Attributes:
-        options: of the job, without its key; input and output are absolute paths or URLs.
-        model: of the bundle, to which what arrives must open.
+        options: of the job, without its key; a path of the input is absolute.
+        model: of the bundle; the bundle on the node must be the same.
         bundle: the files of the bundle, by name.
-        source: what the input said of itself.
-        listing: of its image files, if it has any.
-        witnesses: files by which a node knows that it sees the input; none of a URL's.
+        listing: of the input's image files, if it has any; its file is in the job's folder.
+        columns: of the output.
+        job: the stamp of job.json, in the folder of the parts.
+        inputs: stamps of the input's first and last file; none of a URL's.
         folder: to which names on a list are relative.
-        existing, dtype, as_png: as of `Work`.
     """
 
     options: BulkOptions
     model: ModelFacts
     bundle: Mapping[str, bytes]
-    source: Facts
-    listing: CarriedListing | None
-    witnesses: tuple[Witness, ...]
+    listing: Listing | None
+    columns: Columns
+    job: FileStamp
+    inputs: tuple[FileStamp, ...]
     folder: Path
-    existing: Existing
-    dtype: ImageDtype
-    as_png: bool
 
     @classmethod
-    def of(cls, work: Work) -> Luggage:
+    def of(cls, work: Work) -> JobPayload:
+        """What a node needs to know of a job."""
         options, source = work.options, work.source
-        listing = CarriedListing(source.listing) if isinstance(source, ImageFiles) else None
+        if options.input != STDIN and not is_url(options.input):
+            options = replace(options, input=str(Path(options.input).absolute()))
+        names = [MANIFEST, *Bundle.open(options.bundle).manifest.files]
         return cls(
-            options=replace(
-                options,
-                input=options.input if _is_placeless(options) else _absolute(options.input),
-                out=_absolute(options.out),
-                api_key="",
-            ),
+            options=replace(options, api_key=""),
             model=work.model.facts,
-            bundle=_files_of(options.bundle),
-            source=Facts.of(source),
-            listing=listing,
-            witnesses=tuple(_stated(path) for path in _witnesses(options, source)),
+            bundle={name: (options.bundle / name).read_bytes() for name in names},
+            listing=source.listing if isinstance(source, ImageFiles) else None,
+            columns=work.columns,
+            job=FileStamp.of(work.parts.folder / JOB),
+            inputs=tuple(FileStamp.of(path) for path in _input_files(options, source)),
             folder=Path.cwd(),
-            existing=work.existing,
-            dtype=work.dtype,
-            as_png=work.as_png,
         )
 
-    @property
-    def shared(self) -> bool:
-        """Whether this node sees the input as the one did who packed; a URL is seen by all."""
-        if self.options.append:
-            return False  # what there is already lies beside the output
-        return all(_stated(witness[0]) == witness for witness in self.witnesses)
+    def check_shared(self) -> None:
+        """Check that this node sees the same input and output as the job.
+
+        Raises:
+            ClusterError: it does not.
+        """
+        for stamp in (self.job, *self.inputs):
+            if FileStamp.of(stamp.path) != stamp:
+                raise ClusterError(
+                    f"{stamp.path}, which node {socket.gethostname()} does not see as the job does",
+                    expected="input and output on storage that every node sees: a shared folder, "
+                    "or s3:// or gs:// for the input",
+                    hint="Copy them there; the same command continues after the finished parts.",
+                )
 
     def open_source(self, scratch: Path) -> Source:
         """The input, opened on this node."""
         if self.options.input == STDIN:
             os.chdir(self.folder)
-        return open_source(
-            self.options,
-            self.model,
-            scratch=scratch,
-            existing=self.existing,
-            listing=self.listing and self.listing.unpack(scratch / "listing"),
-        )
+        return open_source(self.options, self.model, scratch=scratch, listing=self.listing)
 
     def open_model(self, scratch: Path) -> Model:
         """The bundle, opened on this node with one thread.
 
         Raises:
-            BundleError: it does not compute here what it did at export. FingerprintError.
+            BundleError: its golden answers differ on this node.
+            FingerprintError: it is another model.
         """
         folder = scratch / "bundle"
         folder.mkdir()
@@ -153,93 +115,70 @@ class Luggage:
             raise FingerprintError(
                 f"a bundle with fingerprint {model.facts.fingerprint}",
                 expected=f"{self.model.fingerprint}, with which the job began",
-                hint="Leave the bundle alone while a job runs; then start it again.",
+                hint="Do not change the bundle while a job runs; start the job again.",
             )
         return model
 
 
-class Reader:
-    """Reads units on the node that has the input; what is wrong with it is given back."""
+class Worker:
+    """An actor: units in, parts on disk. It opens input and model at its first unit."""
 
-    def __init__(self, luggage: Luggage) -> None:
-        self._luggage = luggage
+    def __init__(self, payload: Any) -> None:
+        """`payload`: Ray's reference to a `JobPayload`."""
+        self._reference = payload
 
-    def read(self, unit: int) -> Batch | DenoiserError | OSError:
-        try:
-            return self._source.read(unit)
-        except (DenoiserError, OSError) as exc:
-            return exc
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Columns unit → unit, rows, failures, error: a pickle, or empty."""
+        columns: dict[str, list[Any]] = {"unit": [], "rows": [], "failures": [], "error": []}
+        for unit in batch["unit"].tolist():
+            rows, failures, error = 0, 0, b""
+            try:
+                rows, failures = self._make(unit)
+            except (DenoiserError, OSError) as exc:  # Ray would wrap it, and try again
+                error = pickle.dumps(exc)
+            for name, value in zip(columns, (unit, rows, failures, error), strict=True):
+                columns[name].append(value)
+        return {name: np.array(values) for name, values in columns.items()}
+
+    @staticmethod
+    def error_of(result: Mapping[str, Any]) -> Exception | None:
+        """The error in one row of the results."""
+        error: Exception | None = pickle.loads(result["error"]) if result["error"] else None
+        return error
+
+    def _make(self, unit: int) -> tuple[int, int]:
+        """Write the part of a unit; its rows and failures."""
+        part = self._work.compute(self._work.read(unit))
+        # Again, before each part: the job may have been killed and replaced by another.
+        self._payload.check_shared()
+        self._work.write(unit, part)
+        return part.counts
 
     @cached_property
-    def _source(self) -> Source:
-        return self._luggage.open_source(_scratch())
-
-
-class Asked(Facts):
-    """A source that another node reads."""
-
-    reader: Any  # Ray's handle of a Reader
-
-    def read(self, unit: int) -> Batch:
+    def _payload(self) -> JobPayload:
         import ray
 
-        found: Batch | Exception = ray.get(self.reader.read.remote(unit))
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def close(self) -> None:
-        pass
-
-
-class Worker:
-    """One actor of the pool: units in, parts out. Opens everything at its first unit."""
-
-    def __init__(self, luggage: Any, reader: Any) -> None:
-        """`luggage`: Ray's reference to it. `reader`: handle of a Reader, or None."""
-        self._reference = luggage
-        self._reader = reader
-
-    def __call__(self, batch: Any) -> Any:
-        """The Arrow table (unit) to (unit, part): each part pickled, or the error in its place."""
-        pa = arrow.load()
-        units = batch.column("unit").to_pylist()
-        parts = [pickle.dumps(self._made(unit), protocol=5) for unit in units]
-        return pa.table({"unit": batch.column("unit"), "part": pa.array(parts, pa.large_binary())})
-
-    def _made(self, unit: int) -> Part | DenoiserError | OSError:
-        try:
-            return self._work.compute(self._work.read(unit))
-        except (DenoiserError, OSError) as exc:
-            return exc  # Ray would wrap it, and try again
+        payload: JobPayload = ray.get(self._reference)
+        payload.check_shared()
+        return payload
 
     @cached_property
     def _work(self) -> Work:
-        import ray
-
-        luggage: Luggage = ray.get(self._reference)
-        scratch = _scratch()
-        source: Source
-        if self._reader is None or luggage.shared:
-            source = luggage.open_source(scratch)
-        else:
-            source = asked = Asked(**vars(luggage.source))
-            asked.reader = self._reader
+        payload, scratch = self._payload, _scratch()
         return Work(
-            luggage.options,
-            model=luggage.open_model(scratch),
-            source=source,
-            parts=Parts(scratch),  # none is written here
-            dtype=luggage.dtype,
-            as_png=luggage.as_png,
+            payload.options,
+            model=payload.open_model(scratch),
+            source=payload.open_source(scratch),
+            columns=payload.columns,
+            parts=Parts(Path(payload.job.path).parent),
         )
 
 
 def _scratch() -> Path:
-    """A folder that goes with this process, which then ends at once.
+    """A folder that is removed with this process, which then ends at once.
 
-    After Python has ended, gRPC's own clean-up in Ray's library now and then waits for ever
-    (seen with Ray 2.60): such a process would outlive its cluster.
+    After Python has ended, gRPC's own clean-up in Ray's library sometimes waits forever (seen with
+    Ray 2.60), and the process would outlive its cluster.
     """
     folder = TemporaryDirectory(prefix="denoiser-")
 
@@ -251,36 +190,13 @@ def _scratch() -> Path:
     return Path(folder.name)
 
 
-def _is_placeless(options: BulkOptions) -> bool:
-    return options.input == STDIN or is_url(options.input)
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
-
-
-def _files_of(bundle: Path) -> dict[str, bytes]:
-    names = [MANIFEST, *Bundle.open(bundle).manifest.files]
-    return {name: (bundle / name).read_bytes() for name in names}
-
-
-def _witnesses(options: BulkOptions, source: Source) -> list[Path]:
-    """Files that tell whether a node sees the same input: it, or of many, first and last."""
+def _input_files(options: BulkOptions, source: Source) -> list[str]:
+    """The input's files on this machine; of a list or folder of images, the first and the last."""
     if is_url(options.input):
         return []
-    path = Path.cwd() if options.input == STDIN else Path(options.input).absolute()
-    if path.is_file():
-        return [path]
-    if isinstance(source, ImageFiles):
+    if isinstance(source, ImageFiles) and not Path(options.input).is_file():
         groups = [source.listing.group(at) for at in sorted({0, source.units - 1})]
-        return [path / group[at].name for group in groups for at in (0, -1)]
-    return [Path(one["path"]) for one in source.identity["files"]]
-
-
-def _stated(path: str | Path) -> Witness:
-    """As it looks here; a file that cannot be seen has −1 bytes."""
-    try:
-        state = Path(path).stat()
-    except OSError:
-        return (str(path), -1, 0)
-    return (str(path), state.st_size, state.st_mtime_ns)
+        return [str(source.store.fetch(groups[at][at])) for at in (0, -1)]
+    if "files" in source.identity:
+        return [file["path"] for file in source.identity["files"]]
+    return [options.input]

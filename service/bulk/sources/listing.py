@@ -1,6 +1,6 @@
-"""A listing of files on disk, so that ten million names need no more memory than ten thousand.
+"""A listing of files, kept on disk: ten million names need no more memory than ten thousand.
 
-One record a file: size, stamp and name, ended by NUL, which no name contains.
+One record per file: size, stamp and name, ended by NUL, which no name contains.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ RUN = 100_000  # names sorted at once, some 40 MB
 class Entry(NamedTuple):
     """One image file.
 
-    name: relative, "/" separators. size: bytes, −1 where it is not there. stamp: what else tells
-    one state of it from another, and where it lies: mtime in ns, offset in a tar, index in a zip.
+    name: relative, "/" separators. size: bytes, −1 if missing. stamp: mtime in ns; in archives
+    its place, the offset in a tar or the index in a zip.
     """
 
     name: str
@@ -76,8 +76,8 @@ def in_order(entries: Iterable[Entry], *, run: int = RUN) -> Iterator[Entry]:
 
 
 def _spilled(entries: list[Entry]) -> Iterator[Entry]:
-    """Write entries to a file without a name, to be read back one by one."""
-    file = TemporaryFile()  # noqa: SIM115 - closed by whoever reads it to the end
+    """Write entries to a temporary file; read them back one by one."""
+    file = TemporaryFile()  # noqa: SIM115 - `_records` closes it
     for entry in entries:
         file.write(_record(entry))
     file.seek(0)
