@@ -118,7 +118,7 @@ def _measure(
     timings = interleave(
         {
             "denoise": lambda: engine.denoise(some),
-            "denoise_scored": lambda: engine.denoise_scored(some),
+            "denoise_scored": lambda: engine.run(("denoised", "scores"), images=some),
         },
         rounds=3 * settings.rounds,
         warmup=2,

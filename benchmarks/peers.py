@@ -77,10 +77,12 @@ def _engine_int8(material: Material, model: str) -> Run:
 
 
 def _called(engine: Engine, model: str) -> Run:
+    call = {"encoder": engine.encode, "decoder": engine.decode, "autoencoder": engine.denoise}
+
     def run(rows: Array, batch: int, out: Array) -> Array:
-        for at in range(0, len(rows), batch):
-            piece = slice(at, at + batch)
-            engine.submit(model, rows[piece], out=out[piece]).result()
+        for start in range(0, len(rows), batch):
+            chunk = slice(start, start + batch)
+            call[model](rows[chunk], out=out[chunk])
         return out
 
     return run

@@ -21,6 +21,7 @@ from export.rewrite.cost import chunk_of
 from service import __version__
 from service.bundle import (
     INT8,
+    MANIFEST,
     MODELS,
     PARITY,
     Bundle,
@@ -56,7 +57,7 @@ def export_run(
         TargetExistsError: `out` exists and `overwrite` is False.
         ParityError: the exported models differ from Keras; nothing is published.
     """
-    with staged_folder(out, overwrite=overwrite) as stage:
+    with staged_folder(out, marks=(MANIFEST,), overwrite=overwrite) as stage:
         manifest = _fill(stage, Run.load(run_folder), out.name, say)
     say(f"{out}: fingerprint {manifest.fingerprint}")
     return manifest

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
 from service.http.formats import OPERATIONS
 from service.settings import PREFIX, Settings
+from tests.support.paths import BUNDLE, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BUNDLE = ROOT / "bundles" / "mnist"
 
 # Every command of the README, and where it is run for real.
 RUN_BY = {
@@ -22,7 +20,7 @@ RUN_BY = {
     "make run": "tests/system/test_make.py",
     "make test": ".ci/run",
     "make check": ".ci/run",
-    "make bench": "tests/test_benchmarks.py",
+    "make bench": "tests/benchmarks/test_benchmarks.py",
     "make lock": "tests/test_requirements.py",
     "make screenshots": "tests/system/test_screenshots.py",
     "curl": "tests/system/test_serving.py",

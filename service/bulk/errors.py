@@ -1,15 +1,4 @@
-"""The errors of bulk jobs, beside the tree in common/errors.py.
-
-DenoiserError
-└── BulkError
-    ├── ExtraMissingError     pyarrow, rich or ray is not installed
-    ├── InputMissingError     no such file or folder, or nothing in it
-    ├── OutputNameError       a name without a known format, or a format that cannot hold the rows
-    ├── JobChangedError       the existing parts belong to another job
-    ├── UnreadableError       a row that cannot be read, under --strict
-    ├── ServiceError          the service at --url refused, failed or changed its model
-    └── ClusterError          the Ray cluster does not answer, failed, or lacks shared storage
-"""
+"""The errors of bulk jobs, beside the tree in common/errors.py."""
 
 from __future__ import annotations
 
@@ -23,19 +12,19 @@ class BulkError(DenoiserError):
 
 
 class ExtraMissingError(BulkError):
-    """A package of an optional extra is not installed."""
+    """pyarrow, rich or ray is not installed."""
 
     title = "Not installed"
 
 
 class InputMissingError(BulkError):
-    """There is no input."""
+    """No such file or folder, or nothing in it."""
 
     title = "No input"
 
 
 class OutputNameError(BulkError):
-    """The output's name asks for no format that can be written."""
+    """A name without a known format, or a format that cannot hold the rows."""
 
     title = "Unusable output name"
 
@@ -59,7 +48,7 @@ class ServiceError(BulkError):
 
 
 class ClusterError(BulkError):
-    """The Ray cluster cannot do the job."""
+    """The Ray cluster does not answer, failed, or lacks shared storage."""
 
     title = "The cluster cannot continue"
 

@@ -6,7 +6,7 @@ import csv
 import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from service.bulk import arrow, pipeline
 from service.bulk.batch import Source
 from service.bulk.errors import OutputNameError
 from service.bulk.journal import ERRORS, Journal
-from service.bulk.models import Model, open_model
+from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
 from service.bulk.outputs import PART_NAME, Assembly, Columns, Format, assemble, format_of
-from service.bulk.parts import Parts
 from service.bulk.progress import Progress
 from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
 from service.bulk.sources.buckets import is_url
@@ -72,132 +71,108 @@ def run(
     output_format = format_of(options.out, options.writes)
     _check_options(options, output_format)
     journal = Journal(Path(options.out).absolute())
-    with journal.locked():
+    with journal.locked(), ExitStack() as stack:
         if (facts := journal.finished()) is not None:
             journal.remove()
             return Outcome(**facts, resumed=facts["rows"])
         _check_target(options, journal.target)
-        with closing(open_model(options)) as model:
-            existing = _existing(options, journal.target, model.facts)
-            options = replace(options, first_id=_next_id(existing))
-            with closing(
-                open_source(options, model.facts, scratch=journal.path, lines=lines)
-            ) as source:
-                job = _Job(options, output_format, model, source, journal, existing)
-                return replace(job.run(runner), seconds=time.perf_counter() - begin)
-
-
-class _Job:
-    """A job whose input, model and output are open and checked."""
-
-    def __init__(
-        self,
-        options: BulkOptions,
-        output_format: Format,
-        model: Model,
-        source: Source,
-        journal: Journal,
-        existing: tuple[Path, ...],
-    ) -> None:
-        self._options = options
-        self._format = output_format
-        self._model = model
-        self._source = source
-        self._journal = journal
-        self._existing = existing
-        self._parts = Parts(journal.path)
-        dtype = _dtype(options, output_format, source)
-        has_files = source.encoded or options.operation == "decode"
-        self._columns = Columns(
-            kind=options.writes,
-            numbered=source.numbered,
-            as_png=output_format == "png-folder"
-            or (output_format.startswith("parquet") and dtype == "uint8" and has_files),
-            dtype=dtype,
-            scored=options.score,
+        model = stack.enter_context(closing(open_model(options)))
+        existing = _existing(options, journal.target, model.facts)
+        options = replace(options, first_id=_next_id(existing))
+        source = stack.enter_context(
+            closing(open_source(options, model.facts, scratch=journal.path, lines=lines))
         )
-        self._schema = self._columns.schema(model.facts)
+        columns = _columns(options, output_format, source)
         if existing:
-            _check_columns(existing[0], self._schema)
+            _check_columns(existing[0], columns.schema(model.facts))
+        work = Work(options, model=model, source=source, columns=columns, parts=journal.parts)
+        stack.enter_context(closing(work))
+        _remark(work)
+        resumed = _compute(work, journal, _identity(work, output_format, existing), runner)
+        rows, failed = _publish(work, journal, output_format, existing)
+        return Outcome(rows, failed, resumed, time.perf_counter() - begin)
 
-    def run(self, runner: Runner) -> Outcome:
-        source, options = self._source, self._options
-        for note in source.notes:
-            logger.info(note)
-        if source.kind == "latents" and source.provenance is None:
-            logger.info(
-                "%s names no model; its latents are assumed to be of this one", options.input
-            )
-        done: set[int] = set()
-        if self._journal.begin(self._identity(), overwrite=options.overwrite):
-            done = self._parts.done()
-            if done:
-                logger.info(
-                    "continuing after %s of %s parts", f"{len(done):,}", f"{source.units:,}"
-                )
-        resumed, failed = self._counts(done)
-        work = Work(
-            options, model=self._model, source=source, columns=self._columns, parts=self._parts
-        )
-        title = Path(options.out).name
-        with closing(work), Progress(title, total=source.total - resumed - failed) as progress:
-            runner(work, [u for u in range(source.units) if u not in done], progress.advance)
-        return replace(self._publish(), resumed=resumed)
 
-    def _identity(self) -> dict[str, Any]:
-        """What two runs must have in common to share their parts."""
-        options = self._options
-        return {
-            "schema": SCHEMA,
-            "version": __version__,
-            "operation": options.operation,
-            "input": dict(self._source.identity),
-            "options": {"fit": options.fit, "invert": options.invert, "batch": options.batch},
-            "output": {"format": self._format, **asdict(self._columns)},
-            "model": self._model.facts.fingerprint,
-            "append_to": [[path.name, path.stat().st_size] for path in self._existing],
-        }
+def _remark(work: Work) -> None:
+    for note in work.source.notes:
+        logger.info(note)
+    if work.source.kind == "latents" and work.source.provenance is None:
+        name = work.options.input
+        logger.info("%s names no model; its latents are assumed to be of this one", name)
 
-    def _publish(self) -> Outcome:
-        """Write the output from the parts and give it its name."""
-        units = range(self._source.units)
-        rows, failed = self._counts(units)
-        self._journal.clear_result()
-        if failed:
-            self._write_errors(units)
-        facts = self._model.facts
-        assembly = Assembly(
-            result=self._journal.result,
-            tables=self._parts.tables(units),
-            rows=rows,
-            schema=self._schema,
-            row_shape=facts.image_shape if self._columns.kind == "images" else (facts.latent_size,),
-            provenance=Provenance.of(facts, self._options),
-            existing=self._existing,
-        )
-        assemble(self._format, assembly)
-        self._journal.publish({"rows": rows, "failures": failed})
-        self._journal.remove()
-        return Outcome(rows, failed)
 
-    def _counts(self, units: Iterable[int]) -> tuple[int, int]:
-        """Rows and failures in the parts of `units`."""
-        rows = failed = 0
-        for unit in units:
-            part_rows, failures = self._parts.counts(unit)
-            if failures and self._options.strict:
-                raise unreadable(failures[0])
-            rows += part_rows
-            failed += len(failures)
-        return rows, failed
+def _identity(work: Work, output_format: Format, existing: tuple[Path, ...]) -> dict[str, Any]:
+    """What two runs must have in common to share their parts."""
+    options = work.options
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "operation": options.operation,
+        "input": dict(work.source.identity),
+        "options": {"fit": options.fit, "invert": options.invert, "batch": options.batch},
+        "output": {"format": output_format, **asdict(work.columns)},
+        "model": work.model.facts.fingerprint,
+        "append_to": [[path.name, path.stat().st_size] for path in existing],
+    }
 
-    def _write_errors(self, units: Iterable[int]) -> None:
-        path = self._journal.result.with_name(f"result{ERRORS}")
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "error"])
-            for unit in units:
-                writer.writerows((one.id, one.reason) for one in self._parts.counts(unit)[1])
+
+def _compute(work: Work, journal: Journal, identity: dict[str, Any], runner: Runner) -> int:
+    """Make the parts that are missing; how many rows were there before."""
+    source, done = work.source, set[int]()
+    if journal.begin(identity, overwrite=work.options.overwrite):
+        done = work.parts.done()
+        if done:
+            logger.info("continuing after %s of %s parts", f"{len(done):,}", f"{source.units:,}")
+    resumed, failed = _counts(work, done)
+    title = Path(work.options.out).name
+    with Progress(title, total=source.total - resumed - failed) as progress:
+        runner(work, [unit for unit in range(source.units) if unit not in done], progress.advance)
+    return resumed
+
+
+def _publish(
+    work: Work, journal: Journal, output_format: Format, existing: tuple[Path, ...]
+) -> tuple[int, int]:
+    """Write the output from the parts and give it its name; rows and failures."""
+    units = range(work.source.units)
+    rows, failed = _counts(work, units)
+    journal.clear_result()
+    if failed:
+        _write_errors(work, journal.result.with_name(f"result{ERRORS}"))
+    facts = work.model.facts
+    assembly = Assembly(
+        result=journal.result,
+        tables=work.parts.tables(units),
+        rows=rows,
+        schema=work.columns.schema(facts),
+        row_shape=facts.image_shape if work.columns.kind == "images" else (facts.latent_size,),
+        provenance=Provenance.of(facts, work.options),
+        existing=existing,
+    )
+    assemble(output_format, assembly)
+    journal.publish({"rows": rows, "failures": failed})
+    journal.remove()
+    return rows, failed
+
+
+def _counts(work: Work, units: Iterable[int]) -> tuple[int, int]:
+    """Rows and failures in the parts of `units`."""
+    rows = failed = 0
+    for unit in units:
+        part_rows, failures = work.parts.counts(unit)
+        if failures and work.options.strict:
+            raise unreadable(failures[0])
+        rows += part_rows
+        failed += len(failures)
+    return rows, failed
+
+
+def _write_errors(work: Work, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "error"])
+        for unit in range(work.source.units):
+            writer.writerows((one.id, one.reason) for one in work.parts.counts(unit)[1])
 
 
 def _check_options(options: BulkOptions, output_format: Format) -> None:
@@ -292,8 +267,17 @@ def _names(schema: Any) -> str:
     return ", ".join(f"{field.name} {field.type}" for field in schema)
 
 
-def _dtype(options: BulkOptions, output_format: Format, source: Source) -> ImageDtype:
-    """Of the images that are written."""
+def _columns(options: BulkOptions, output_format: Format, source: Source) -> Columns:
+    """The columns of the output; images of the input's dtype, of PNG files and decode uint8."""
+    dtype: ImageDtype = options.dtype or ("uint8" if source.dtype == "uint8" else "float32")
     if output_format == "png-folder" or (options.dtype is None and options.operation == "decode"):
-        return "uint8"
-    return options.dtype or ("uint8" if source.dtype == "uint8" else "float32")
+        dtype = "uint8"
+    has_files = source.encoded or options.operation == "decode"
+    return Columns(
+        kind=options.writes,
+        numbered=source.numbered,
+        as_png=output_format == "png-folder"
+        or (output_format.startswith("parquet") and dtype == "uint8" and has_files),
+        dtype=dtype,
+        scored=options.score,
+    )

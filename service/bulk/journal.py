@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -20,8 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.publishing import TargetBusyError
+from common.publishing import locked, make_stage
 from service.bulk.errors import JobChangedError
+from service.bulk.parts import Parts
 
 JOB = "job.json"
 FINISHED = "finished.json"
@@ -35,6 +35,7 @@ class Journal:
         self.target = target
         self.path = target.with_name(f".{target.name}.parts")
         self.result = self.path / "result"
+        self.parts = Parts(self.path)
         self._retired = self.path / "retired"
         self._done = self.path.with_name(f"{self.path.name}.done")
 
@@ -45,15 +46,8 @@ class Journal:
         Raises:
             TargetBusyError: another process has locked it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise self._busy() from exc
-            if not self.path.exists() or os.fstat(handle).st_ino != self.path.stat().st_ino:
-                raise self._busy()  # its owner finished between our open and our lock
+        make_stage(self.path)
+        with locked(self.path):
             self._clear_done()  # left by a kill in `remove`
             if self._retired.exists() and not self.target.exists():
                 self._retired.rename(self.target)  # killed between the two renames of `publish`
@@ -62,8 +56,6 @@ class Journal:
             finally:
                 if not self._worth_keeping():
                     shutil.rmtree(self.path, ignore_errors=True)
-        finally:
-            os.close(handle)
 
     def begin(self, job: Mapping[str, Any], *, overwrite: bool) -> bool:
         """Record the identity of the job; True if the existing parts are of the same job.
@@ -134,13 +126,6 @@ class Journal:
 
     def _clear_done(self) -> None:
         shutil.rmtree(self._done, ignore_errors=True)
-
-    def _busy(self) -> TargetBusyError:
-        return TargetBusyError(
-            f"another process is writing {self.target}",
-            expected="one writer",
-            hint="Wait for it, or choose another --out.",
-        )
 
     def _worth_keeping(self) -> bool:
         kept = (self.path / FINISHED, self._retired)

@@ -6,10 +6,9 @@ All calls of the engine and of the client are in this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import httpx
 import numpy as np
@@ -26,14 +25,12 @@ from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
-from service.engine import Engine, ImageDtype, Scored
+from service.engine import Engine, ImageDtype, OutputName
 
-T = TypeVar("T")
-
-MODEL_OF: dict[Operation, str] = {
-    "encode": "encoder",
-    "decode": "decoder",
-    "denoise": "autoencoder",
+OUTPUT: dict[Operation, OutputName] = {
+    "encode": "latents",
+    "decode": "images",
+    "denoise": "denoised",
 }
 
 
@@ -82,11 +79,16 @@ class Local:
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
         """As `Model.run`."""
-        if not score:
-            return Result(_wait(self._engine.submit(MODEL_OF[operation], rows, dtype=dtype)))
-        name: Scored = "latents" if operation == "encode" else "denoised"
-        outputs = _wait(self._engine.submit_scored(rows, (name, "scores"), dtype=dtype))
-        return Result(outputs[name], outputs["scores"])
+        output = OUTPUT[operation]
+        outputs: tuple[OutputName, ...] = (output, "scores") if score else (output,)
+        images, latents = (None, rows) if operation == "decode" else (rows, None)
+        future = self._engine.submit(outputs, images=images, latents=latents, dtype=dtype)
+        try:
+            results = future.result()
+        except BaseException:  # also Ctrl-C
+            future.cancel()
+            raise
+        return Result(results[output], results.get("scores"))
 
     def close(self) -> None:
         """Nothing to close."""
@@ -146,15 +148,6 @@ def _translated() -> Iterator[None]:
         yield
     except (ModelChangedError, RemoteError, UnavailableError) as exc:
         raise ServiceError(exc.received, expected=exc.expected, hint=exc.hint) from exc
-
-
-def _wait(future: Future[T]) -> T:
-    """Wait for the result; cancel the call if interrupted."""
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
 
 
 def _facts_of(manifest: Manifest) -> ModelFacts:

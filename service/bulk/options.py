@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from common.images import Fit
 from service.bundle import FLOAT32, PrecisionName
-from service.codecs.png import Fit
 from service.engine import ImageDtype
 
 Operation = Literal["encode", "decode", "denoise"]

@@ -235,7 +235,7 @@ def _png_name(name: str | int | None) -> str:
 
 
 def _write_new(path: Path, name: str, body: bytes) -> None:
-    """Write to `path`, or if it exists (`a.png` beside `a.jpg`) to `a.jpg.png`, `a.jpg-2.png` …"""
+    """Write to `path`; if it exists (`a.png` beside `a.jpg`), to `a.jpg.png`, `a.jpg-2.png`."""
     tries = 0
     while True:
         try:

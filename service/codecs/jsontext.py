@@ -1,45 +1,41 @@
-"""JSON: `{"images": [...]}` or `{"latents": [...]}`, numbers only.
+"""JSON: `{"images": [...]}` or `{"latents": [...]}`, numbers only, for small requests.
 
-A large body is not parsed at once: a parser holds the interpreter lock and makes an object of each
-number. It is cut between rows and parsed piece by piece, so that other requests go on meanwhile
-and memory stays near the size of the answer.
+A parser holds the interpreter lock and makes an object of each number, so that other requests wait:
+some 10 ms a megabyte. Larger arrays travel as npy.
 """
 
 from __future__ import annotations
 
 import base64
-import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
 from common.arrays import Array
-from common.errors import DtypeError, MalformedError, ShapeError
+from common.errors import DtypeError, MalformedError, ShapeError, TooLargeError
 from service.codecs.rows import RowSpec
 
-PIECE = 256 * 1024  # bytes parsed or written at once: a millisecond or two
-
-_SPACE = b" \t\r\n"
+MAX_BYTES = 4 * 2**20  # of a request's JSON, also under /v2
+PIECE = 256 * 1024  # bytes written at once: a millisecond or two
 
 
 def decode(body: bytes, spec: RowSpec) -> Array:
     """The rows under the key `spec.kind`, as float32.
 
     Raises:
+        TooLargeError: more than MAX_BYTES.
         MalformedError: not JSON (NaN, Infinity and numbers beyond float64 are not), or no such key.
         ShapeError: ragged lists, or another shape. DtypeError: anything that is not a number.
     """
-    if len(body) > 2 * PIECE:
-        return _decode_in_pieces(body, spec)
+    check_size(len(body))
     _refuse_booleans(body, spec)
     message, folded = _parse(body, spec)
     if not isinstance(message, dict) or set(message) != {spec.kind}:
-        found = sorted(map(str, message)) if isinstance(message, dict) else type(message).__name__
+        keys = sorted(map(str, message)) if isinstance(message, dict) else type(message).__name__
         raise MalformedError(
-            f"JSON with {found}"[:200],
+            f"JSON with {keys}"[:200],
             expected=f'an object with the one key "{spec.kind}"',
             hint=f"Send {_example(spec)}.",
         )
@@ -53,6 +49,20 @@ def decode(body: bytes, spec: RowSpec) -> Array:
     if not values:
         return np.empty((0, *spec.shape), np.float32)
     return spec.conform(_array(values, spec, folded=folded))
+
+
+def check_size(size: int) -> None:
+    """Refuse JSON of more than MAX_BYTES.
+
+    Raises:
+        TooLargeError
+    """
+    if size > MAX_BYTES:
+        raise TooLargeError(
+            f"{size} bytes of JSON",
+            expected=f"at most {MAX_BYTES}",
+            hint="Send larger arrays as application/x-npy, or as binary tensors under /v2.",
+        )
 
 
 def encode(rows: Array, key: str, names: Sequence[str] = (), scores: Array | None = None) -> bytes:
@@ -109,41 +119,8 @@ def _without_channel(text: bytes, spec: RowSpec) -> bytes | None:
     return text.replace(b"],[", b",")
 
 
-def _decode_in_pieces(body: bytes, spec: RowSpec) -> Array:
-    """As `decode`, for a body too large to parse at once."""
-    _refuse_booleans(body, spec)
-    head = re.match(
-        rb'[ \t\r\n]*\{[ \t\r\n]*"' + spec.kind.encode() + rb'"[ \t\r\n]*:[ \t\r\n]*\[', body
-    )
-    last = len(body.rstrip(_SPACE))
-    tail = re.search(rb"\][ \t\r\n]*\}\Z", body[max(0, last - 64) : last])
-    if head is None or tail is None:
-        raise MalformedError(
-            f"{len(body):,} bytes that do not begin and end as {_example(spec)}",
-            expected=f'an object with the one key "{spec.kind}"',
-            hint=f"Send {_example(spec)}.",
-        )
-    end = max(0, last - 64) + tail.start()
-    rows = [_piece_numbers(piece, spec) for piece in _pieces(body, head.end(), end, spec)]
-    if not rows:
-        return np.empty((0, *spec.shape), np.float32)
-    shapes = {piece.shape[1:] for piece in rows}
-    if len(shapes) != 1:
-        raise ShapeError(
-            f"rows of {len(shapes)} different shapes",
-            expected="rows that all have the same shape",
-            hint="Pad or split them.",
-        )
-    return spec.conform(np.concatenate(rows))
-
-
-def _piece_numbers(piece: bytes, spec: RowSpec) -> Array:
-    values, folded = _parse(piece, spec)
-    return _array(values, spec, folded=folded)
-
-
 def _array(values: list[Any], spec: RowSpec, *, folded: bool) -> Array:
-    """What was parsed as float32; a channel axis that was folded away is there again."""
+    """Parsed values as float32, with the channel axis that was folded away."""
     return _numbers(_unfolded(values, spec), spec)[..., None] if folded else _numbers(values, spec)
 
 
@@ -153,42 +130,6 @@ def _unfolded(values: list[Any], spec: RowSpec) -> list[Any]:
         raise _not_json("unexpected character behind the rows", spec)
     rows: list[Any] = values[0]
     return rows
-
-
-def _pieces(body: bytes, start: int, end: int, spec: RowSpec) -> Iterator[bytes]:
-    """Lists of whole rows, `[row,row,…]`, some `PIECE` bytes each."""
-    depth, begun = 0, start
-    longest = 4 * PIECE + 256 * math.prod(spec.shape)  # or a row that never ends is parsed at once
-    for at in range(start, end, PIECE):
-        segment = np.frombuffer(body, np.uint8, min(PIECE, end - at), at)
-        steps = (segment == ord("[")).astype(np.int32) - (segment == ord("]"))
-        depths = depth + np.cumsum(steps, dtype=np.int32)
-        depth = int(depths[-1])
-        closes = np.flatnonzero((depths == 0) & (steps == -1))
-        if len(closes):
-            stop = at + int(closes[-1]) + 1
-            yield b"[%s]" % body[begun:stop]
-            begun = _after_comma(body, stop, end, spec)
-        if at + PIECE - begun > longest:
-            raise ShapeError(
-                f"a row of more than {longest:,} bytes",
-                expected=f"{math.prod(spec.shape)} numbers",
-                hint="Close each row, and leave out white space.",
-            )
-    if body[begun:end].strip(_SPACE):
-        yield b"[%s]" % body[begun:end]  # not a row: the parser says what is wrong with it
-
-
-def _after_comma(body: bytes, stop: int, end: int, spec: RowSpec) -> int:
-    """Where the next row may begin: behind one comma, or at the end."""
-    between = re.compile(rb"[ \t\r\n]*(,?)").match(body, stop, end)
-    assert between is not None
-    closed = between.group(1) == b"" and between.end() == end
-    if between.group(1) == b"" and not closed:
-        raise _not_json(f"unexpected character after a row, at byte {between.end()}", spec)
-    if between.group(1) and not body[between.end() : end].strip(_SPACE):
-        raise _not_json("a comma after the last row", spec)
-    return between.end()
 
 
 def _refuse_booleans(body: bytes, spec: RowSpec) -> None:
@@ -201,13 +142,13 @@ def _refuse_booleans(body: bytes, spec: RowSpec) -> None:
 
 
 def _parse(text: bytes, spec: RowSpec) -> tuple[Any, bool]:
-    """What the text says, and whether its channel axis was folded away."""
+    """The parsed text, and whether its channel axis was folded away."""
     folded = _without_channel(text, spec)
     if folded is not None:
         try:
             return orjson.loads(folded), True
         except orjson.JSONDecodeError:
-            pass  # the parser's word on the text as it came is the one that helps
+            pass  # the error of the original text is the one that helps
     return _loads(text, spec), False
 
 
@@ -219,9 +160,7 @@ def _loads(text: bytes, spec: RowSpec) -> Any:
 
 
 def _not_json(reason: str, spec: RowSpec) -> MalformedError:
-    return MalformedError(
-        f"a body that is not JSON ({reason})", expected=_example(spec), hint="Send valid JSON."
-    )
+    return MalformedError(f"a body that is not JSON ({reason})", expected=_example(spec))
 
 
 def _numbers(values: list[Any], spec: RowSpec) -> Array:

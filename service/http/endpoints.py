@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -17,15 +17,14 @@ import orjson
 
 from common.arrays import Array
 from common.errors import BusyError, MalformedError, TooLargeError
-from service.codecs import compression
+from service.codecs import compression, jsontext
 from service.codecs.rows import RowSpec
-from service.engine import Engine, Scored
-from service.http import formats
-from service.http import query as options
+from service.engine import Engine, OutputName
+from service.http import formats, openapi, pages, query
 from service.http.asgi import Answer, Body, DisconnectedError, Receive, Scope
-from service.http.formats import Operation
 from service.http.metrics import Metrics
 from service.http.v2 import inference as v2
+from service.http.v2 import models
 from service.runtime.pool import usable_cores
 from service.settings import Settings
 
@@ -48,17 +47,17 @@ class Endpoints:
         self._in_work = 0
         self._codecs = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="codec")
 
-    async def operate(
-        self, scope: Scope, body: Body, receive: Receive, operation: Operation
-    ) -> Answer:
-        """/encode, /decode, /denoise."""
+    async def operate(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/encode, /decode and /denoise."""
+        operation = formats.OPERATIONS[scope["path"]]
         content_type = body.header(b"content-type")
-        received = formats.read_type(operation, content_type)
-        goes = formats.write_type(operation, body.header(b"accept"), received)
-        wishes = options.read(scope.get("query_string", b""))
+        request_type = formats.read_type(operation, content_type)
+        response_type = formats.write_type(operation, body.header(b"accept"), request_type)
+        options = query.read(scope.get("query_string", b""))
         self._enter()
         try:
-            raw = await self._read(body)
+            json = request_type == formats.JSON
+            raw = await self._read(body, jsontext.MAX_BYTES if json else None)
             manifest = self.engine().manifest
             shape = (
                 manifest.image_shape if operation.source == "images" else (manifest.latent_size,)
@@ -67,45 +66,51 @@ class Endpoints:
             def decode() -> formats.Rows:
                 return formats.decode(
                     raw,
-                    received,
+                    request_type,
                     RowSpec(operation.source, shape),
                     content_type=content_type or "",
-                    options=wishes,
+                    options=options,
                     max_rows=self._settings.max_rows,
                 )
 
-            # a PNG that is to be fitted may hold millions of pixels in a few bytes
-            small = received == formats.NPY or (len(raw) <= INLINE and wishes.fit is None)
+            # an image file that is to be resized may hold millions of pixels in a few bytes
+            small = request_type == formats.NPY or (len(raw) <= INLINE and options.fit is None)
             rows = await self._run(decode, small=small)
-            dtype = formats.answer_dtype(operation, goes, rows.array, wishes)
+            dtype = formats.answer_dtype(operation, response_type, rows.array, options)
             formats.require_scorable(
-                operation, goes, len(rows.array), wishes, scored=bool(manifest.novelty)
+                operation, response_type, len(rows.array), options, scored=bool(manifest.novelty)
             )
-            scores: Array | None = None
-            if wishes.score:
-                answer_name: Scored = "latents" if operation.answer == "latents" else "denoised"
-                both = await self._score(
-                    operation.model, rows.array, receive, (answer_name, "scores"), dtype=dtype
-                )
-                found, scores = both[answer_name], both["scores"]
-            else:
-                found = await self._compute(operation.model, rows.array, receive, dtype=dtype)
+            outputs: tuple[OutputName, ...] = (operation.output,)
+            if options.score:
+                outputs = (operation.output, "scores")
+            results = await self._compute(
+                operation.model, outputs, operation.source, rows.array, receive, dtype=dtype
+            )
+            result, scores = results[operation.output], results.get("scores")
 
             def encode() -> bytes:
                 return formats.encode(
-                    found, goes, operation, names=rows.names, options=wishes, scores=scores
+                    result,
+                    response_type,
+                    operation,
+                    names=rows.names,
+                    options=options,
+                    scores=scores,
                 )
 
-            answer = await self._run(encode, small=found.nbytes <= INLINE)
+            answer = await self._run(encode, small=result.nbytes <= INLINE)
             headers: tuple[tuple[bytes, bytes], ...] = ()
-            if scores is not None and goes != formats.JSON:
+            if scores is not None and response_type != formats.JSON:
                 headers = (formats.scores_header(scores),)
-            return await self._compressed(Answer(answer, goes, headers=headers), body)
+            return await self._compressed(Answer(answer, response_type, headers=headers), body)
         finally:
             self._leave(body)
 
-    async def infer(self, scope: Scope, body: Body, receive: Receive, model: str) -> Answer:
-        """/v2/models/{model}/infer"""
+    async def v2_infer(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}/infer."""
+        models.check_model(model, version)
         length = body.header(b"inference-header-content-length")
         if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
             raise MalformedError(
@@ -124,18 +129,13 @@ class Endpoints:
             small = (int(length) if length else len(raw)) <= INLINE
             request = await self._run(read, small=small)
             self._check_rows(len(request.rows))
-            found: dict[str, Array] = {}
-            if wanted := v2.scored(request):
-                found = await self._score(model, request.rows, receive, wanted)
-            else:
-                for step, source, name in v2.plan(request):
-                    rows = request.rows if source is None else found[source]
-                    found[name] = await self._compute(step, rows, receive)
+            names = [name for name, _ in request.outputs]
+            results = await self._compute(model, names, models.INPUTS[model], request.rows, receive)
 
             def write() -> tuple[bytes, int | None]:
-                return v2.write(request, found, engine.manifest.fingerprint)
+                return v2.write(request, results, engine.manifest.fingerprint)
 
-            small = sum(array.nbytes for array in found.values()) <= INLINE
+            small = sum(array.nbytes for array in results.values()) <= INLINE
             answer, head = await self._run(write, small=small)
             if head is None:
                 return await self._compressed(Answer(answer, formats.JSON), body)
@@ -145,6 +145,55 @@ class Endpoints:
             )
         finally:
             self._leave(body)
+
+    async def manifest(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/model."""
+        return json_answer(self.engine().manifest.as_dict())
+
+    async def document(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/docs.json."""
+        return json_answer(openapi.document(self.engine().manifest, self._settings))
+
+    async def page(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/playground and its files."""
+        return pages.load()[scope["path"]].answer(body)
+
+    async def to_playground(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/."""
+        return pages.redirect()
+
+    async def v2_server(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/v2."""
+        return json_answer(models.server_metadata())
+
+    async def v2_health(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/v2/health/live and /v2/health/ready."""
+        return json_answer({})
+
+    async def v2_index(self, scope: Scope, body: Body, receive: Receive) -> Answer:
+        """/v2/repository/index."""
+        return json_answer(models.repository_index())
+
+    async def v2_model(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}."""
+        models.check_model(model, version)
+        return json_answer(models.model_metadata(model, self.engine().manifest))
+
+    async def v2_model_ready(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}/ready."""
+        models.check_model(model, version)
+        return json_answer({"name": model, "ready": True})
+
+    async def v2_model_config(
+        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
+    ) -> Answer:
+        """/v2/models/{model}/config."""
+        models.check_model(model, version)
+        return json_answer(models.model_config(model, self.engine().manifest))
 
     def _check_rows(self, rows: int) -> None:
         if rows > self._settings.max_rows:
@@ -171,45 +220,40 @@ class Endpoints:
         self._metrics().left()
         body.release()
 
-    async def _read(self, body: Body) -> bytes:
-        """The body as it arrives, then without its Content-Encoding."""
-        settings = self._settings
-        raw = await body.read(limit=settings.max_body, seconds=settings.timeout)
+    async def _read(self, body: Body, limit: int | None = None) -> bytes:
+        """The body without its Content-Encoding, of at most `limit` bytes (max_body)."""
+        limit = min(limit or self._settings.max_body, self._settings.max_body)
+        raw = await body.read(limit=limit, seconds=self._settings.timeout)
         encoding = body.header(b"content-encoding")
         if encoding is None:
             return raw
 
         def expand() -> bytes:
-            return compression.decode(raw, encoding, limit=settings.max_body)
+            return compression.decode(raw, encoding, limit=limit)
 
         plain = await self._run(expand, small=False)
         body.count(len(plain))
         return plain
 
     async def _compute(
-        self, model: str, rows: Array, receive: Receive, *, dtype: Any = "float32"
-    ) -> Array:
-        """Run a model; a client that goes away meanwhile takes its unfinished work with it."""
-        started = time.perf_counter()
-        answer = await _unless_gone(self.engine().submit(model, rows, dtype=dtype), receive)
-        self._metrics().computed(model, len(rows), time.perf_counter() - started)
-        return answer
-
-    async def _score(
         self,
         model: str,
-        images: Array,
+        outputs: Sequence[Any],
+        source: str,
+        rows: Array,
         receive: Receive,
-        wanted: tuple[Scored, ...],
         *,
         dtype: Any = "float32",
     ) -> dict[str, Array]:
-        """As `_compute`, with scores; counted as rows of the model that was asked."""
+        """Run the engine; a client that disconnects meanwhile cancels what has not begun.
+
+        `model` is the name under which the rows are counted.
+        """
         started = time.perf_counter()
-        future = self.engine().submit_scored(images, wanted, dtype=dtype)
-        answer = await _unless_gone(future, receive)
-        self._metrics().computed(model, len(images), time.perf_counter() - started)
-        return answer
+        future = self.engine().submit(outputs, dtype=dtype, **{source: rows})
+        results = await _unless_gone(future, receive)
+        self._metrics().computed(model, len(rows), time.perf_counter() - started)
+        return results
 
     async def _compressed(self, answer: Answer, body: Body) -> Answer:
         if answer.media_type in (formats.PNG, formats.ZIP):
@@ -240,9 +284,8 @@ async def _unless_gone(future: Future[T], receive: Receive) -> T:
     if future.done():
         return future.result()
     result = asyncio.wrap_future(future)
-    gone: asyncio.Future[Any] = asyncio.ensure_future(
-        receive()
-    )  # the body is complete: only a disconnect can come
+    # The body is complete, so all that can arrive is a disconnect.
+    gone: asyncio.Future[Any] = asyncio.ensure_future(receive())
     try:
         await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
@@ -254,4 +297,5 @@ async def _unless_gone(future: Future[T], receive: Receive) -> T:
 
 
 def json_answer(content: Any) -> Answer:
+    """`content` as JSON."""
     return Answer(orjson.dumps(content), formats.JSON)

@@ -12,8 +12,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from common.errors import DenoiserError, MethodError, NotFoundError, UnauthorizedError
 from service.engine import Engine
@@ -32,30 +31,13 @@ from service.http.asgi import (
     send_answer,
     send_refusal,
 )
-from service.http.endpoints import Endpoints, json_answer
-from service.http.formats import OPERATIONS, Operation
+from service.http.endpoints import Endpoints
 from service.http.metrics import Metrics
-from service.http.openapi import document
+from service.http.routes import BENTOML, Route, Router
 from service.http.v2 import inference as v2
-from service.http.v2 import models as v2_models
 from service.settings import Settings
 
 log = logging.getLogger("denoiser")
-
-HEALTH = ("/livez", "/readyz", "/healthz")
-PAGES = (pages.API_PAGE, "/schema.json")
-
-Handler = Callable[[Scope, Body, Receive], Awaitable[Answer]]
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where a path leads: `label` is its name in metrics, `handler` None means BentoML."""
-
-    label: str
-    methods: tuple[str, ...]
-    handler: Handler | None = None
-    open: bool = False  # answered without an API key
 
 
 class Gateway:
@@ -82,8 +64,7 @@ class Gateway:
         self._settings = settings
         self._budget = Budget(settings.max_buffered)
         self._endpoints = Endpoints(engine, settings, metrics)
-        self._routes = self._fixed_routes(static)
-        self._models = self._model_routes()
+        self._router = Router(docs=settings.docs, pages=pages.load(), static=static)
         self._flusher: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -99,7 +80,7 @@ class Gateway:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         path, method = scope["path"], scope["method"]
-        route = self._find(path)
+        route, parameters = self._router.find(path)
         body = Body(scope, receive, self._budget)
         try:
             self._authorize(route, body)
@@ -113,15 +94,16 @@ class Gateway:
                     expected=" or ".join(route.methods),
                     hint="See /docs.json for what each route answers.",
                 )
-            if route.handler is None:
+            if route.handler == BENTOML:
                 if path == "/metrics":
                     self._metrics().flush()
                 safety: tuple[Header, ...] = ()
-                if path == pages.API_PAGE:
+                if path == pages.API_PAGE:  # BentoML serves it at /
                     scope, safety = {**scope, "path": "/"}, pages.API_HEADERS
                 await self._delegate(scope, receive, send, safety)
                 return
-            answer = await route.handler(scope, body, receive)
+            handler = getattr(self._endpoints, route.handler)
+            answer = await handler(scope, body, receive, **parameters)
         except DisconnectedError:
             return
         except DenoiserError as error:
@@ -142,20 +124,6 @@ class Gateway:
         while True:
             await asyncio.sleep(1)
             self._metrics().flush()
-
-    def _find(self, path: str) -> Route | None:
-        """The route of a path: one of the fixed ones, or a model's under /v2."""
-        if (route := self._routes.get(path)) is not None:
-            return route
-        parts = path.split("/")
-        if len(parts) < 4 or parts[1:3] != ["v2", "models"]:
-            return None
-        model, rest = parts[3], parts[4:]
-        version = None
-        if len(rest) >= 2 and rest[0] == "versions":
-            version, rest = rest[1], rest[2:]
-        make = self._models.get("/".join(rest))
-        return make(model, version) if make else None
 
     def _authorize(self, route: Route | None, body: Body) -> None:
         key = self._settings.api_key
@@ -196,75 +164,6 @@ class Gateway:
             if not begun and not replaced:
                 answer = Answer(problem.from_status(500), problem.MEDIA_TYPE, 500)
                 await send_answer(answer, (), scope["method"], send)
-
-    def _fixed_routes(self, static: Iterable[str]) -> dict[str, Route]:
-        get, post = ("GET", "HEAD"), ("POST",)
-        endpoints = self._endpoints
-        routes = {path: Route(path, get, open=True) for path in HEALTH}
-        routes["/metrics"] = Route("/metrics", get)
-        if self._settings.docs:
-            routes["/docs.json"] = Route("/docs.json", get, self._answer(self._document))
-            routes |= {path: Route(path, get) for path in PAGES}
-            routes |= {f"/static_content/{name}": Route("/static_content", get) for name in static}
-            routes["/"] = Route("/", get, pages.to_playground, open=True)
-            for path, file in pages.load().items():
-                routes[path] = Route(pages.PAGE, get, pages.file_handler(file), open=True)
-        for path, operation in OPERATIONS.items():
-
-            async def operate(
-                scope: Scope, body: Body, receive: Receive, operation: Operation = operation
-            ) -> Answer:
-                return await endpoints.operate(scope, body, receive, operation)
-
-            routes[path] = Route(path, post, operate)
-        manifest = self._answer(lambda: self._engine().manifest.as_dict())
-        routes["/model"] = Route("/model", get, manifest)
-        server = self._answer(v2_models.server_metadata)
-        routes |= {path: Route("/v2", get, server) for path in ("/v2", "/v2/")}
-        for state in ("live", "ready"):
-            path = f"/v2/health/{state}"
-            routes[path] = Route(path, get, self._answer(dict), open=True)
-        index = "/v2/repository/index"
-        routes[index] = Route(index, post, self._answer(v2_models.repository_index))
-        return routes
-
-    def _model_routes(self) -> dict[str, Callable[[str, str | None], Route]]:
-        """What may follow /v2/models/{model}[/versions/{version}]."""
-
-        def reading(rest: str, content: Callable[[str], object]) -> Callable[..., Route]:
-            def make(model: str, version: str | None) -> Route:
-                async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
-                    v2_models.check_model(model, version)
-                    return json_answer(content(model))
-
-                return Route("/v2/models/{model}" + rest, ("GET", "HEAD"), handler)
-
-            return make
-
-        def inferring(model: str, version: str | None) -> Route:
-            async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
-                v2_models.check_model(model, version)
-                return await self._endpoints.infer(scope, body, receive, model)
-
-            return Route("/v2/models/{model}/infer", ("POST",), handler)
-
-        return {
-            "": reading("", lambda m: v2_models.model_metadata(m, self._engine().manifest)),
-            "ready": reading("/ready", lambda m: {"name": m, "ready": True}),
-            "config": reading(
-                "/config", lambda m: v2_models.model_config(m, self._engine().manifest)
-            ),
-            "infer": inferring,
-        }
-
-    def _answer(self, content: Callable[[], object]) -> Handler:
-        async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
-            return json_answer(content())
-
-        return handler
-
-    def _document(self) -> object:
-        return document(self._engine().manifest, self._settings)
 
 
 def _failure(path: str) -> Answer:

@@ -1,20 +1,20 @@
 """The playground: `/playground`, one page for people, and the files it is made of.
 
-The files stand as they are in `service/playground/`: no build step, nothing from another host. They
-hold no secret, so they are answered without the API key; what the page then asks for is not.
+The files are served as they are in `service/playground/`: no build step, nothing from another host.
+They hold no secret, so they need no API key; the requests that the page makes do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from service.codecs import compression
-from service.http.asgi import Answer, Body, Header, Receive, Scope
+from service.http.asgi import Answer, Body, Header
 
 FOLDER = Path(__file__).resolve().parents[1] / "playground"
 PAGE = "/playground"
@@ -88,25 +88,16 @@ class File:
 @cache
 def load(folder: Path = FOLDER) -> Mapping[str, File]:
     """The files by path: `/playground` is index.html, the rest `/playground/<name>`."""
-    found = {}
+    files = {}
     for path in sorted(folder.iterdir()):
         if path.suffix in MEDIA_TYPES:
             route = PAGE if path.name == "index.html" else f"{PAGE}/{path.name}"
-            found[route] = _read(path)
-    return found
+            files[route] = _read(path)
+    return files
 
 
-def file_handler(file: File) -> Callable[[Scope, Body, Receive], Awaitable[Answer]]:
-    """A gateway's handler that answers `file`."""
-
-    async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
-        return file.answer(body)
-
-    return handler
-
-
-async def to_playground(scope: Scope, body: Body, receive: Receive) -> Answer:
-    """Lead from `/` to the playground; relative, so that it also works behind a path prefix."""
+def redirect() -> Answer:
+    """From `/` to the playground; relative, so that it also works behind a path prefix."""
     return Answer(b"", "text/plain", 307, ((b"location", PAGE[1:].encode("ascii")),))
 
 

@@ -13,17 +13,15 @@ MEDIA_TYPE = "application/problem+json"
 
 def from_error(error: DenoiserError) -> bytes:
     """The problem document of one of our errors: what came, what was expected, what to do."""
-    return orjson.dumps(
-        {
-            "type": f"urn:denoiser:problem:{error.slug}",
-            "title": error.title,
-            "status": error.status,
-            "detail": str(error),
-            "received": error.received,
-            "expected": error.expected,
-            "hint": error.hint,
-        }
-    )
+    document = {
+        "type": f"urn:denoiser:problem:{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "received": error.received,
+        "expected": error.expected,
+    }
+    return orjson.dumps({**document, "hint": error.hint} if error.hint else document)
 
 
 def from_status(status: int) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 # A call of fewer images is not worth waking a second thread for (benchmarks/LOG.md).
-SHARED_FROM = 4
+POOL_MIN_ROWS = 4
 
 
 def usable_cores() -> int:
@@ -45,18 +45,18 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
         return None
 
 
-def cut(rows: int, size: int, *, threads: int) -> int:
-    """How many chunks a call becomes, of `size` rows at most.
+def chunk_count(rows: int, size: int, *, threads: int) -> int:
+    """The number of chunks of a call, of at most `size` rows each.
 
-    As many for each thread, so that none waits for the last one's chunk.
+    A multiple of the threads, so that none idles while another computes the last chunk.
     """
     chunks = -(-rows // size)
-    if threads > 1 and rows >= SHARED_FROM:
+    if threads > 1 and rows >= POOL_MIN_ROWS:
         chunks = max(chunks, min(rows // 2, -(-chunks // threads) * threads))
     return chunks
 
 
-def piece(index: int, *, rows: int, chunks: int) -> slice:
+def chunk_slice(index: int, *, rows: int, chunks: int) -> slice:
     """The rows of one chunk: none has more than one row more than another."""
     return slice(index * rows // chunks, (index + 1) * rows // chunks)
 
@@ -82,6 +82,7 @@ class Call:
 
     @property
     def exhausted(self) -> bool:
+        """Whether every chunk has been handed out."""
         return self._next >= self.chunks
 
     def stop(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from common.arrays import Array
 from common.errors import BundleDamagedError
 
 # A model that takes one core so long for one image shares a single image among all cores. Waking
@@ -19,65 +20,73 @@ MAX_THREADS = 4  # threads; a layer of one image has not much to share
 TRIES = 5
 
 
-class Network:
+class Session:
     """One model on a session of one thread and, where an image is work enough, on one of many.
 
     Attributes:
-        row_shape: of one row of its answer.
-        wide: whether there is a second session, on several threads.
+        row_shape: shape of one row of its output.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        """Load the model, and see what an image takes where there are `threads` to share it."""
+        """Load the model; measure a row where there are `threads` to share it."""
         self._session = _session(path, threads=1)
-        self._wide: Any = None
+        self._multithreaded: Any = None
         sources = self._session.get_inputs()
         self._inputs = [entry.name for entry in sources]
         output = self._session.get_outputs()[0]
         self._outputs = [output.name]
         self.row_shape: tuple[int, ...] = tuple(output.shape[1:])
         if threads > 1 and self._seconds(sources) >= MULTITHREAD_MIN_SECONDS:
-            self._wide = _session(path, threads=min(threads, MAX_THREADS))
+            self._multithreaded = _session(path, threads=min(threads, MAX_THREADS))
 
     @property
-    def wide(self) -> bool:
-        return self._wide is not None
+    def multithreaded(self) -> bool:
+        """Whether there is a second session, on several threads."""
+        return self._multithreaded is not None
 
     def __call__(
-        self, *chunk: np.ndarray, wide: bool = False, out: np.ndarray | None = None
-    ) -> np.ndarray:
-        """float32 (n, …) for each input, in the model's order; float32 (n, *row_shape) out.
+        self, *batch: Array, multithreaded: bool = False, out: Array | None = None
+    ) -> Array:
+        """Run the model.
 
-        `wide` takes several threads, which is faster for few rows while no other call runs. The
-        answer is written to `out` where that is given: float32 of its shape, contiguous, and apart
-        from the input, which a model may read again after its first numbers are written.
+        Args:
+            batch: float32 (n, …), one array for each input, in the model's order.
+            multithreaded: use several threads, which is faster for few rows while no other call
+                runs.
+            out: where to write the output: float32 (n, *row_shape), contiguous, sharing no memory
+                with the inputs, which a model may read again after it has written.
+
+        Returns:
+            float32 (n, *row_shape).
         """
-        session = self._wide if wide and self._wide is not None else self._session
+        session = self._session
+        if multithreaded and self._multithreaded is not None:
+            session = self._multithreaded
         if out is None:
-            answer: Any = session.run(self._outputs, dict(zip(self._inputs, chunk, strict=True)))
-            return np.asarray(answer[0])
+            outputs: Any = session.run(self._outputs, dict(zip(self._inputs, batch, strict=True)))
+            return np.asarray(outputs[0])
         binding = session.io_binding()
-        for name, rows in zip(self._inputs, chunk, strict=True):
+        for name, rows in zip(self._inputs, batch, strict=True):
             binding.bind_input(name, "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
         binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
         session.run_with_iobinding(binding)
         return out
 
     def _seconds(self, sources: Any) -> float:
-        """What one row takes one core at best, after a first one; 0 for a model that takes none.
+        """Seconds per row on one thread, best of TRIES after a warm-up; 0.0 if it cannot run.
 
-        What is wrong with that one, the golden answers tell.
+        The golden outputs tell why it cannot.
         """
-        taken = []
+        times = []
         try:
             rows = [np.zeros((1, *source.shape[1:]), np.float32) for source in sources]
             for _ in range(1 + TRIES):
                 begin = time.perf_counter()
                 self(*rows)
-                taken.append(time.perf_counter() - begin)
+                times.append(time.perf_counter() - begin)
         except Exception:  # onnxruntime's own exception types are not public
             return 0.0
-        return min(taken[1:])
+        return min(times[1:])
 
 
 def _session(path: Path, *, threads: int) -> Any:

@@ -22,10 +22,9 @@ from export.bundling import export_run
 from export.errors import ParityError
 from service.bundle import MODELS, Bundle
 from service.engine import Engine
+from tests.support.paths import ROOT
 from training.errors import RunError
 from training.runs import Run
-
-ROOT = Path(__file__).parents[2]
 
 
 def quiet(line: str) -> None:

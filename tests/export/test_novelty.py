@@ -21,7 +21,7 @@ from export.novelty.fit import NoiseSource
 from export.novelty.graph import Residual, Scale, Surprise, count, features_model, novelty_model
 from service.bundle import NOVELTY, Bundle
 from service.engine import Engine
-from tests.conftest import COLOUR, GREY, NOVELTY_FACTS, TinyNetwork, seal, write_bundle
+from tests.support.tiny import COLOUR, GREY, NOVELTY_FACTS, TinyNetwork, seal, write_bundle
 from training.noise.spec import parse_noise
 from training.reference import Reference, write_reference
 from training.runs import Run
@@ -283,6 +283,7 @@ def informed(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.tensorflow
 def test_an_exported_run_scores(informed: Path, tmp_path: Path) -> None:
     from export.bundling import export_run
 
@@ -298,7 +299,7 @@ def test_an_exported_run_scores(informed: Path, tmp_path: Path) -> None:
     engine = Engine.load(tmp_path / "one", threads=1)
     noisy = Run.load(informed).samples().noisy
     assert engine.score(noisy).shape == (len(noisy),)
-    images, _ = engine.denoise_scored(noisy)
+    images = engine.run(("denoised", "scores"), images=noisy)["denoised"]
     np.testing.assert_array_equal(images, engine.denoise(noisy))
 
 

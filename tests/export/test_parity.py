@@ -71,7 +71,7 @@ def test_every_model_on_every_case_at_every_batch(
     enforce(rows)
 
 
-@pytest.mark.parametrize("spoil", ["encoder", "decoder", "autoencoder"])
+@pytest.mark.parametrize("add_noise", ["encoder", "decoder", "autoencoder"])
 def test_a_difference_in_any_model_is_found_and_named(
     engine: Engine, network: Any, held_out: dict[str, Any], add_noise: str
 ) -> None:

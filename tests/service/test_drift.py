@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -23,10 +21,12 @@ from service.drift import command as drift
 from service.drift import sample as drift_sample
 from service.drift import statistics as drift_statistics
 from service.engine import Engine
+from tests.support.paths import BUNDLE, ROOT
 from training.data.digits import load_digits_28
 
-ROOT = Path(__file__).resolve().parents[2]
-BUNDLE = ROOT / "bundles" / "mnist"
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
 SIZE = 16
 A, B = "a" * 64, "b" * 64
 
@@ -99,6 +99,7 @@ def compare(reference: Array, new: Array, *, alpha: float = 0.01) -> drift_stati
 # --- the statistics, on real latents
 
 
+@pytest.mark.slow
 def test_two_halves_of_the_same_digits_raise_no_more_alarms_than_alpha(
     digits: tuple[Array, Array], encode: Encode
 ) -> None:
@@ -335,6 +336,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, package: str)
     assert "extra `drift`" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line_has_the_exit_statuses(tmp_path: Path) -> None:
     reference = write(tmp_path / "a.parquet", normal(200))
     files = {

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
 
-from common.errors import DtypeError, RangeError, ShapeError
+from common.errors import DtypeError, OptionError, RangeError, ShapeError
 from service.engine import CHUNK, IO_BINDING_MIN_BYTES, Engine
 from service.runtime import pool
 from service.runtime.cores import STEADY
-from service.runtime.session import Network
+from service.runtime.session import Session
+from tests.support.paths import DATA, ROOT
+from tests.support.tiny import TinyNetwork, some_images
 
-ROOT = Path(__file__).parents[2]
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1000]
 MODELS = ["encoder", "decoder", "autoencoder"]
 
@@ -39,10 +38,11 @@ def bytes_for(engine: Engine, size: int, seed: int = 0) -> np.ndarray:
     return rng.integers(0, 256, (size, *engine.manifest.image_shape), dtype=np.uint8)
 
 
-def run(engine: Engine, model: str, rows: np.ndarray) -> np.ndarray:
+def run(engine: Engine, model: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     if model == "decoder":
-        return engine.decode(rows)
-    return engine.encode(rows) if model == "encoder" else engine.denoise(rows)
+        return engine.decode(rows, out=out)
+    call = engine.encode if model == "encoder" else engine.denoise
+    return call(rows, out=out)
 
 
 def in_one_call(path: Path, model: str, rows: np.ndarray) -> np.ndarray:
@@ -335,15 +335,15 @@ def test_every_row_bad_and_every_worker_alive(engine: Engine) -> None:
 
 def test_submit_refuses_shapes_at_once_and_values_in_the_future(engine: Engine) -> None:
     with pytest.raises(ShapeError):
-        engine.submit("encoder", np.zeros((1, 2, 3), np.float32))
-    future = engine.submit("encoder", np.full((1, 8, 8, 1), 2, np.float32))
+        engine.submit(["latents"], images=np.zeros((1, 2, 3), np.float32))
+    future = engine.submit(["latents"], images=np.full((1, 8, 8, 1), 2, np.float32))
     assert isinstance(future.exception(20), RangeError)
 
 
 def test_a_short_call_is_not_stuck_behind_a_long_one(bundle_path: Path) -> None:
     engine = Engine.load(bundle_path, threads=1)
-    long = engine.submit("autoencoder", np.zeros((200_000, 8, 8, 1), np.uint8))
-    short = engine.submit("autoencoder", np.zeros((3 * CHUNK, 8, 8, 1), np.uint8))
+    long = engine.submit(["denoised"], images=np.zeros((200_000, 8, 8, 1), np.uint8))
+    short = engine.submit(["denoised"], images=np.zeros((3 * CHUNK, 8, 8, 1), np.uint8))
     short.result(20)
     assert not long.done()
     assert long.cancel()
@@ -399,8 +399,8 @@ def test_memory_grows_with_the_answer_alone(bundle_path: Path) -> None:
 
 def cut(threads: int, rows: int, size: int) -> list[int]:
     """The rows of each chunk that a call becomes."""
-    chunks = pool.cut(rows, size, threads=threads)
-    pieces = [pool.piece(index, rows=rows, chunks=chunks) for index in range(chunks)]
+    chunks = pool.chunk_count(rows, size, threads=threads)
+    pieces = [pool.chunk_slice(index, rows=rows, chunks=chunks) for index in range(chunks)]
     assert [p.start for p in pieces] == [0, *(p.stop for p in pieces)][:chunks]
     assert not pieces or pieces[-1].stop == rows
     return [p.stop - p.start for p in pieces]
@@ -465,18 +465,18 @@ def test_threads_share_a_call_to_a_row_for_each_turn(threads: int, rows: int) ->
 
 def seen_chunks(engine: Engine, model: str, size: int) -> list[int]:
     """The numbers of rows that a call's chunks had."""
-    real, seen = engine._networks[model], list[int]()
+    real, seen = engine._sessions[model], list[int]()
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
-        seen.append(len(chunk))
-        return real(chunk, wide=wide, out=out)
+    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
+        seen.append(len(batch))
+        return real(batch, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, real.wide  # type: ignore[attr-defined]
-    engine._networks[model] = spy  # type: ignore[assignment]
+    spy.row_shape, spy.multithreaded = real.row_shape, real.multithreaded  # type: ignore[attr-defined]
+    engine._sessions[model] = spy  # type: ignore[assignment]
     try:
         answer = run(engine, model, rows_for(engine, model, size))
     finally:
-        engine._networks[model] = real
+        engine._sessions[model] = real
     np.testing.assert_allclose(
         answer, run(engine, model, rows_for(engine, model, size)), rtol=0, atol=1e-6
     )
@@ -508,18 +508,18 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
     monkeypatch.setattr("service.runtime.cores.STEADY", 0)
     engine = Engine.load(bundle_path, threads=2)
-    real = engine._networks[model]
-    assert real.wide
+    real = engine._sessions[model]
+    assert real.multithreaded
     flags: list[bool] = []
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
-        flags.append(wide)
-        if wide:  # whoever comes while this runs takes one core, and does not wait
+    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
+        flags.append(multithreaded)
+        if multithreaded:  # a call that arrives meanwhile has one core, and does not wait
             run(engine, model, rows_for(engine, model, 1))
-        return real(chunk, wide=wide, out=out)
+        return real(batch, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, True  # type: ignore[attr-defined]
-    engine._networks[model] = spy  # type: ignore[assignment]
+    spy.row_shape, spy.multithreaded = real.row_shape, True  # type: ignore[attr-defined]
+    engine._sessions[model] = spy  # type: ignore[assignment]
     for rows in (rows_for(engine, model, size) for size in (1, 3)):
         answer = run(engine, model, rows)
         np.testing.assert_allclose(answer, run(narrow, model, rows), rtol=0, atol=1e-5)
@@ -543,14 +543,14 @@ def test_images_have_one_core_until_many_follow_each_other_at_once(
     monkeypatch.setattr("service.runtime.cores.AT_ONCE", at_once)
     engine = Engine.load(bundle_path, threads=2)
     engine._all_cores._ended = -1e9  # loading replayed the golden answers, long ago
-    real, flags = engine._networks["encoder"], list[bool]()
+    real, flags = engine._sessions["encoder"], list[bool]()
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
-        flags.append(wide)
-        return real(chunk, wide=wide, out=out)
+    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
+        flags.append(multithreaded)
+        return real(batch, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, True  # type: ignore[attr-defined]
-    engine._networks["encoder"] = spy  # type: ignore[assignment]
+    spy.row_shape, spy.multithreaded = real.row_shape, True  # type: ignore[attr-defined]
+    engine._sessions["encoder"] = spy  # type: ignore[assignment]
     image = rows_for(engine, "encoder", 1)
     for _ in range(STEADY + 2):
         engine.encode(image)
@@ -565,25 +565,20 @@ def test_a_small_image_and_a_single_core_have_one_session(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 60.0)
-    assert not any(each.wide for each in Engine.load(bundle_path, threads=2)._networks.values())
-    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
-    assert not any(each.wide for each in Engine.load(bundle_path, threads=1)._networks.values())
-
-
-def test_a_model_that_cannot_be_tried_loads_nevertheless(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is wrong with it is for the golden answers to find."""
-    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", "width"])
-    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, ["N", "width"])
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["rows"], ["same"])], "open", [rows], [same]
+    assert not any(
+        each.multithreaded for each in Engine.load(bundle_path, threads=2)._sessions.values()
     )
-    opset = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "open.onnx")
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
+    assert not any(
+        each.multithreaded for each in Engine.load(bundle_path, threads=1)._sessions.values()
+    )
+
+
+def test_a_model_that_cannot_be_tried_loads_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with it is for the golden answers to find."""
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 1e-9)
-    open_ended = Network(tmp_path / "open.onnx", threads=2)
-    assert not open_ended.wide
+    open_ended = Session(DATA / "models" / "open.onnx", threads=2)
+    assert not open_ended.multithreaded
     assert open_ended(np.ones((2, 3), np.float32)).shape == (2, 3)
 
 
@@ -607,14 +602,14 @@ def straight(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 def bound(engine: Engine, model: str, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each call of a network is given a place for its answer, from now on."""
-    real, seen = engine._networks[model], list[bool]()
+    real, seen = engine._sessions[model], list[bool]()
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
+    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
         seen.append(out is not None)
-        return real(chunk, wide=wide, out=out)
+        return real(batch, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, real.wide  # type: ignore[attr-defined]
-    monkeypatch.setitem(engine._networks, model, spy)
+    spy.row_shape, spy.multithreaded = real.row_shape, real.multithreaded  # type: ignore[attr-defined]
+    monkeypatch.setitem(engine._sessions, model, spy)
     return seen
 
 
@@ -628,7 +623,7 @@ def test_answers_written_in_place_are_the_copied_ones(
     seen = bound(straight, model, monkeypatch)
     np.testing.assert_array_equal(run(straight, model, rows), wanted)
     out = np.full_like(wanted, np.nan)
-    assert straight.submit(model, rows, out=out).result() is out
+    assert run(straight, model, rows, out=out) is out
     np.testing.assert_array_equal(out, wanted)
     assert all(seen) and seen
 
@@ -663,3 +658,38 @@ def test_only_large_answers_are_written_in_place(
     seen.clear()
     engine.denoise(images)
     assert all(seen)
+
+
+# --- outputs by name
+
+
+def test_outputs_of_one_pass(engine: Engine, network: TinyNetwork) -> None:
+    images = some_images(50)
+    results = engine.run(("denoised", "latents"), images=images)
+    assert set(results) == {"latents", "denoised"}
+    np.testing.assert_allclose(results["latents"], network.encode(images), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(results["denoised"], network.denoise(images), rtol=0, atol=1e-5)
+    decoded = engine.run(("images",), latents=results["latents"], dtype="uint8")["images"]
+    np.testing.assert_array_equal(decoded, engine.decode(results["latents"], dtype="uint8"))
+
+
+def test_each_output_goes_to_its_own_array(engine: Engine) -> None:
+    images = some_images(50)
+    expected = engine.run(("latents", "denoised"), images=images)
+    out = {name: np.full_like(array, np.nan) for name, array in expected.items()}
+    results = engine.run(("latents", "denoised"), images=images, out=out)
+    for name, array in expected.items():
+        assert results[name] is out[name]
+        np.testing.assert_array_equal(out[name], array)
+
+
+@pytest.mark.parametrize("outputs", [(), ("images",), ("latents", "other")])
+def test_unknown_outputs_are_refused(engine: Engine, outputs: Any) -> None:
+    with pytest.raises(OptionError, match="latents, denoised, scores"):
+        engine.run(outputs, images=some_images(1))
+
+
+def test_rows_are_images_or_latents(engine: Engine) -> None:
+    for rows in ({}, {"images": some_images(1), "latents": np.zeros((1, 4), np.float32)}):
+        with pytest.raises(TypeError, match="either images or latents"):
+            engine.run(("latents",), **rows)

@@ -15,7 +15,8 @@ from service.http.formats import JSON, NPY
 from service.http.gateway import Gateway
 from service.http.metrics import Metrics
 from service.settings import Settings
-from tests.conftest import Inner, npy, post, some_images
+from tests.support.asgi import Inner, npy, post
+from tests.support.tiny import some_images
 
 
 class Asker:

@@ -34,7 +34,8 @@ from service.engine import CHUNK, Engine
 from service.http import openapi
 from service.http.formats import FORM, JSON, MAX_HEADER_SCORES, NPY, PNG, ZIP
 from service.settings import Settings
-from tests.conftest import NOVELTY_FACTS, Reply, TinyNetwork, ask, npy, post, seal, some_images
+from tests.support.asgi import Reply, ask, npy, post
+from tests.support.tiny import NOVELTY_FACTS, TinyNetwork, seal, some_images
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
 
@@ -70,9 +71,9 @@ def test_a_score_depends_on_no_other_image(scored_engine: Engine) -> None:
 def test_answers_are_those_without_scores(scored_engine: Engine, dtype: Any) -> None:
     images = some_images(40, dtype)
     before = images.copy()
-    latents, scores = scored_engine.encode_scored(images)
+    latents, scores = scored_engine.run(("latents", "scores"), images=images).values()
     np.testing.assert_allclose(latents, scored_engine.encode(images), **CLOSE)
-    clean, same = scored_engine.denoise_scored(images, dtype=dtype)
+    clean, same = scored_engine.run(("denoised", "scores"), images=images, dtype=dtype).values()
     assert clean.dtype == dtype
     plain = scored_engine.denoise(images, dtype=dtype).astype(np.float64)
     np.testing.assert_allclose(clean, plain, rtol=0, atol=1 if dtype == "uint8" else 1e-5)
@@ -82,7 +83,7 @@ def test_answers_are_those_without_scores(scored_engine: Engine, dtype: Any) -> 
 
 
 def test_all_of_one_pass(scored_engine: Engine) -> None:
-    found = scored_engine.submit_scored(some_images(20), ("denoised", "latents")).result()
+    found = scored_engine.run(("denoised", "latents"), images=some_images(20))
     assert {name: rows.shape for name, rows in found.items()} == {
         "denoised": (20, 8, 8, 1),
         "latents": (20, 4),
@@ -93,11 +94,11 @@ def test_a_large_image_on_all_cores_scores_as_on_one(
     scored_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = some_images(2)
-    wanted = Engine.load(scored_bundle_path, threads=1).denoise_scored(images)
+    wanted = Engine.load(scored_bundle_path, threads=1).run(("denoised", "scores"), images=images)
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
-    found = Engine.load(scored_bundle_path, threads=2).denoise_scored(images)
-    for mine, theirs in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
+    found = Engine.load(scored_bundle_path, threads=2).run(("denoised", "scores"), images=images)
+    for name, scores in found.items():
+        np.testing.assert_allclose(scores, wanted[name], rtol=0, atol=1e-4)
 
 
 def test_images_that_cannot_be_scored(scored_engine: Engine) -> None:
@@ -106,7 +107,7 @@ def test_images_that_cannot_be_scored(scored_engine: Engine) -> None:
     with pytest.raises(DtypeError):
         scored_engine.score(np.zeros((1, 8, 8, 1)))
     with pytest.raises(DtypeError, match="uint16"):
-        scored_engine.denoise_scored(some_images(1), dtype="uint16")  # type: ignore[arg-type]
+        scored_engine.run(["scores"], images=some_images(1), dtype="uint16")  # type: ignore[arg-type]
     for size in (1, 100):
         images = some_images(size)
         images[-1] = np.nan
@@ -272,7 +273,7 @@ def test_scores_that_have_no_place(
 def test_a_service_without_scores_refuses_them(engine: Engine, path: str) -> None:
     reply = post(engine, path, npy(some_images(1)), NPY, query=b"score=true")
     assert reply.status == 422
-    assert "exported again" in reply.json["hint"]
+    assert "export the run again" in reply.json["hint"]
 
 
 # --- the Open Inference Protocol

@@ -9,32 +9,53 @@ from typing import Any
 
 import jsonschema_rs
 import numpy as np
-import prometheus_client
 import pytest
 
+from service.bundle import Manifest
 from service.engine import Engine
 from service.http.formats import FORM, JSON, NPY, OPERATIONS, PNG
-from service.http.gateway import Gateway
-from service.http.metrics import Metrics
-from service.http.openapi import STATUSES, document
+from service.http.openapi import document as filled_in
+from service.http.routes import TABLE, VERSIONED
 from service.http.v2 import models as v2_models
 from service.settings import Settings
-from tests.conftest import Inner, ask, npy, post, some_images
+from tests.support.asgi import Inner, ask, npy, post
+from tests.support.tiny import some_images
 
 KEY = "a-key-of-some-length"
-# Pages for people, and the document itself; /v2/ is an alias that tritonclient needs.
-UNDECLARED = {"/v2/"}  # another spelling of /v2
+
+
+def document(manifest: Manifest, settings: Settings) -> Any:
+    """The document with its shared responses, parameters and headers in their places."""
+    whole = filled_in(manifest, settings)
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolve(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        reference = node.get("$ref", "")
+        if re.match("#/components/(responses|parameters|headers)/", reference):
+            target: Any = whole
+            for part in reference.removeprefix("#/").split("/"):
+                target = target[part]
+            return resolve(target)
+        return {name: resolve(item) for name, item in node.items()}
+
+    return resolve(whole)
 
 
 @pytest.fixture(params=["", KEY], ids=["open", "guarded"])
-def told(engine: Engine, request: pytest.FixtureRequest) -> Any:
+def spec(engine: Engine, request: pytest.FixtureRequest) -> Any:
     """The document as it goes over the wire."""
     made = document(engine.manifest, Settings(api_key=request.param))
     return json.loads(json.dumps(made))
 
 
-def operations(told: Any) -> Iterator[tuple[str, str, Any]]:
-    for path, item in told["paths"].items():
+STATUSES = {"400", "404", "405", "406", "408", "413", "415", "422", "429"}
+
+
+def operations(spec: Any) -> Iterator[tuple[str, str, Any]]:
+    for path, item in spec["paths"].items():
         for method, operation in item.items():
             if method in ("get", "post", "put", "delete", "patch", "head", "options", "trace"):
                 yield path, method, operation
@@ -44,16 +65,16 @@ def filled(path: str) -> str:
     return path.replace("{model}", "encoder").replace("{version}", "1")
 
 
-def test_its_form(told: Any) -> None:
-    assert re.fullmatch(r"3\.1\.\d", told["openapi"])
-    assert told["info"]["title"] and told["info"]["version"]
-    assert set(told) <= {"openapi", "info", "paths", "components", "security"}
+def test_its_form(spec: Any) -> None:
+    assert re.fullmatch(r"3\.1\.\d", spec["openapi"])
+    assert spec["info"]["title"] and spec["info"]["version"]
+    assert set(spec) <= {"openapi", "info", "paths", "components", "security"}
     identifiers = []
-    for path, method, operation in operations(told):
+    for path, method, operation in operations(spec):
         assert operation["summary"], (method, path)
         assert operation["responses"], (method, path)
         names = set(re.findall(r"{(\w+)}", path))
-        given = [*told["paths"][path].get("parameters", []), *operation.get("parameters", [])]
+        given = [*spec["paths"][path].get("parameters", []), *operation.get("parameters", [])]
         assert {p["name"] for p in given if p["in"] == "path"} == names
         assert all(p["required"] for p in given if p["in"] == "path")
         identifiers.append(operation.get("operationId", f"{method} {path}"))
@@ -63,7 +84,7 @@ def test_its_form(told: Any) -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
-def test_every_schema_is_one_and_every_reference_leads_somewhere(told: Any) -> None:
+def test_every_schema_is_one_and_every_reference_leads_somewhere(spec: Any) -> None:
     found = []
 
     def walk(node: Any) -> None:
@@ -71,7 +92,7 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere(told: Any) -> N
             if "schema" in node:
                 found.append(node["schema"])
             if "$ref" in node:
-                target: Any = told
+                target: Any = spec
                 for part in node["$ref"].removeprefix("#/").split("/"):
                     target = target[part]
                 found.append(target)
@@ -81,35 +102,30 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere(told: Any) -> N
             for value in node:
                 walk(value)
 
-    walk(told["paths"])
+    walk(spec["paths"])
     assert len(found) > 50
     for schema in found:
         if "$ref" not in schema:
             jsonschema_rs.meta.validate(schema)
 
 
-def test_every_declared_operation_is_a_route(engine: Engine, told: Any) -> None:
-    for path, method, _ in operations(told):
+def test_every_declared_operation_is_a_route(engine: Engine, spec: Any) -> None:
+    for path, method, _ in operations(spec):
         reply = ask(engine, method.upper(), filled(path), inner=Inner())
         assert reply is not None
         assert reply.status not in (404, 405), (method, path)
 
 
-def test_every_route_is_declared(engine: Engine, told: Any) -> None:
-    """The gateway's own tables, and what it allows at each path."""
-    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
-    gateway = Gateway(Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
-    paths = {path for path in gateway._routes if path not in UNDECLARED}
-    paths -= {path for path in paths if path.startswith("/playground/")}  # parts of that page
-    for rest in gateway._models:
-        for prefix in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-            paths.add(prefix + (f"/{rest}" if rest else ""))
-    assert paths == set(told["paths"])
-    for path in paths:
+def test_every_route_of_the_table_is_declared(engine: Engine, spec: Any) -> None:
+    """Each path and its methods, but for other spellings of a path."""
+    declared = {route.path: route for route in (*TABLE, *VERSIONED) if route.path != "/v2/"}
+    assert set(spec["paths"]) == set(declared)
+    for path, route in declared.items():
+        methods = {method.lower() for method in route.methods} - {"head"}
+        assert methods == {m for p, m, _ in operations(spec) if p == path}
         refused = ask(engine, "DELETE", filled(path))
         assert refused is not None
-        allowed = {method.lower() for method in refused.headers["allow"].split(", ")} - {"head"}
-        assert allowed == {m for p, m, _ in operations(told) if p == path}
+        assert refused.headers["allow"] == ", ".join(route.methods)
 
 
 def test_the_key_is_declared_where_it_is_asked_for(engine: Engine) -> None:
@@ -126,9 +142,9 @@ def test_the_key_is_declared_where_it_is_asked_for(engine: Engine) -> None:
     assert '"401"' not in json.dumps(unguarded)
 
 
-def test_formats_are_those_of_the_operations(told: Any) -> None:
+def test_formats_are_those_of_the_operations(spec: Any) -> None:
     for path, operation in OPERATIONS.items():
-        declared = told["paths"][path]["post"]
+        declared = spec["paths"][path]["post"]
         assert tuple(declared["requestBody"]["content"]) == operation.reads
         assert tuple(declared["responses"]["200"]["content"]) == operation.writes
 
@@ -165,8 +181,8 @@ def test_each_refusal_is_declared_with_its_type(
 
 
 def test_answers_and_errors_fit_their_schemas(engine: Engine) -> None:
-    told = document(engine.manifest, Settings())
-    components = {"components": told["components"]}
+    spec = document(engine.manifest, Settings())
+    components = {"components": spec["components"]}
     images, latents = some_images(3), np.ones((3, 4), np.float32)
     for path, method, body, content_type, query in [
         ("/encode", "post", npy(images), NPY, b""),
@@ -186,14 +202,16 @@ def test_answers_and_errors_fit_their_schemas(engine: Engine) -> None:
             engine, method.upper(), filled(path), chunks=[body], headers=headers, query=query
         )
         assert reply is not None
-        response = told["paths"][path][method]["responses"][str(reply.status)]
+        response = spec["paths"][path][method]["responses"][str(reply.status)]
         schema = response["content"][reply.headers["content-type"]]["schema"]
         jsonschema_rs.validate({**schema, **components}, reply.json)
 
 
 def test_requests_that_fit_their_schemas_are_answered(engine: Engine) -> None:
-    told = document(engine.manifest, Settings())
-    schema = told["paths"]["/encode"]["post"]["requestBody"]["content"][JSON]["schema"]
+    spec = document(engine.manifest, Settings())
+    schema = spec["paths"]["/encode"]["post"]["requestBody"]["content"][JSON]["schema"]
+    components = {"components": spec["components"]}
+    schema = {**schema, **components}
     good = {"images": some_images(2).tolist()}
     jsonschema_rs.validate(schema, good)
     assert post(engine, "/encode", json.dumps(good).encode()).status == 200
@@ -206,7 +224,7 @@ def test_requests_that_fit_their_schemas_are_answered(engine: Engine) -> None:
         assert not jsonschema_rs.is_valid(schema, bad)
         assert post(engine, "/encode", json.dumps(bad).encode()).status in (400, 422)
     tensor = {"name": "latents", "datatype": "FP32", "shape": [1, 4], "data": [0, 0, 0, 0]}
-    infer = told["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"][JSON]
+    infer = spec["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"][JSON]
     jsonschema_rs.validate(infer["schema"], {"inputs": [tensor]})
     body = json.dumps({"inputs": [tensor]}).encode()
     assert post(engine, "/v2/models/decoder/infer", body).status == 200

@@ -11,7 +11,7 @@ import pytest
 
 from service.engine import Engine
 from service.http import pages
-from tests.conftest import Inner, Reply, ask
+from tests.support.asgi import Inner, Reply, ask
 
 KEY = "a-key-of-some-length"
 FILES = sorted(path for path in pages.FOLDER.iterdir() if path.is_file())

@@ -24,7 +24,8 @@ from service.bundle import (
 )
 from service.engine import Engine
 from service.settings import Settings
-from tests.conftest import GREY, TinyNetwork, ask, npy, post, seal, some_images
+from tests.support.asgi import ask, npy, post
+from tests.support.tiny import GREY, TinyNetwork, seal, some_images
 
 SERVICE: Any = Denoiser  # at run time not the class, but the service made of it
 FIGURES = {"loss": {"autoencoder": {"psnr": 0.0123, "ssim": 0.00045}}}

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from service import __version__
+from service.codecs import jsontext
 from service.engine import Engine
 from service.http.formats import JSON
 from service.http.v2 import inference as v2
 from service.http.v2 import models as v2_models
-from tests.conftest import Reply, ask, post, some_images
+from tests.support.asgi import Reply, ask, post
+from tests.support.tiny import some_images
 
 BINARY = "application/octet-stream"
 LATENTS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -352,7 +354,7 @@ def test_other_methods_and_refusals_have_the_protocol_s_form(engine: Engine) -> 
 
 
 def test_large_json_is_told_to_come_binary(engine: Engine) -> None:
-    body = json.dumps({"inputs": [GOOD]}).encode().ljust(v2.MAX_JSON + 1)
+    body = json.dumps({"inputs": [GOOD]}).encode().ljust(jsontext.MAX_BYTES + 1)
     reply = infer(engine, "decoder", body)
     assert reply.status == 413
     assert "binary" in reply.json["error"]

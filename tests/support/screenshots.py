@@ -14,7 +14,8 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.support.browser import PHONE, chromium, visit
-from tests.support.processes import ROOT, Server, serving
+from tests.support.paths import ROOT
+from tests.support.processes import Server, serving
 
 WIDE: dict[str, Any] = {"viewport": {"width": 1200, "height": 1236}, "device_scale_factor": 1.5}
 SHOTS: dict[str, dict[str, Any]] = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.processes import ROOT, Server, environment, serving
-from tests.system.conftest import require_serving
+from tests.support.paths import ROOT
+from tests.support.processes import Server, environment, require_serving, serving
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.codecs import png
-from tests.conftest import some_images
+from tests.support.paths import ROOT
+from tests.support.tiny import some_images
 
-ROOT = Path(__file__).parents[2]
 MOMENTS = 20
 UNREADABLE = 3
 

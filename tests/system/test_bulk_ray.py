@@ -27,9 +27,9 @@ from service.bulk.options import BulkOptions
 from service.bulk.ray.worker import Luggage
 from service.bulk.work import Work
 from service.codecs import png
-from tests.conftest import some_images
+from tests.support.paths import ROOT
+from tests.support.tiny import some_images
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 240  # for one command; it takes some ten on a quiet machine
 UNREADABLE = 3
 

@@ -18,9 +18,10 @@ from numpy.lib.format import open_memmap
 
 from service.codecs import png
 from service.engine import Engine
-from tests.conftest import GREY
-from tests.support.processes import BUNDLE, ROOT, Server, environment
-from tests.system.conftest import KEY, some_images
+from tests.support.paths import BUNDLE, ROOT
+from tests.support.processes import Server, environment
+from tests.support.tiny import GREY
+from tests.support.wire import KEY, some_images
 
 MIB = 2**20
 

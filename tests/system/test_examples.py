@@ -18,7 +18,8 @@ from examples import index
 from service.bulk.provenance import Provenance
 from service.bundle import Bundle
 from service.engine import Engine
-from tests.support.processes import BUNDLE, ROOT, environment
+from tests.support.paths import BUNDLE, ROOT
+from tests.support.processes import environment
 from training.data.digits import load_digits_28
 
 COUNT = 300

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from service.engine import Engine
-from tests.support.processes import ROOT, Server, environment
+from tests.support.paths import ROOT
+from tests.support.processes import Server, environment
 
 FOLDER = ROOT / "examples" / "cross_language"
 NOISY = ROOT / "examples" / "noisy.png"

@@ -24,8 +24,9 @@ from playwright.sync_api import Browser, expect
 
 from service.engine import Engine
 from tests.support.browser import DESKTOP, PHONE, Visit, chromium, visit
-from tests.support.processes import BUNDLE, ROOT, Server, serving
-from tests.system.conftest import KEY, as_npy, require_serving
+from tests.support.paths import BUNDLE, ROOT
+from tests.support.processes import Server, require_serving, serving
+from tests.support.wire import KEY, as_npy
 
 PLACES = 6  # requests in work at once in `busy_server`
 
@@ -441,7 +442,7 @@ def test_a_folder_spoiled_and_inverted(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("add_noise", "words"),
     [
         (lambda body: b"PK" + bytes(50), "not a whole zip"),
         (lambda body: body[:-60], "not a whole zip"),

@@ -10,7 +10,7 @@ from PIL import Image
 pytest.importorskip("playwright", reason="playwright is not installed")
 
 from tests.support import screenshots
-from tests.support.processes import ROOT
+from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from service.bundle import Bundle
-from tests.support.processes import BUNDLE, ROOT, SERVING, Server, environment, free_port, serving
-from tests.system.conftest import require_serving
+from tests.support.paths import BUNDLE, ROOT, SERVING
+from tests.support.processes import Server, environment, free_port, require_serving, serving
 
 NPY = {"Content-Type": "application/x-npy"}
 

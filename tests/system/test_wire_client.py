@@ -27,7 +27,7 @@ from denoiser_client.client import (
 )
 from service.engine import Engine
 from tests.support.processes import Server, free_port
-from tests.system.conftest import KEY, some_images
+from tests.support.wire import KEY, some_images
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 

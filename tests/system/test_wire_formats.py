@@ -22,7 +22,7 @@ from PIL import Image
 
 from service.engine import Engine
 from tests.support.processes import Server, environment
-from tests.system.conftest import as_npy, from_npy, some_images
+from tests.support.wire import as_npy, from_npy, some_images
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 

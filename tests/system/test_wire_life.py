@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from service.engine import Engine
-from tests.support.processes import Server, serving
-from tests.system.conftest import as_npy, from_npy, require_serving, some_images
+from tests.support.processes import Server, require_serving, serving
+from tests.support.wire import as_npy, from_npy, some_images
 
 NPY = {"Content-Type": "application/x-npy"}
 

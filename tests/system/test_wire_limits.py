@@ -16,17 +16,9 @@ import numpy as np
 import pytest
 
 from service.settings import Settings
-from tests.support.processes import ROOT, SERVING, Server, environment, free_port
-from tests.system.conftest import (
-    KEY,
-    ORIGIN,
-    SMALL,
-    as_npy,
-    exchange,
-    from_npy,
-    require_serving,
-    some_images,
-)
+from tests.support.paths import ROOT, SERVING
+from tests.support.processes import Server, environment, free_port, require_serving
+from tests.support.wire import KEY, ORIGIN, SMALL, as_npy, exchange, from_npy, some_images
 
 MAX_BODY = int(SMALL["DENOISER_MAX_BODY"])
 NPY = {"Content-Type": "application/x-npy"}

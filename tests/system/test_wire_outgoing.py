@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.support.processes import Server
-from tests.system.conftest import as_npy, some_images
+from tests.support.wire import as_npy, some_images
 
 PICKLE = "application/vnd.bentoml+pickle"
 TYPES = ("application/json", "application/x-npy", "image/png", "multipart/form-data", PICKLE,

@@ -11,9 +11,8 @@ import tritonclient.http as triton
 
 from common.errors import OptionError
 from denoiser_client.client import DenoiserClient
-from tests.conftest import TinyNetwork, some_images
-from tests.support.processes import Server, serving
-from tests.system.conftest import require_serving
+from tests.support.processes import Server, require_serving, serving
+from tests.support.tiny import TinyNetwork, some_images
 
 
 @pytest.fixture(scope="module")

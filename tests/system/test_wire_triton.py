@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 from service import __version__
 from service.engine import Engine
 from tests.support.processes import Server
-from tests.system.conftest import KEY, some_images
+from tests.support.wire import KEY, some_images
 
 LATENTS = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}

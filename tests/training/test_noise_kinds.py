@@ -98,7 +98,7 @@ def test_scaled_by_one_it_is_itself_and_a_level_is_fixed(spec: str) -> None:
     noise.scaled(0), noise.scaled(1e9), noise.at(0), noise.at(1e9)  # held within the limits
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"gaussian"})
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"gaussian"}))
 def test_without_strength_nothing_changes(kind: str) -> None:
     images = random(4, 12, 12, 1)
     np.testing.assert_allclose(apply(str(parse_noise(kind).scaled(0)), images), images, atol=0.006)
@@ -126,14 +126,14 @@ def test_a_description_names_parameters_and_their_ends() -> None:
         ("gaussian:0,-1", r"whose std is -1\.0; expected a std from 0 to 1000000"),
         ("gaussian:-2e6,1", "whose mean is"),
         ("gaussian:0,-0.1..1", r"whose std is -0\.1\.\.1\.0"),
-        ("salt-pepper:1.01", "expected a p from 0 to 1;"),
+        ("salt-pepper:1.01", "expected a p from 0 to 1\\."),
         ("speckle:-0.5", "whose std is"),
         ("poisson:0", "expected a peak from 0.001"),
         ("poisson:-3", "whose peak is"),
         ("mask:-0.1", "whose p is"),
         ("mask:0..2", "whose p is"),
         ("blur:-1", "whose sigma is"),
-        ("blur:1000", "a sigma from 0 to 100;"),
+        ("blur:1000", "a sigma from 0 to 100\\."),
     ],
 )
 def test_numbers_outside_their_limits_are_refused(spec: str, message: str) -> None:

@@ -107,7 +107,7 @@ FORMS = "one of gaussian:MEAN,STD, salt-pepper:P, speckle:STD, poisson:PEAK, mas
     ],
 )
 def test_a_bad_spec_is_refused_by_name(spec: str, received: str, expected: str) -> None:
-    with pytest.raises(SettingsError, match=r"noise .*; expected .*; pass for example") as caught:
+    with pytest.raises(SettingsError, match=r"noise .*; expected .*. Pass for example") as caught:
         parse_noise(spec)
     assert received in caught.value.received
     assert expected in caught.value.expected

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.batches import Pair, to_floats
+from common.arrays import to_floats
+from training.batches import Pair
 from training.data.datasets import Dataset, load_dataset
 from training.errors import DatasetError, RunError
 from training.evaluation.metrics import CHUNK

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Array, Bytes
+from common.images import Fit
 from service.bulk.batch import Batch, Failure
 from service.bulk.decoding.imagefile import (
     MAX_BYTES,
-    SUFFIXES,
     Item,
     check_bytes,
     decode,
@@ -32,13 +32,11 @@ from service.bulk.decoding.imagefile import (
 from service.bulk.decoding.worker import DecoderEndedError, Worker
 from service.bulk.errors import reason
 from service.codecs import png
-from service.codecs.png import Fit
 from service.codecs.rows import RowSpec
 from service.runtime.pool import usable_cores
 
 __all__ = [
     "MAX_BYTES",
-    "SUFFIXES",
     "UNIT_FILES",
     "Decoder",
     "check_bytes",

@@ -16,8 +16,8 @@ from pathlib import Path
 import common
 import service
 from common.arrays import Array
+from common.images import Fit
 from service.bulk.decoding.imagefile import Item, decode_some
-from service.codecs.png import Fit
 from service.codecs.rows import RowSpec
 
 # Where the packages are; on a node of a Ray cluster, each has a folder of its own.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import re
 import signal
 import socket
@@ -142,7 +143,7 @@ def _results(ray: Any, work: Work, units: list[int]) -> Iterator[dict[str, Any]]
         [{"unit": unit} for unit in units], override_num_blocks=min(len(units), MAX_TASKS)
     ).map_batches(
         Worker,
-        fn_constructor_args=(ray.put(JobPayload.of(work)),),
+        fn_constructor_args=(JobPayload.of(work),),
         batch_size=1,
         num_cpus=1,
         compute=data.ActorPoolStrategy(size=min(actors, len(units))),
@@ -154,8 +155,8 @@ def _collect(results: Iterable[dict[str, Any]], units: list[int], done: Done) ->
     """Count each unit once; the first error stops the job."""
     remaining = set(units)
     for result in results:
-        if (error := Worker.error_of(result)) is not None:
-            raise error
+        if result["error"]:
+            raise pickle.loads(result["error"])
         if result["unit"] in remaining:
             remaining.remove(result["unit"])
             done(int(result["rows"]), int(result["failures"]))

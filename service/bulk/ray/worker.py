@@ -1,7 +1,7 @@
 """One actor of the pool: it reads units, computes them and writes their parts.
 
-A node receives the job as one `JobPayload`, with the bundle's files; the packages that `service`
-imports must be installed there. Input and output are on storage that every node sees.
+A node receives the job as one `JobPayload`; the packages that `service` imports must be installed
+there. Input, output and the job's folder, which holds the bundle, too, are on shared storage.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
 
 from common.errors import DenoiserError, FingerprintError
 from service.bulk.batch import FileStamp, Source
 from service.bulk.errors import ClusterError
 from service.bulk.journal import JOB
-from service.bulk.models import Model, open_model
+from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
 from service.bulk.outputs import Columns
 from service.bulk.parts import Parts
@@ -33,7 +31,6 @@ from service.bulk.sources.files import ImageFiles
 from service.bulk.sources.listing import Listing
 from service.bulk.sources.opening import STDIN, open_source
 from service.bulk.work import Work
-from service.bundle import MANIFEST, Bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,41 +38,39 @@ class JobPayload:
     """A job as it is sent to the nodes.
 
     Attributes:
-        options: of the job, without its key; a path of the input is absolute.
-        model: of the bundle; the bundle on the node must be the same.
-        bundle: the files of the bundle, by name.
+        options: of the job, without its key; absolute paths, the bundle's in the job's folder.
+        model: of the bundle.
         listing: of the input's image files, if it has any; its file is in the job's folder.
         columns: of the output.
-        job: the stamp of job.json, in the folder of the parts.
-        inputs: stamps of the input's first and last file; none of a URL's.
-        folder: to which names on a list are relative.
+        parts: the job's folder.
+        stamps: of job.json and the input's first and last file; of a URL's, none.
+        working_folder: to which names on a list are relative.
     """
 
     options: BulkOptions
     model: ModelFacts
-    bundle: Mapping[str, bytes]
     listing: Listing | None
     columns: Columns
-    job: FileStamp
-    inputs: tuple[FileStamp, ...]
-    folder: Path
+    parts: Parts
+    stamps: tuple[FileStamp, ...]
+    working_folder: Path
 
     @classmethod
     def of(cls, work: Work) -> JobPayload:
-        """What a node needs to know of a job."""
-        options, source = work.options, work.source
+        """Copy the bundle to the job's folder, and describe the job."""
+        options, source, bundle = work.options, work.source, work.parts.folder / "bundle"
+        shutil.copytree(options.bundle, bundle, dirs_exist_ok=True)
         if options.input != STDIN and not is_url(options.input):
             options = replace(options, input=str(Path(options.input).absolute()))
-        names = [MANIFEST, *Bundle.open(options.bundle).manifest.files]
+        files = [str(work.parts.folder / JOB), *_input_files(options, source)]
         return cls(
-            options=replace(options, api_key=""),
+            options=replace(options, bundle=bundle, threads=1, api_key=""),
             model=work.model.facts,
-            bundle={name: (options.bundle / name).read_bytes() for name in names},
             listing=source.listing if isinstance(source, ImageFiles) else None,
             columns=work.columns,
-            job=FileStamp.of(work.parts.folder / JOB),
-            inputs=tuple(FileStamp.of(path) for path in _input_files(options, source)),
-            folder=Path.cwd(),
+            parts=work.parts,
+            stamps=tuple(FileStamp.of(path) for path in files),
+            working_folder=Path.cwd(),
         )
 
     def check_shared(self) -> None:
@@ -84,119 +79,72 @@ class JobPayload:
         Raises:
             ClusterError: it does not.
         """
-        for stamp in (self.job, *self.inputs):
+        for stamp in self.stamps:
             if FileStamp.of(stamp.path) != stamp:
                 raise ClusterError(
                     f"{stamp.path}, which node {socket.gethostname()} does not see as the job does",
                     expected="input and output on storage that every node sees: a shared folder, "
                     "or s3:// or gs:// for the input",
-                    hint="Copy them there; the same command continues after the finished parts.",
+                    hint="Copy them there and start the job again.",
                 )
 
-    def open_source(self, scratch: Path) -> Source:
-        """The input, opened on this node."""
-        if self.options.input == STDIN:
-            os.chdir(self.folder)
-        return open_source(self.options, self.model, scratch=scratch, listing=self.listing)
-
-    def open_model(self, scratch: Path) -> Model:
-        """The bundle, opened on this node with one thread.
+    def open(self) -> Work:
+        """The job on this node.
 
         Raises:
+            ClusterError: no shared storage.
             BundleError: its golden answers differ on this node.
-            FingerprintError: it is another model.
+            FingerprintError: the bundle changed.
         """
-        folder = scratch / "bundle"
-        folder.mkdir()
-        for name, body in self.bundle.items():
-            (folder / name).write_bytes(body)
-        model = open_model(replace(self.options, bundle=folder, threads=1))
+        self.check_shared()
+        model = open_model(self.options)
         if model.facts != self.model:
             raise FingerprintError(
                 f"a bundle with fingerprint {model.facts.fingerprint}",
                 expected=f"{self.model.fingerprint}, with which the job began",
-                hint="Do not change the bundle while a job runs; start the job again.",
             )
-        return model
-
-
-class Worker:
-    """An actor: units in, parts on disk. It opens input and model at its first unit."""
-
-    def __init__(self, payload: Any) -> None:
-        """`payload`: Ray's reference to a `JobPayload`."""
-        self._reference = payload
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Columns unit → unit, rows, failures, error: a pickle, or empty."""
-        columns: dict[str, list[Any]] = {"unit": [], "rows": [], "failures": [], "error": []}
-        for unit in batch["unit"].tolist():
-            rows, failures, error = 0, 0, b""
-            try:
-                rows, failures = self._make(unit)
-            except (DenoiserError, OSError) as exc:  # Ray would wrap it, and try again
-                error = pickle.dumps(exc)
-            for name, value in zip(columns, (unit, rows, failures, error), strict=True):
-                columns[name].append(value)
-        return {name: np.array(values) for name, values in columns.items()}
-
-    @staticmethod
-    def error_of(result: Mapping[str, Any]) -> Exception | None:
-        """The error in one row of the results."""
-        error: Exception | None = pickle.loads(result["error"]) if result["error"] else None
-        return error
-
-    def _make(self, unit: int) -> tuple[int, int]:
-        """Write the part of a unit; its rows and failures."""
-        part = self._work.compute(self._work.read(unit))
-        # Again, before each part: the job may have been killed and replaced by another.
-        self._payload.check_shared()
-        self._work.write(unit, part)
-        return part.counts
-
-    @cached_property
-    def _payload(self) -> JobPayload:
-        import ray
-
-        payload: JobPayload = ray.get(self._reference)
-        payload.check_shared()
-        return payload
-
-    @cached_property
-    def _work(self) -> Work:
-        payload, scratch = self._payload, _scratch()
+        if self.options.input == STDIN:
+            os.chdir(self.working_folder)
+        source = open_source(
+            self.options, self.model, scratch=self.parts.folder, listing=self.listing
+        )
         return Work(
-            payload.options,
-            model=payload.open_model(scratch),
-            source=payload.open_source(scratch),
-            columns=payload.columns,
-            parts=Parts(Path(payload.job.path).parent),
+            self.options, model=model, source=source, columns=self.columns, parts=self.parts
         )
 
 
-def _scratch() -> Path:
-    """A folder that is removed with this process, which then ends at once.
+class Worker:
+    """An actor: units in, parts on disk. It opens the job at its first unit."""
 
-    After Python has ended, gRPC's own clean-up in Ray's library sometimes waits forever (seen with
-    Ray 2.60), and the process would outlive its cluster.
-    """
-    folder = TemporaryDirectory(prefix="denoiser-")
+    def __init__(self, payload: JobPayload) -> None:
+        self._payload = payload
 
-    def leave() -> None:
-        folder.cleanup()
-        os._exit(0)
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """One unit to its rows, its failures and its error: a pickle, or empty."""
+        unit, rows, failures, error = int(batch["unit"][0]), 0, 0, b""
+        try:
+            part = self._work.compute(self._work.read(unit))
+            self._payload.check_shared()  # again: another job may have replaced a killed one
+            self._work.write(unit, part)
+            rows, failures = part.counts
+        except (DenoiserError, OSError) as exc:  # Ray would wrap it, and try again
+            error = pickle.dumps(exc)
+        return {"unit": [unit], "rows": [rows], "failures": [failures], "error": [error]}
 
-    atexit.register(leave)
-    return Path(folder.name)
+    @cached_property
+    def _work(self) -> Work:
+        # After Python has ended, gRPC's clean-up in Ray's library sometimes waits forever (seen
+        # with Ray 2.60), and the process would outlive its cluster.
+        atexit.register(os._exit, 0)
+        return self._payload.open()
 
 
 def _input_files(options: BulkOptions, source: Source) -> list[str]:
-    """The input's files on this machine; of a list or folder of images, the first and the last."""
+    """The input's file on this machine; of several, the first and the last."""
     if is_url(options.input):
         return []
     if isinstance(source, ImageFiles) and not Path(options.input).is_file():
-        groups = [source.listing.group(at) for at in sorted({0, source.units - 1})]
+        groups = [source.listing.group(at) for at in (0, source.units - 1)]
         return [str(source.store.fetch(groups[at][at])) for at in (0, -1)]
-    if "files" in source.identity:
-        return [file["path"] for file in source.identity["files"]]
-    return [options.input]
+    files = [file["path"] for file in source.identity.get("files", [])]
+    return [files[0], files[-1]] if files else [options.input]

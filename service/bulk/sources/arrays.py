@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -11,12 +12,12 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.lib import format as npy_format
 
-from common.errors import DenoiserError, DtypeError, MalformedError, OptionError
+from common.errors import DenoiserError, DtypeError, MalformedError
 from service.bulk import arrow
 from service.bulk.batch import Batch, FileStamp
-from service.bulk.errors import InputMissingError
 from service.bulk.options import BulkOptions, Kind
 from service.bulk.provenance import Provenance, sidecar
+from service.bulk.sources.fields import pick
 from service.codecs.rows import RowSpec
 
 UNIT_BYTES = 16 * 2**20  # of a unit's rows
@@ -165,32 +166,19 @@ def open_npz(path: Path, spec: RowSpec, options: BulkOptions) -> ArrayFile:
 
 
 def _choose(archive: zipfile.ZipFile, spec: RowSpec, path: Path, column: str) -> str:
-    """The array to read: the one named by --column, or the only one that fits."""
+    """The array named by --column, or the only one that fits."""
     names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-    listed = ", ".join(names) or "no arrays"
-    if column:
-        if column not in names:
-            raise OptionError(f"--column {column}", expected=f"one of {listed} in {path}")
-        return column
     fitting = []
     for name in names:
-        with archive.open(f"{name}.npy") as stream:
-            try:
-                read_header(stream, spec, name)
-            except DenoiserError:
-                continue
-        fitting.append(name)
-    if not fitting:
-        raise InputMissingError(
-            f"{path} with the arrays {listed}",
-            expected=f"{spec.kind} of shape (N, {', '.join(map(str, spec.shape))})",
-        )
-    if len(fitting) > 1:
-        raise OptionError(
-            f"{path} with several arrays of {spec.kind}",
-            expected=f"--column with one of {', '.join(fitting)}",
-        )
-    return fitting[0]
+        with archive.open(f"{name}.npy") as stream, suppress(DenoiserError):
+            read_header(stream, spec, name)
+            fitting.append(name)
+    return pick(
+        fitting,
+        column,
+        received=f"{path} with the arrays {', '.join(names)}",
+        expected=f"{spec.kind} of shape (N, {', '.join(map(str, spec.shape))})",
+    )
 
 
 def _damaged(name: str, why: object) -> MalformedError:

@@ -7,7 +7,6 @@ the machine's role, as described in Arrow's documentation of each file system.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +16,7 @@ from service.bulk.batch import FileStamp
 from service.bulk.decoding.pictures import check_bytes, is_picture
 from service.bulk.errors import InputMissingError
 from service.bulk.sources.files import Store
-from service.bulk.sources.listing import Entry, in_order
+from service.bulk.sources.listing import Entry
 from service.bulk.sources.tables import PARQUETS
 
 
@@ -69,9 +68,19 @@ class Bucket(Store):
             if info.base_name.lower().endswith(PARQUETS) and not info.base_name.startswith(".")
         )
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> list[Entry]:
         """As `Store.entries`."""
-        return in_order(self._walk())
+        self.skipped = 0
+        entries = []
+        for info in self._files(recursive=True):
+            name = info.path[len(self._root) :].lstrip("/")
+            if any(part.startswith(".") for part in PurePosixPath(name).parts):
+                continue
+            if is_picture(name):
+                entries.append(Entry(name, info.size, info.mtime_ns or 0))
+            else:
+                self.skipped += 1
+        return sorted(entries)
 
     def fetch(self, entry: Entry) -> bytes:
         """As `Store.fetch`."""
@@ -81,17 +90,6 @@ class Bucket(Store):
         if len(body) != entry.size:
             raise OSError(errno.EIO, "it changed since it was listed")
         return body
-
-    def _walk(self) -> Iterator[Entry]:
-        self.skipped = 0
-        for info in self._files(recursive=True):
-            name = info.path[len(self._root) :].lstrip("/")
-            if any(part.startswith(".") for part in PurePosixPath(name).parts):
-                continue
-            if is_picture(name):
-                yield Entry(name, info.size, info.mtime_ns or 0)
-            else:
-                self.skipped += 1
 
     def _files(self, *, recursive: bool) -> list[Any]:
         """pyarrow.fs.FileInfo of the files in the folder, or below it."""

@@ -44,26 +44,30 @@ def read_footer(path: str | Path) -> Footer:
 def choose(schema: Any, spec: RowSpec, path: str, column: str) -> str:
     """The column named by --column, one of a usual name, or the only one that fits."""
     fitting = [name for name in schema.names if _fits(schema.field(name).type, spec.kind)]
-    listed = ", ".join(fitting) or f"no column of {spec.kind}"
-    if column:
-        if column not in fitting:
-            raise OptionError(f"--column {column}", expected=f"one of {listed} in {path}")
-        return column
-    for name in USUAL[spec.kind]:
-        if name in fitting:
-            return name
+    usual = [name for name in USUAL[spec.kind] if name in fitting]
+    types = "lists of numbers, or image files as binary" if spec.kind == "images" else "lists"
+    return pick(
+        fitting if column else usual[:1] or fitting,
+        column,
+        received=f"{path} with the columns {', '.join(schema.names)}",
+        expected=f"a column of {spec.kind}: {types}",
+    )
+
+
+def pick(fitting: list[str], column: str, *, received: str, expected: str) -> str:
+    """The column or array named by --column, or the only one that fits.
+
+    Raises:
+        InputMissingError, OptionError: none or several fit; or --column names none of them.
+    """
     if not fitting:
-        types = "lists of numbers, or image files as binary"
-        raise InputMissingError(
-            f"{path} with the columns {', '.join(schema.names)}",
-            expected=f"a column of {spec.kind}: {types if spec.kind == 'images' else 'lists'}",
-        )
-    if len(fitting) > 1:
+        raise InputMissingError(received, expected=expected)
+    if column not in fitting and (column or len(fitting) > 1):
         raise OptionError(
-            f"{path} with several columns of {spec.kind}",
-            expected=f"--column with one of {listed}",
+            f"--column {column} for {received}" if column else received,
+            expected=f"--column with one of {', '.join(fitting)}",
         )
-    return str(fitting[0])
+    return column or fitting[0]
 
 
 def _fits(kind: Any, rows: str) -> bool:

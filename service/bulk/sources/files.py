@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from common.images import SUFFIXES
 from service.bulk import arrow
 from service.bulk.batch import Batch, FileStamp
-from service.bulk.decoding.pictures import SUFFIXES, UNIT_FILES, Decoder, is_picture
+from service.bulk.decoding.pictures import UNIT_FILES, Decoder, is_picture
 from service.bulk.errors import InputMissingError
 from service.bulk.options import Kind
 from service.bulk.provenance import Provenance
-from service.bulk.sources.listing import Entry, Listing, in_order
+from service.bulk.sources.listing import Entry, Listing
 
 
 class Store(ABC):
@@ -114,25 +115,25 @@ class Folder(Store):
         self.name = str(root)
 
     def entries(self) -> Iterator[Entry]:
-        """As `Store.entries`."""
-        return in_order(self._walk())
-
-    def _walk(self) -> Iterator[Entry]:
+        """As `Store.entries`; only the names of one folder at a time are held in memory."""
         self.skipped = 0
-        folders = [""]
-        while folders:
-            below = folders.pop()
-            with os.scandir(os.path.join(self.name, below)) as files:  # noqa: PTH118
-                for file in files:
-                    if file.name.startswith("."):
-                        continue
-                    name = below + file.name
-                    if file.is_dir(follow_symlinks=False):
-                        folders.append(name + "/")
-                    elif is_picture(name):
-                        yield _entry(name, file.path)
-                    else:
-                        self.skipped += 1
+        return self._walk("")
+
+    def _walk(self, below: str) -> Iterator[Entry]:
+        """In the order of whole names: a folder is sorted as its name with a "/" at the end."""
+        with os.scandir(os.path.join(self.name, below)) as files:  # noqa: PTH118
+            names = sorted(
+                file.name + "/" * file.is_dir(follow_symlinks=False)
+                for file in files
+                if not file.name.startswith(".")
+            )
+        for name in names:
+            if name.endswith("/"):
+                yield from self._walk(below + name)
+            elif is_picture(name):
+                yield _entry(below + name, os.path.join(self.name, below + name))  # noqa: PTH118
+            else:
+                self.skipped += 1
 
     def fetch(self, entry: Entry) -> str:
         """As `Store.fetch`."""

@@ -22,6 +22,11 @@ from service.codecs.rows import RowSpec
 
 STDIN = "-"
 
+EXPECTED = {
+    "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list",
+    "latents": ".parquet or a folder of them, .npy or .npz with latents",
+}
+
 
 def open_source(
     options: BulkOptions,
@@ -46,96 +51,76 @@ def open_source(
         FingerprintError: latents of another model.
     """
     arrow.load()
-    source = _Opening(options, model, scratch, listing).open(lines)
-    if source.provenance is not None and source.kind == "latents":
+    images = options.reads == "images"
+    spec = RowSpec("images", model.image_shape)
+    if not images:
+        spec = RowSpec("latents", (model.latent_size,))
+    found = _find(options, lines)
+    if isinstance(found, Store):
+        return _image_files(found, spec, options, scratch, listing)
+    source: Source
+    if isinstance(found, Path):
+        source = (open_npz if found.suffix.lower() == ".npz" else open_npy)(found, spec, options)
+    else:
+        if options.batch:
+            raise OptionError("--batch with a Parquet input", expected="its row groups as units")
+        source = Parquet(found, spec, _decoder(spec, options) if images else None, options)
+    if source.provenance is not None and not images:
         source.provenance.check_same(model, mine=options.input, others=f"the model {model.name}")
     return source
 
 
-class _Opening:
-    """The arguments of `open_source`, shared by the steps of opening."""
-
-    def __init__(
-        self, options: BulkOptions, model: ModelFacts, scratch: Path, listing: Listing | None
-    ) -> None:
-        self._options = options
-        self._scratch = scratch
-        self._listing = listing
-        self._images = options.reads == "images"
-        self._spec = RowSpec("images", model.image_shape)
-        if not self._images:
-            self._spec = RowSpec("latents", (model.latent_size,))
-
-    def open(self, lines: Iterable[str]) -> Source:
-        options = self._options
-        if options.input == STDIN:
-            return self._files(NameList(lines))
-        if is_url(options.input):
-            return self._url()
-        path = Path(options.input).absolute()
-        name = path.name.lower()
-        if path.is_dir():
-            tables = _parquets(path, Path(options.out).absolute())
-            return self._parquet(tables) if tables else self._files(Folder(path))
-        if not path.is_file():
-            raise InputMissingError(f"no {options.input}", expected="a file or a folder")
-        if name.endswith(PARQUETS):
-            return self._parquet([FileStamp.of(path)])
-        if name.endswith(".npy"):
-            return open_npy(path, self._spec, options)
-        if name.endswith(".npz"):
-            return open_npz(path, self._spec, options)
-        if name.endswith(ZIPS):
-            return self._files(Zip(path))
-        if name.endswith(TARS):
-            return self._files(Tar(path))
-        hint = ""
-        if name.endswith(".csv") and not self._images:
-            columns = "SELECT id, [l0, l1, …] AS latent"
-            table = path.with_suffix(".parquet").name
-            hint = f"Convert it: duckdb -c \"COPY ({columns} FROM '{path.name}') TO '{table}'\""
-        raise self._unsupported(options.input, hint)
-
-    def _url(self) -> Source:
-        bucket = Bucket(self._options.input)
+def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[FileStamp] | Path:
+    """A store of image files, Parquet files, or the path of an array."""
+    if options.input == STDIN:
+        return NameList(lines)
+    if is_url(options.input):
+        bucket = Bucket(options.input)
         if tables := bucket.parquets():
-            return self._parquet(tables)
-        if self._images and bucket.is_folder:
-            return self._files(bucket)
+            return tables
+        if bucket.is_folder:
+            return bucket
         raise UnsupportedTypeError(
-            f"{self._options.input} for {self._options.operation}",
-            expected=".parquet, or a folder of it" + " or of image files" * self._images,
+            f"{options.input} for {options.operation}",
+            expected=".parquet, or a folder of it or of image files",
             hint="Copy other inputs to this machine first.",
         )
+    path = Path(options.input).absolute()
+    name = path.name.lower()
+    if path.is_dir():
+        return _parquets(path, Path(options.out).absolute()) or Folder(path)
+    if not path.is_file():
+        raise InputMissingError(f"no {options.input}", expected="a file or a folder")
+    if name.endswith(PARQUETS):
+        return [FileStamp.of(path)]
+    if name.endswith((".npy", ".npz")):
+        return path
+    if name.endswith(ZIPS):
+        return Zip(path)
+    if name.endswith(TARS):
+        return Tar(path)
+    hint = ""
+    if name.endswith(".csv"):
+        query = f"SELECT id, [l0, l1, …] AS latent FROM '{path.name}'"
+        hint = f"Convert it: duckdb -c \"COPY ({query}) TO '{path.stem}.parquet'\""
+    raise _unsupported(options.input, options, hint)
 
-    def _files(self, store: Store) -> Source:
-        try:
-            if not self._images:
-                raise self._unsupported(f"image files in {store.name}")
-            path, group = self._scratch / "listing", self._options.batch
-            listing = self._listing or list_files(store, path, group=group)
-        except BaseException:
-            store.close()
-            raise
-        return ImageFiles(store, self._decoder(), listing)
 
-    def _parquet(self, files: list[FileStamp]) -> Source:
-        if self._options.batch:
-            raise OptionError("--batch with a Parquet input", expected="its row groups as units")
-        decoder = self._decoder() if self._images else None
-        return Parquet(files, self._spec, decoder, self._options)
+def _image_files(
+    store: Store, spec: RowSpec, options: BulkOptions, scratch: Path, listing: Listing | None
+) -> ImageFiles:
+    try:
+        if options.reads != "images":
+            raise _unsupported(f"image files in {store.name}", options)
+        listing = listing or list_files(store, scratch / "listing", group=options.batch)
+    except BaseException:
+        store.close()
+        raise
+    return ImageFiles(store, _decoder(spec, options), listing)
 
-    def _decoder(self) -> Decoder:
-        return Decoder(self._spec, fit=self._options.fit, invert=self._options.invert)
 
-    def _unsupported(self, received: str, hint: str = "") -> UnsupportedTypeError:
-        expected = {
-            "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list",
-            "latents": ".parquet or a folder of them, .npy or .npz with latents",
-        }[self._options.reads]
-        return UnsupportedTypeError(
-            f"{received} for {self._options.operation}", expected=expected, hint=hint
-        )
+def _decoder(spec: RowSpec, options: BulkOptions) -> Decoder:
+    return Decoder(spec, fit=options.fit, invert=options.invert)
 
 
 def _parquets(folder: Path, out: Path) -> list[FileStamp]:
@@ -147,3 +132,9 @@ def _parquets(folder: Path, out: Path) -> list[FileStamp]:
         if path.name.lower().endswith(PARQUETS) and path.name[0] != "." and path != out:
             paths.append(path)
     return [FileStamp.of(path) for path in sorted(paths)]
+
+
+def _unsupported(received: str, options: BulkOptions, hint: str = "") -> UnsupportedTypeError:
+    return UnsupportedTypeError(
+        f"{received} for {options.operation}", expected=EXPECTED[options.reads], hint=hint
+    )

@@ -22,21 +22,22 @@ from common.errors import (
     MalformedError,
     RangeError,
     ShapeError,
-    TooLargeError,
 )
 from service.bundle import Manifest
-from service.engine import Scored
-from service.http.v2.models import INPUTS, OUTPUTS, SCORES, VERSION, Json, outputs, row
+from service.codecs import jsontext
+from service.http.v2.models import INPUTS, OUTPUTS, VERSION, Json, outputs, row
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
-
-# A JSON tensor is parsed in one piece, which holds the interpreter lock: some 10 ms a megabyte.
-MAX_JSON = 4 * 2**20
 
 
 @dataclass(frozen=True)
 class Request:
-    """One inference request: rows in, names of the outputs wanted and whether each goes binary."""
+    """One inference request.
+
+    Attributes:
+        rows: of the model's only input.
+        outputs: name of each requested output, and whether it travels as a binary tensor.
+    """
 
     model: str
     rows: Array
@@ -61,44 +62,19 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
             expected="at most the body's length",
             hint="Send the length of the JSON part.",
         )
-    if size > MAX_JSON:
-        raise TooLargeError(
-            f"{size} bytes of JSON", expected=f"at most {MAX_JSON}", hint="Send binary tensors."
-        )
+    jsontext.check_size(size)
     message = _object(body[:size])
     rows = _read_rows(_only_input(message, model), memoryview(body)[size:], model, manifest)
     return Request(model, rows, _read_outputs(message, model, manifest), _read_id(message))
 
 
-def scored(request: Request) -> tuple[Scored, ...]:
-    """What the engine's scored pass is asked for; () where no scores are wanted."""
-    wanted = {name for name, _ in request.outputs}
-    known: tuple[Scored, ...] = ("latents", "denoised", "scores")
-    return tuple(name for name in known if name in wanted) if SCORES in wanted else ()
-
-
-def plan(request: Request) -> list[tuple[str, str | None, str]]:
-    """The models to run, each as (model, output it reads or None for the request, its output).
-
-    For requests without scores: `scored` is the other kind. An autoencoder that is asked for its
-    latents too runs as encoder and decoder: the same work.
-    """
-    wanted = {name for name, _ in request.outputs}
-    if request.model != "autoencoder":
-        return [(request.model, None, OUTPUTS[request.model][0])]
-    if "latents" not in wanted:
-        return [("autoencoder", None, "denoised")]
-    steps: list[tuple[str, str | None, str]] = [("encoder", None, "latents")]
-    return [*steps, ("decoder", "latents", "denoised")] if "denoised" in wanted else steps
-
-
 def write(
-    request: Request, found: Mapping[str, Array], fingerprint: str
+    request: Request, results: Mapping[str, Array], fingerprint: str
 ) -> tuple[bytes, int | None]:
     """The response's bytes and, when a tensor goes binary, the length of its JSON part."""
     tensors, tail = [], []
     for name, binary in request.outputs:
-        array = np.ascontiguousarray(found[name])
+        array = np.ascontiguousarray(results[name])
         tensor: Json = {"name": name, "datatype": "FP32", "shape": list(array.shape)}
         if binary:
             tensor["parameters"] = {"binary_data_size": array.nbytes}
@@ -148,14 +124,12 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
     datatype: Any = tensor.get("datatype")
     allowed = ("FP32", "UINT8") if INPUTS[model] == "images" else ("FP32",)
     if datatype not in allowed:
-        raise DtypeError(
-            f"datatype {datatype!r}"[:120], expected=" or ".join(allowed), hint="Convert first."
-        )
-    wanted = row(INPUTS[model], manifest)
-    if not _is_shape(shape) or tuple(shape[1:]) != wanted:
+        raise DtypeError(f"datatype {datatype!r}"[:120], expected=" or ".join(allowed))
+    row_shape = row(INPUTS[model], manifest)
+    if not _is_shape(shape) or tuple(shape[1:]) != row_shape:
         raise ShapeError(
             f"shape {shape!r}"[:120],
-            expected=str([-1, *wanted]),
+            expected=str([-1, *row_shape]),
             hint="Name the batch and every dimension of a row.",
         )
     parameters = tensor.get("parameters") or {}
@@ -188,12 +162,12 @@ def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
             "data in lists of unequal lengths", expected=str(shape), hint="Pad or split them."
         ) from exc
     if values.size != math.prod(shape):
-        raise ShapeError(f"{values.size} values", expected=str(shape), hint="Correct one of them.")
+        raise ShapeError(f"{values.size} values", expected=str(shape))
     if values.size and values.dtype.kind not in "iuf":
-        raise DtypeError("data that are not numbers", expected="numbers", hint="Send numbers.")
+        raise DtypeError("data that are not numbers", expected="numbers")
     if dtype == np.uint8:
         if values.size and not (values.min() >= 0 and values.max() <= 255):
-            raise RangeError("UINT8 values out of range", expected="0 to 255", hint="Clip them.")
+            raise RangeError("UINT8 values out of range", expected="0 to 255")
         if values.dtype.kind == "f" and (values != np.rint(values)).any():
             raise DtypeError("UINT8 data with fractions", expected="integers", hint="Send FP32.")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
@@ -201,7 +175,7 @@ def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
 
 
 def _holds_booleans(data: list[Any]) -> bool:
-    """Whether true or false stands anywhere in nested lists."""
+    """Whether nested lists contain true or false."""
     lists = [data]
     while lists:
         values = lists.pop()
@@ -218,21 +192,21 @@ def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[
     if not isinstance(parameters, dict):
         raise _malformed("parameters that are not an object")
     default = parameters.get("binary_data_output", False) is True
-    asked = message.get("outputs")
-    if asked is None or asked == []:
+    requested = message.get("outputs")
+    if requested is None or requested == []:
         return tuple((name, default) for name in OUTPUTS[model])
-    if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
+    if not isinstance(requested, list) or not all(isinstance(item, dict) for item in requested):
         raise _malformed("outputs that are not a list of objects")
-    found: dict[str, bool] = {}
-    for item in asked:
+    binary: dict[str, bool] = {}
+    for item in requested:
         name, options = item.get("name"), item.get("parameters") or {}
         known = outputs(model, manifest)
         if name not in known:
             raise _malformed(f"an output named {name!r}"[:120], " or ".join(known))
         if not isinstance(options, dict) or options.keys() - {"binary_data"}:
             raise _malformed(f"parameters of the output {name!r}", "binary_data alone")
-        found[name] = options.get("binary_data", default) is True
-    return tuple(found.items())
+        binary[name] = options.get("binary_data", default) is True
+    return tuple(binary.items())
 
 
 def _read_id(message: Json) -> str | None:

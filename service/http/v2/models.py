@@ -18,11 +18,12 @@ OUTPUTS = {
     "decoder": ("images",),
     "autoencoder": ("denoised", "latents"),
 }
-# What a bundle with a novelty entry gives beside them, to those who ask for it by name.
+# An output of bundles with a novelty model, on request only.
 SCORES = "scores"
 
 
 def server_metadata() -> Json:
+    """Name, version and extensions of the server."""
     return {"name": NAME, "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
@@ -39,7 +40,7 @@ def model_metadata(model: str, manifest: Manifest) -> Json:
 
 
 def model_config(model: str, manifest: Manifest) -> Json:
-    """The model configuration extension, as far as it says something here."""
+    """Triton's model configuration extension: the fields that apply."""
     described = model_metadata(model, manifest)
 
     def tensors(key: str) -> list[Json]:
@@ -59,6 +60,7 @@ def model_config(model: str, manifest: Manifest) -> Json:
 
 
 def repository_index() -> list[Json]:
+    """Every model, all ready."""
     return [{"name": name, "version": VERSION, "state": "READY", "reason": ""} for name in INPUTS]
 
 
@@ -72,9 +74,9 @@ def check_model(model: str, version: str | None) -> None:
 
 
 def outputs(model: str, manifest: Manifest) -> tuple[str, ...]:
-    """The outputs that may be asked for: those that come unasked, and scores where there are any.
+    """The outputs that a request may name: the default ones, and scores where they exist.
 
-    Only what sees images can be scored.
+    Only models that read images have scores.
     """
     scored = bool(manifest.novelty) and INPUTS[model] == "images"
     return (*OUTPUTS[model], *((SCORES,) if scored else ()))

@@ -6,14 +6,15 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from service.__main__ import main
 from service.bulk.sources.buckets import Bucket
 from service.codecs import png
-from tests.conftest import LATENT_SIZE, some_images
+from tests.support.tiny import LATENT_SIZE, some_images
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture(autouse=True)

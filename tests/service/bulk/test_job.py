@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from common.images import FORMATS
 from service import __version__
 from service.__main__ import main
 from service.bulk import command, job, pipeline
@@ -26,7 +24,11 @@ from service.bulk.journal import Journal
 from service.bulk.options import BulkOptions
 from service.bundle import MANIFEST, NOVELTY
 from service.engine import Engine
-from tests.conftest import GREY, LATENT_SIZE, seal, some_images
+from tests.support.paths import DATA
+from tests.support.tiny import LATENT_SIZE, seal, some_images
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 PICTURES = ["a.png", "deep/b.bmp", "deep/er/c.tif", "d.gif", "deep/e.PNG"]
 
@@ -368,8 +370,8 @@ def test_unreadable_files_are_listed_and_counted(
     out = tmp_path / "l.parquet"
     assert run("encode", noisy, "--out", out) == 3
     assert errors_of(out) == {
-        "bad.png": "a body that is not a whole PNG; expected a PNG file",
-        "large.png": "a PNG of 9 × 9 pixels; expected 8 × 8",
+        "bad.png": f"bytes that are not a whole image; expected one of {', '.join(FORMATS)}",
+        "large.png": "an image of 9 × 9 pixels; expected 8 × 8",
     }
     assert ids_of(out) == sorted(PICTURES)
     assert f"2 rows could not be read: {out}.errors.csv" in capsys.readouterr().err
@@ -385,7 +387,7 @@ def test_strict_stops_and_keeps_what_is_done(
     out = tmp_path / "l.parquet"
     arguments = ("encode", noisy, "--out", out, "--batch", "1")
     assert run(*arguments, "--strict") == 1
-    assert "service: bad.png: a body that is not a whole PNG" in capsys.readouterr().err
+    assert "service: bad.png: bytes that are not a whole image" in capsys.readouterr().err
     assert not out.exists()
     assert "part-0000000.arrow" in {path.name for path in Journal(out).path.iterdir()}
     assert run(*arguments) == 3
@@ -632,18 +634,7 @@ def test_appending_what_does_not_match(
 @pytest.fixture
 def scoring(bundle_copy: Path) -> Path:
     """A bundle whose score is an image's largest value: simple, and its own for each image."""
-    row = ["N", *GREY]
-    ends = {"images": row, "latents": ["N", LATENT_SIZE], "denoised": row}
-    graph = helper.make_graph(
-        [helper.make_node("ReduceMax", ["images", "axes"], ["scores"], keepdims=0)],
-        "largest",
-        [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in ends.items()],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N"])],
-        [numpy_helper.from_array(np.array([1, 2, 3]), "axes")],
-    )
-    opset = [helper.make_opsetid("", 18)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
-    (bundle_copy / NOVELTY).write_bytes(model.SerializeToString())
+    shutil.copy(DATA / "models" / "largest.onnx", bundle_copy / NOVELTY)
     (bundle_copy / MANIFEST).unlink()
     seal(bundle_copy, novelty={"float32": {"method": "largest"}})
     return bundle_copy

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -31,9 +29,12 @@ from service.bulk.sources.opening import open_source
 from service.codecs import png
 from service.codecs.rows import RowSpec
 from service.runtime.pool import usable_cores
-from tests.conftest import GREY, LATENT_SIZE, some_images
+from tests.support.paths import ROOT
+from tests.support.tiny import GREY, LATENT_SIZE, some_images
 
-ROOT = Path(__file__).parents[3]
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
 SPEC = RowSpec("images", GREY)
 FACTS = ModelFacts(
     name="grey",
@@ -332,6 +333,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_serving_and_info_need_no_pyarrow(bundle_path: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", some_images(3))
 

@@ -10,9 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from common.publishing import TargetBusyError, staged_folder
+from common.publishing import (
+    TargetBusyError,
+    TargetExistsError,
+    TargetUnusableError,
+    staged_folder,
+)
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
+MARKS = ("top.txt",)
 
 
 def fill(folder: Path, text: str) -> None:
@@ -22,7 +28,7 @@ def fill(folder: Path, text: str) -> None:
 
 
 def make(target: Path, text: str) -> None:
-    with staged_folder(target) as stage:
+    with staged_folder(target, marks=MARKS) as stage:
         fill(stage, text)
 
 
@@ -40,7 +46,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_folder_appears_at_the_end_and_nothing_else_stays(tmp_path: Path) -> None:
     target = tmp_path / "new" / "target"
-    with staged_folder(target) as stage:
+    with staged_folder(target, marks=MARKS) as stage:
         assert list(stage.iterdir()) == []
         assert stage.parent == target.parent
         fill(stage, "one")
@@ -52,7 +58,7 @@ def test_a_folder_appears_at_the_end_and_nothing_else_stays(tmp_path: Path) -> N
 def test_a_target_is_replaced_whole(tmp_path: Path) -> None:
     make(tmp_path / "target", "one")
     (tmp_path / "target" / "old-only.txt").write_text("x")
-    with staged_folder(tmp_path / "target") as stage:
+    with staged_folder(tmp_path / "target", marks=MARKS) as stage:
         fill(stage, "two")
         assert (tmp_path / "target" / "top.txt").read_text() == "one"
     assert text_of(tmp_path / "target") == "two"
@@ -73,7 +79,7 @@ def test_an_exception_leaves_the_target_as_it_was(
     target = tmp_path / "target"
     if existing:
         make(target, "one")
-    with pytest.raises(kind), staged_folder(target) as stage:
+    with pytest.raises(kind), staged_folder(target, marks=MARKS) as stage:
         (stage / "top.txt").write_text("half")
         raise kind
     assert names(tmp_path) == (["target"] if existing else [])
@@ -93,11 +99,14 @@ def test_what_an_earlier_kill_left_is_not_part_of_the_new_folder(tmp_path: Path)
 
 def test_two_writers_in_one_process_exclude_each_other(tmp_path: Path) -> None:
     target = tmp_path / "target"
-    with staged_folder(target) as stage:
+    with staged_folder(target, marks=MARKS) as stage:
         fill(stage, "first")
-        with pytest.raises(TargetBusyError, match="another --out"), staged_folder(target):
+        with (
+            pytest.raises(TargetBusyError, match="another --out"),
+            staged_folder(target, marks=MARKS),
+        ):
             pytest.fail("a second writer was let in")
-        with staged_folder(tmp_path / "other") as other:  # another target is free
+        with staged_folder(tmp_path / "other", marks=MARKS) as other:  # another target is free
             fill(other, "other")
     assert text_of(target) == "first"
     make(target, "second")
@@ -126,7 +135,7 @@ def rename(self, to):
     return made
 
 pathlib.Path.rename = rename
-with staging.staged_folder(target) as stage:
+with staging.staged_folder(target, marks=("top.txt",)) as stage:
     stop("empty")
     (stage / "inner").mkdir()
     (stage / "inner" / "deep.txt").write_text("two")
@@ -180,7 +189,7 @@ def test_kill_9_while_replacing_leaves_the_old_or_the_new_one(tmp_path: Path, mo
         assert not target.exists()  # between the two renames: absent, but not lost
     else:
         assert text_of(target) == ("two" if moment == "after rename 2" else "one")
-    with pytest.raises(ValueError, match="on purpose"), staged_folder(target):
+    with pytest.raises(ValueError, match="on purpose"), staged_folder(target, marks=MARKS):
         raise ValueError("on purpose")  # the next call mends, even if it fails itself
     assert text_of(target) == ("two" if moment == "after rename 2" else "one")
     assert names(tmp_path) == ["target"]
@@ -206,3 +215,31 @@ def test_a_link_to_a_folder_can_be_replaced_again_and_again(tmp_path: Path) -> N
         make(tmp_path / "target", text)
         assert text_of(tmp_path / "target") == text
     assert (tmp_path / "elsewhere").is_dir()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_another_kind_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
+    """The photographs that a run was trained on, or the folder of all runs."""
+    target = tmp_path / "photographs"
+    (target / "run").mkdir(parents=True)
+    (target / "run" / "top.txt").write_text("precious")
+    with (
+        pytest.raises(TargetExistsError, match="has no top.txt"),
+        staged_folder(target, marks=MARKS, overwrite=overwrite),
+    ):
+        pass
+    assert (target / "run" / "top.txt").read_text() == "precious"
+    assert names(tmp_path) == ["photographs"]
+
+
+def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    make(tmp_path / "target", "one")
+    assert text_of(tmp_path / "target") == "one"
+
+
+def test_places_that_hold_no_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for target in (Path("/"), tmp_path / "file" / "x", Path("/proc/x")):
+        with pytest.raises(TargetUnusableError), staged_folder(target, marks=MARKS):
+            pass
