@@ -122,6 +122,7 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(
         assert server.process.poll() is None
 
 
+@pytest.mark.alone
 def test_clients_that_disconnect_cancel_their_work(tmp_path: Path) -> None:
     require_serving()
     with serving(tmp_path) as server:
@@ -172,6 +173,7 @@ def test_two_servers_keep_their_own_metrics(tmp_path: Path) -> None:
         assert rows(first) == ['denoiser_rows_total{model="autoencoder"} 6.0']
 
 
+@pytest.mark.alone
 def test_health_answers_while_100_000_images_are_denoised(
     server: Server, record_property: Callable[[str, object], None]
 ) -> None:
