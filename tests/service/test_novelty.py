@@ -277,7 +277,7 @@ def test_scores_that_have_no_place(
 def test_a_service_without_scores_refuses_them(engine: Engine, path: str) -> None:
     reply = post(engine, path, npy(some_images(1)), NPY, query=b"score=true")
     assert reply.status == 422
-    assert "exported again" in reply.json["hint"]
+    assert "export the run again" in reply.json["hint"]
 
 
 # --- the Open Inference Protocol
