@@ -54,8 +54,13 @@ class Batch:
     rows: Array
     failures: tuple[Failure, ...] = ()
 
-    def only(self, keep: Array, failures: tuple[Failure, ...]) -> Batch:
-        """The rows where `keep`, bool (n), is True; `failures` describes the others."""
+    def without(self, reasons: Mapping[int, str]) -> Batch:
+        """Without the rows that failed, each with its reason."""
+        if not reasons:
+            return self
+        keep = np.ones(len(self.ids), bool)
+        keep[list(reasons)] = False
+        failures = tuple(Failure(str(self.ids[at].as_py()), reasons[at]) for at in sorted(reasons))
         return Batch(self.ids.filter(arrow.array(keep)), self.rows[keep], self.failures + failures)
 
 

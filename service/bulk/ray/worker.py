@@ -23,8 +23,7 @@ from service.bulk.errors import ClusterError
 from service.bulk.journal import JOB
 from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
-from service.bulk.outputs import Columns
-from service.bulk.parts import Parts
+from service.bulk.parts import Columns, Parts
 from service.bulk.provenance import ModelFacts
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.files import ImageFiles

@@ -47,10 +47,9 @@ def read_header(stream: IO[bytes], spec: RowSpec, name: str) -> Header:
         MalformedError, DtypeError, ShapeError: not an array that can be read.
     """
     try:
-        read = {
-            (1, 0): npy_format.read_array_header_1_0,
-            (2, 0): npy_format.read_array_header_2_0,
-        }[npy_format.read_magic(stream)]
+        read = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}[
+            npy_format.read_magic(stream)
+        ]
         shape, fortran, dtype = read(stream)
     except Exception as exc:  # numpy leaks tokenizer and syntax errors for hostile headers
         raise MalformedError(

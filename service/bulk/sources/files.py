@@ -80,11 +80,9 @@ class ImageFiles:
     def read(self, unit: int) -> Batch:
         """As `Source.read`."""
         entries = self.listing.group(unit)
-        names = [_id(entry.name) for entry in entries]
         return self._decoder.batch(
-            names,
+            arrow.array([_id(entry.name) for entry in entries], arrow.string()),
             lambda index: self.store.fetch(entries[index]),
-            ids=arrow.array(names, arrow.string()),
             ordered=self.store.ordered,
         )
 

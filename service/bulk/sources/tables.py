@@ -10,7 +10,7 @@ import numpy as np
 
 from common.errors import MalformedError
 from service.bulk import arrow
-from service.bulk.batch import Batch, Failure, FileStamp
+from service.bulk.batch import Batch, FileStamp
 from service.bulk.decoding.pictures import Decoder
 from service.bulk.options import BulkOptions, Kind
 from service.bulk.provenance import Provenance
@@ -35,11 +35,7 @@ class Parquet:
     """
 
     def __init__(
-        self,
-        files: list[FileStamp],
-        spec: RowSpec,
-        decoder: Decoder | None,
-        options: BulkOptions,
+        self, files: list[FileStamp], spec: RowSpec, decoder: Decoder | None, options: BulkOptions
     ) -> None:
         """`files`: paths or URLs. `decoder`: for columns of image files; None for latents."""
         self._files = files
@@ -126,28 +122,23 @@ class Parquet:
             return body
 
         assert self._decoder is not None
-        names = [str(one) for one in ids.to_pylist()]
-        return self._decoder.batch(names, fetch, ids=ids, ordered=False)
+        return self._decoder.batch(ids, fetch, ordered=False)
 
     def _numbers(self, ids: Any, values: Any) -> Batch:
         """A column of lists; those without as many numbers as one row has are failures."""
         width = prod(self._spec.shape)
         lengths = arrow.compute.list_value_length(values).fill_null(-1).to_numpy()
-        keep = lengths == width
-        failures = tuple(
-            Failure(
-                str(ids[int(at)].as_py()),
-                f"{_list_of(int(lengths[at]))}; expected {width} numbers",
-            )
-            for at in np.flatnonzero(~keep)
-        )
-        if failures:
-            ids, values = ids.filter(arrow.array(keep)), values.filter(arrow.array(keep))
-        flat = values.combine_chunks().flatten()
+        complete = lengths == width
+        flat = values.filter(arrow.array(complete)).combine_chunks().flatten()
         if flat.null_count:
             flat = flat.cast(arrow.float32()).fill_null(float("nan"))  # refused row by row, as NaN
-        rows = flat.to_numpy(zero_copy_only=False).astype(self.dtype, copy=False)
-        return Batch(ids, rows.reshape(-1, *self._spec.shape), failures)
+        rows = np.zeros((len(ids), width), self.dtype)
+        rows[complete] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+        failures = {
+            int(at): f"{_list_of(int(lengths[at]))}; expected {width} numbers"
+            for at in np.flatnonzero(~complete)
+        }
+        return Batch(ids, rows.reshape(-1, *self._spec.shape)).without(failures)
 
     def _one_provenance(self, metadata: list[Any]) -> Provenance | None:
         """Of all the files; a folder with latents of two models is refused."""
