@@ -163,7 +163,7 @@ def _write_errors(work: Work, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["id", "error"])
         for unit in range(work.source.units):
-            writer.writerows((one.id, one.reason) for one in work.parts.counts(unit)[1])
+            writer.writerows(work.parts.counts(unit)[1])
 
 
 def _check_options(options: BulkOptions, output_format: Format) -> None:

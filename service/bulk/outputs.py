@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from service.bulk import arrow
-from service.bulk.decoding.pictures import is_picture
+from service.bulk.decoding.imagefile import is_picture
 from service.bulk.errors import OutputNameError
 from service.bulk.options import Kind
 from service.bulk.provenance import FOLDER_FILE, Provenance

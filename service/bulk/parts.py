@@ -93,7 +93,7 @@ class Parts:
 
         Two processes may write the same part: Ray repeats what it believes lost.
         """
-        failures = json.dumps([[failure.id, failure.reason] for failure in part.failures])
+        failures = json.dumps(part.failures)
         table = arrow.table(part.columns).replace_schema_metadata({_FAILURES: failures.encode()})
         path = self.path(index)
         temporary = path.with_suffix(f".{uuid4().hex}.new")

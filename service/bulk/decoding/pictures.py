@@ -23,28 +23,11 @@ import numpy as np
 from common.arrays import Array, Bytes
 from common.images import Fit
 from service.bulk.batch import Batch
-from service.bulk.decoding.imagefile import (
-    MAX_BYTES,
-    Item,
-    check_bytes,
-    decode,
-    decode_some,
-    is_picture,
-)
+from service.bulk.decoding.imagefile import Item, decode_some
 from service.bulk.errors import reason
 from service.codecs import png
 from service.codecs.rows import RowSpec
 from service.runtime.pool import usable_cores
-
-__all__ = [
-    "MAX_BYTES",
-    "UNIT_FILES",
-    "Decoder",
-    "check_bytes",
-    "decode",
-    "encode_all",
-    "is_picture",
-]
 
 UNIT_FILES = 1024  # image files in one unit
 CHUNK = 32  # images in one task of a thread or process

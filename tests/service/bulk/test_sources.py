@@ -213,7 +213,7 @@ def test_every_format_is_converted_as_png_is(form: str, mode: str) -> None:
         Image.fromarray(smooth.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     )
     body = saved(image, form, **({"lossless": True} if form == "WEBP" else {}))
-    found = pictures.decode(body, SPEC)
+    found = imagefile.decode(body, SPEC)
     wanted = png.decode(saved(image if mode != "CMYK" else image.convert("RGB"), "PNG"), SPEC)
     tolerance = 12 if form == "JPEG" else 1
     assert np.abs(found.astype(int) - wanted).max() <= tolerance
@@ -222,10 +222,10 @@ def test_every_format_is_converted_as_png_is(form: str, mode: str) -> None:
 def test_the_first_frame_and_the_right_way_up() -> None:
     first, second = (Image.fromarray(image[..., 0]) for image in some_images(2, "uint8"))
     moving = saved(first, "TIFF", save_all=True, append_images=[second])
-    np.testing.assert_array_equal(pictures.decode(moving, SPEC)[0, ..., 0], np.asarray(first))
+    np.testing.assert_array_equal(imagefile.decode(moving, SPEC)[0, ..., 0], np.asarray(first))
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90° clockwise to be seen
-    turned = pictures.decode(saved(first, "TIFF", exif=exif), SPEC)
+    turned = imagefile.decode(saved(first, "TIFF", exif=exif), SPEC)
     np.testing.assert_array_equal(turned[0, ..., 0], np.rot90(np.asarray(first), -1))
 
 
@@ -234,15 +234,15 @@ def test_guards_look_at_sizes_before_pixels(monkeypatch: pytest.MonkeyPatch) -> 
     for form in ("PNG", "TIFF"):
         body = saved(huge, form)
         with pytest.raises(ShapeError):
-            pictures.decode(body, SPEC)
+            imagefile.decode(body, SPEC)
         with pytest.raises(TooLargeError):
-            pictures.decode(body, SPEC, fit="contain")
+            imagefile.decode(body, SPEC, fit="contain")
     monkeypatch.setattr(imagefile, "MAX_BYTES", 100)
     with pytest.raises(TooLargeError, match="101 bytes"):
-        pictures.decode(b"x" * 101, SPEC)
+        imagefile.decode(b"x" * 101, SPEC)
     floats = saved(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
     with pytest.raises(MalformedError):
-        pictures.decode(floats[:100], SPEC)
+        imagefile.decode(floats[:100], SPEC)
 
 
 def test_reasons_are_one_line() -> None:
