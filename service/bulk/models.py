@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import httpx
 import numpy as np
 
 from common.arrays import Array, to_bytes, to_floats
 from common.errors import BundleError, OptionError
-from denoiser_client import DenoiserClient, DenoiserClientError
+from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteError, UnavailableError
 from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
@@ -37,30 +36,6 @@ class Result:
     scores: Array | None = None
 
 
-class Model(Protocol):
-    """What computes the rows of a job."""
-
-    facts: ModelFacts
-
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
-        """Compute rows (see `Batch.rows`); images are returned as `dtype`.
-
-        Raises:
-            InputError: for example RangeError for NaN.
-            ServiceError: a remote model failed or changed.
-        """
-        ...
-
-    def close(self) -> None:
-        """Close connections."""
-        ...
-
-
-def open_model(options: BulkOptions) -> Model:
-    """The service at `options.url`, or else an engine in this process."""
-    return Remote(options) if options.url else Local(options)
-
-
 class Local:
     """An engine in this process."""
 
@@ -73,7 +48,11 @@ class Local:
             self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
-        """As `Model.run`."""
+        """Compute rows (see `Batch.rows`); images are returned as `dtype`.
+
+        Raises:
+            InputError: for example RangeError for NaN.
+        """
         output = OUTPUT[operation]
         outputs: tuple[OutputName, ...] = (output, "scores") if score else (output,)
         images, latents = (None, rows) if operation == "decode" else (rows, None)
@@ -100,8 +79,7 @@ class Remote:
             self._client = DenoiserClient(options.url, options.api_key or None)
         except httpx.InvalidURL as exc:
             raise OptionError(
-                f"--url {options.url} ({exc})",
-                expected="an address such as http://127.0.0.1:3000",
+                f"--url {options.url} ({exc})", expected="an address such as http://127.0.0.1:3000"
             ) from exc
         try:
             with _translated():
@@ -114,7 +92,11 @@ class Remote:
             ) from exc
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
-        """As `Model.run`."""
+        """As `Local.run`.
+
+        Raises:
+            ServiceError: the service failed, or its model changed.
+        """
         call: Callable[[Array], Array] = getattr(self._client, operation)
         if dtype == "float32" and rows.dtype == np.uint8:  # denoised images keep their dtype
             rows = to_floats(rows)
@@ -134,6 +116,14 @@ class Remote:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+Model = Local | Remote
+
+
+def open_model(options: BulkOptions) -> Model:
+    """The service at `options.url`, or else an engine in this process."""
+    return Remote(options) if options.url else Local(options)
 
 
 @contextmanager

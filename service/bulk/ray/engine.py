@@ -76,11 +76,7 @@ def load() -> Any:
         import ray.data
         import ray.exceptions
     except ImportError as exc:
-        raise ExtraMissingError(
-            f"no ray ({exc})",
-            expected="the extra `ray` of pyproject.toml, which --engine ray needs",
-            hint="Install it: pip install 'ray[data]', or leave --engine out.",
-        ) from exc
+        raise ExtraMissingError.of("ray[data]", "ray", exc) from exc
     return ray
 
 

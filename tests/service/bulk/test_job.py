@@ -439,8 +439,8 @@ def test_the_same_command_continues(
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [("batch", "options.batch was 10, is now 20"), ("input", "input.modified_ns was"),
-     ("operation", "input.path was"), ("model", "model was"), ("invert", "options.invert was")],
+    [("batch", "options.batch was 10, is now 20"), ("input", "input.stamp was"),
+     ("operation", "input.name was"), ("model", "model was"), ("invert", "options.invert was")],
 )  # fmt: skip
 def test_another_job_does_not_use_the_parts(
     change: str,
