@@ -1,8 +1,8 @@
 """What the routes do: body → codec → engine → codec, and no arithmetic.
 
-Small work is done on the event loop, where it costs less than a hand-over to a thread; the rest
-runs in the engine's threads (models) and in a few threads of its own (JSON, PNG, compression), so
-that the loop is free for other requests and for health.
+Small work runs on the event loop, where it costs less than passing it to a thread. The rest runs in
+the engine's threads (models) and in a few codec threads (JSON, images, compression), so that the
+loop stays free for other requests and health checks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.arrays import Array
 from common.errors import BusyError, MalformedError, TooLargeError
 from service.codecs import compression, jsontext
 from service.codecs.rows import RowSpec
-from service.engine import Engine, OutputName
+from service.engine import Engine, ImageDtype, OutputName
 from service.http import formats, openapi, pages, query
 from service.http.asgi import Answer, Body, DisconnectedError, Receive, Scope
 from service.http.metrics import Metrics
@@ -30,13 +30,13 @@ from service.settings import Settings
 
 T = TypeVar("T")
 
-# Bodies and answers up to this many bytes are parsed and written on the event loop: a single image
-# in any format. That takes some tens of microseconds, less than a thread's hand-over and back.
+# Bodies and responses up to this many bytes, a single image in any format, are parsed and written
+# on the event loop. That takes tens of microseconds, less than switching to a thread and back.
 INLINE = 16 * 1024
 
 
 class Endpoints:
-    """The handlers of one worker, and what they share: engine, limits, threads, counters."""
+    """The handlers of one worker, and their shared engine, limits, threads and counters."""
 
     def __init__(
         self, engine: Callable[[], Engine], settings: Settings, metrics: Callable[[], Metrics]
@@ -44,11 +44,11 @@ class Endpoints:
         self.engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._in_work = 0
+        self._active = 0
         self._codecs = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="codec")
 
     async def operate(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/encode, /decode and /denoise."""
+        """Respond to /encode, /decode and /denoise."""
         operation = formats.OPERATIONS[scope["path"]]
         content_type = body.header(b"content-type")
         request_type = formats.read_type(operation, content_type)
@@ -57,17 +57,15 @@ class Endpoints:
         self._enter()
         try:
             json = request_type == formats.JSON
-            raw = await self._read(body, jsontext.MAX_BYTES if json else None)
+            raw = await self._read(body, jsontext.MAX_JSON if json else None)
             manifest = self.engine().manifest
-            shape = (
-                manifest.image_shape if operation.source == "images" else (manifest.latent_size,)
-            )
+            spec = RowSpec(operation.source, manifest.row_shape(operation.source))
 
             def decode() -> formats.Rows:
                 return formats.decode(
                     raw,
                     request_type,
-                    RowSpec(operation.source, shape),
+                    spec,
                     content_type=content_type or "",
                     options=options,
                     max_rows=self._settings.max_rows,
@@ -80,9 +78,9 @@ class Endpoints:
             formats.require_scorable(
                 operation, response_type, len(rows.array), options, scored=bool(manifest.novelty)
             )
-            outputs: tuple[OutputName, ...] = (operation.output,)
+            outputs: list[OutputName] = [operation.output]
             if options.score:
-                outputs = (operation.output, "scores")
+                outputs.append("scores")
             results = await self._compute(
                 operation.model, outputs, operation.source, rows.array, receive, dtype=dtype
             )
@@ -109,31 +107,31 @@ class Endpoints:
     async def v2_infer(
         self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
     ) -> Answer:
-        """/v2/models/{model}/infer."""
+        """Respond to /v2/models/{model}/infer."""
         models.check_model(model, version)
-        length = body.header(b"inference-header-content-length")
-        if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
+        header = body.header(b"inference-header-content-length")
+        if header is not None and not (header.isascii() and header.isdigit() and len(header) < 12):
             raise MalformedError(
                 "an Inference-Header-Content-Length that is not a number",
                 expected="the length of the JSON part",
                 hint="Leave it out for requests without binary tensors.",
             )
+        length = int(header) if header else None
         self._enter()
         try:
             raw = await self._read(body)
-            engine = self.engine()
+            manifest = self.engine().manifest
 
             def read() -> v2.Request:
-                return v2.read(raw, int(length) if length else None, model, engine.manifest)
+                return v2.read(raw, length, model, manifest)
 
-            small = (int(length) if length else len(raw)) <= INLINE
-            request = await self._run(read, small=small)
+            request = await self._run(read, small=(length or len(raw)) <= INLINE)
             self._check_rows(len(request.rows))
             names = [name for name, _ in request.outputs]
             results = await self._compute(model, names, models.INPUTS[model], request.rows, receive)
 
             def write() -> tuple[bytes, int | None]:
-                return v2.write(request, results, engine.manifest.fingerprint)
+                return v2.write(request, results, manifest.fingerprint)
 
             small = sum(array.nbytes for array in results.values()) <= INLINE
             answer, head = await self._run(write, small=small)
@@ -147,51 +145,51 @@ class Endpoints:
             self._leave(body)
 
     async def manifest(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/model."""
+        """Respond to /model."""
         return json_answer(self.engine().manifest.as_dict())
 
     async def document(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/docs.json."""
+        """Respond to /docs.json."""
         return json_answer(openapi.document(self.engine().manifest, self._settings))
 
     async def page(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/playground and its files."""
+        """Respond to /playground and its files."""
         return pages.load()[scope["path"]].answer(body)
 
     async def to_playground(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/."""
+        """Respond to /."""
         return pages.redirect()
 
     async def v2_server(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/v2."""
+        """Respond to /v2."""
         return json_answer(models.server_metadata())
 
     async def v2_health(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/v2/health/live and /v2/health/ready."""
+        """Respond to /v2/health/live and /v2/health/ready."""
         return json_answer({})
 
     async def v2_index(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/v2/repository/index."""
+        """Respond to /v2/repository/index."""
         return json_answer(models.repository_index())
 
     async def v2_model(
         self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
     ) -> Answer:
-        """/v2/models/{model}."""
+        """Respond to /v2/models/{model}."""
         models.check_model(model, version)
         return json_answer(models.model_metadata(model, self.engine().manifest))
 
     async def v2_model_ready(
         self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
     ) -> Answer:
-        """/v2/models/{model}/ready."""
+        """Respond to /v2/models/{model}/ready."""
         models.check_model(model, version)
         return json_answer({"name": model, "ready": True})
 
     async def v2_model_config(
         self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
     ) -> Answer:
-        """/v2/models/{model}/config."""
+        """Respond to /v2/models/{model}/config."""
         models.check_model(model, version)
         return json_answer(models.model_config(model, self.engine().manifest))
 
@@ -204,19 +202,19 @@ class Endpoints:
             )
 
     def _enter(self) -> None:
-        """Count a request as in work, or refuse it."""
-        if self._in_work >= self._settings.concurrency:
+        """Count an active request, or refuse it."""
+        if self._active >= self._settings.concurrency:
             raise BusyError(
-                f"{self._in_work} requests in work",
-                expected="a free place",
+                f"{self._active} active requests in this worker",
+                expected=f"fewer than {self._settings.concurrency}",
                 hint="Try again in a second.",
             )
-        self._in_work += 1
+        self._active += 1
         self._metrics().entered()
 
     def _leave(self, body: Body) -> None:
-        """The request is answered: its place and its bytes are free."""
-        self._in_work -= 1
+        """Release the request's place and its bytes."""
+        self._active -= 1
         self._metrics().left()
         body.release()
 
@@ -238,20 +236,21 @@ class Endpoints:
     async def _compute(
         self,
         model: str,
-        outputs: Sequence[Any],
+        outputs: Sequence[OutputName],
         source: str,
         rows: Array,
         receive: Receive,
         *,
-        dtype: Any = "float32",
+        dtype: ImageDtype = "float32",
     ) -> dict[str, Array]:
-        """Run the engine; a client that disconnects meanwhile cancels what has not begun.
+        """Run the engine on "images" or "latents"; chunks are dropped if the client disconnects.
 
-        `model` is the name under which the rows are counted.
+        The rows are counted under the name `model`.
         """
+        images, latents = (rows, None) if source == "images" else (None, rows)
         started = time.perf_counter()
-        future = self.engine().submit(outputs, dtype=dtype, **{source: rows})
-        results = await _unless_gone(future, receive)
+        future = self.engine().submit(outputs, images=images, latents=latents, dtype=dtype)
+        results = await _unless_disconnected(future, receive)
         self._metrics().computed(model, len(rows), time.perf_counter() - started)
         return results
 
@@ -279,21 +278,21 @@ class Endpoints:
         return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
 
 
-async def _unless_gone(future: Future[T], receive: Receive) -> T:
+async def _unless_disconnected(future: Future[T], receive: Receive) -> T:
     """The future's result; DisconnectedError, and no more chunks, if the client leaves first."""
     if future.done():
         return future.result()
     result = asyncio.wrap_future(future)
-    # The body is complete, so all that can arrive is a disconnect.
-    gone: asyncio.Future[Any] = asyncio.ensure_future(receive())
+    # The body is complete, so the next message can only be a disconnect.
+    disconnect: asyncio.Future[Any] = asyncio.ensure_future(receive())
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({result, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
             result.cancel()
             raise DisconnectedError
         return result.result()
     finally:
-        gone.cancel()
+        disconnect.cancel()
 
 
 def json_answer(content: Any) -> Answer:

@@ -34,7 +34,8 @@ from service.engine import CHUNK, Engine
 from service.http import openapi
 from service.http.formats import FORM, JSON, MAX_HEADER_SCORES, NPY, PNG, ZIP
 from service.settings import Settings
-from tests.conftest import NOVELTY_FACTS, Reply, TinyNetwork, ask, npy, post, seal, some_images
+from tests.support.asgi import Reply, ask, npy, post
+from tests.support.tiny import NOVELTY_FACTS, TinyNetwork, seal, some_images
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
 
@@ -276,7 +277,7 @@ def test_scores_that_have_no_place(
 def test_a_service_without_scores_refuses_them(engine: Engine, path: str) -> None:
     reply = post(engine, path, npy(some_images(1)), NPY, query=b"score=true")
     assert reply.status == 422
-    assert "exported again" in reply.json["hint"]
+    assert "export the run again" in reply.json["hint"]
 
 
 # --- the Open Inference Protocol

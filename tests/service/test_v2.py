@@ -17,7 +17,8 @@ from service.engine import Engine
 from service.http.formats import JSON
 from service.http.v2 import inference as v2
 from service.http.v2 import models as v2_models
-from tests.conftest import Reply, ask, post, some_images
+from tests.support.asgi import Reply, ask, post
+from tests.support.tiny import some_images
 
 BINARY = "application/octet-stream"
 LATENTS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
