@@ -5,8 +5,9 @@
         parity.json                                     their comparison with Keras
         golden.npz                                      inputs and outputs, replayed at load
         *.int8.onnx  golden.int8.npz                    the same in int8, where it passes its gate
-        novelty.onnx  novelty.int8.onnx                 novelty score of an image (export/novelty)
-        manifest.json                                   written last: hashes, identity, facts
+        novelty.onnx  novelty.int8.onnx                 novelty score per image (export/novelty)
+        README.md                                       the model card (export/card.py), not hashed
+        manifest.json                                   hashes, identity, facts
 
 Writer and reader are in one file, so that they stay the same.
 """

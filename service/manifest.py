@@ -61,7 +61,7 @@ class Manifest:
             In `Engine.manifest` it is that of the engine's precision.
         image_shape: (H, W, C) of one image.
         latent_size: numbers in one latent.
-        files: name → hash and size, for every file but the manifest.
+        files: name → hash and size, for every file but the manifest and the card (README.md).
         training: settings, data and noise of the run, as its `config.json` has them.
         quality: figures on the test split, as the run's `metrics.json` has them.
         parity: the largest differences from Keras at export, and their limits.

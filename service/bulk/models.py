@@ -1,161 +1,157 @@
-"""Who computes: an engine in this process, or a service over HTTP."""
+"""Who computes: an engine in this process, or a service over HTTP.
+
+All calls of the engine and of the client are in this file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import httpx
 import numpy as np
 
-from common.arrays import Array
+from common.arrays import Array, to_bytes, to_floats
 from common.errors import BundleError, OptionError
 from denoiser_client import DenoiserClient, DenoiserClientError
-from service.bulk.errors import BulkError
+from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
 from service.engine import Engine, ImageDtype, OutputName
 
-T = TypeVar("T")
-
-OUTPUT_OF: dict[Operation, tuple[str, OutputName]] = {
-    "encode": ("images", "latents"),
-    "decode": ("latents", "images"),
-    "denoise": ("images", "denoised"),
+OUTPUT: dict[Operation, OutputName] = {
+    "encode": "latents",
+    "decode": "images",
+    "denoise": "denoised",
 }
 
 
-class ServiceError(BulkError):
-    """The service at --url refused, failed or changed its model."""
-
-    title = "The service at --url"
-
-
 @dataclass(frozen=True)
-class Answer:
-    """rows: float32 (n, latent_size), or images (n, H, W, C). scores: float32 (n), if asked for."""
+class Result:
+    """rows: float32 (n, latent_size), or images (n, H, W, C). scores: float32 (n) or None."""
 
     rows: Array
     scores: Array | None = None
 
 
 class Model(Protocol):
+    """What computes the rows of a job."""
+
     facts: ModelFacts
 
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
-        """Compute so many rows; images come as `dtype`.
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
+        """Compute rows (see `Batch.rows`); images are returned as `dtype`.
 
         Raises:
-            InputError, such as RangeError for NaN.
+            InputError: for example RangeError for NaN.
+            ServiceError: a remote model failed or changed.
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close connections."""
+        ...
 
 
 def open_model(options: BulkOptions) -> Model:
-    """The engine, or the service at `options.url`."""
+    """The service at `options.url`, or else an engine in this process."""
     return Remote(options) if options.url else Local(options)
 
 
 class Local:
-    """An engine of this process."""
+    """An engine in this process."""
 
     def __init__(self, options: BulkOptions) -> None:
         self._engine = Engine.load(
             options.bundle, threads=options.threads or None, precision=options.precision
         )
         self.facts = _facts_of(self._engine.manifest)
-        if options.score:  # a bundle without scores is refused here, before anything is read
+        if options.score:  # refuse a bundle without scores before anything is read
             self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
 
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
-        source, output = OUTPUT_OF[operation]
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
+        """As `Model.run`."""
+        output = OUTPUT[operation]
         outputs: tuple[OutputName, ...] = (output, "scores") if score else (output,)
-        results = _result(self._engine.submit(outputs, dtype=dtype, **{source: rows}))
-        return Answer(results[output], results.get("scores"))
+        images, latents = (None, rows) if operation == "decode" else (rows, None)
+        future = self._engine.submit(outputs, images=images, latents=latents, dtype=dtype)
+        try:
+            results = future.result()
+        except BaseException:  # also Ctrl-C
+            future.cancel()
+            raise
+        return Result(results[output], results.get("scores"))
 
     def close(self) -> None:
-        pass
+        """Nothing to close."""
 
 
 class Remote:
-    """A service far away; what it computes with must not change while a job runs."""
+    """The service at --url; its model must not change while a job runs."""
 
     def __init__(self, options: BulkOptions) -> None:
-        self._url = options.url
         if options.score:
-            raise OptionError(
-                "--score with --url", expected="an engine in this process", hint="Leave one out."
-            )
+            raise OptionError("--score with --url", expected="an engine in this process")
+        self._url = options.url
         try:
             self._client = DenoiserClient(options.url, options.api_key or None)
         except httpx.InvalidURL as exc:
             raise OptionError(
                 f"--url {options.url} ({exc})",
                 expected="an address such as http://127.0.0.1:3000",
-                hint="Correct it.",
             ) from exc
         try:
             with _translated():
                 self.facts = _facts_of(Manifest.from_dict(self._client.model()))
         except (ValueError, BundleError) as exc:
             raise ServiceError(
-                f"what {options.url} says of its model ({exc})",
-                expected="a manifest, as /model gives it",
+                f"a description of the model at {options.url} that does not parse ({exc})",
+                expected="a manifest, as GET /model returns it",
                 hint="Check the address.",
             ) from exc
 
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
+        """As `Model.run`."""
         call: Callable[[Array], Array] = getattr(self._client, operation)
-        if dtype == "float32" and rows.dtype == np.uint8:  # images come back as they came
-            rows = np.divide(rows, np.float32(255), dtype=np.float32)
+        if dtype == "float32" and rows.dtype == np.uint8:  # denoised images keep their dtype
+            rows = to_floats(rows)
         with _translated():
-            answer = call(rows)
-            now = self._client.model()["fingerprint"]
-        if dtype == "uint8" and operation != "encode" and answer.dtype != np.uint8:
-            answer = np.rint(answer * 255).astype(np.uint8)
-        if now != self.facts.fingerprint:
+            result = call(rows)
+            fingerprint = self._client.model()["fingerprint"]
+        if dtype == "uint8" and operation != "encode" and result.dtype != np.uint8:
+            result = to_bytes(result)
+        if fingerprint != self.facts.fingerprint:
             raise ServiceError(
-                f"a model with fingerprint {now} at {self._url}",
+                f"a model with fingerprint {fingerprint} at {self._url}",
                 expected=f"{self.facts.fingerprint}, with which the job began",
                 hint="Start the job anew with --overwrite.",
             )
-        return Answer(answer)
+        return Result(result)
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """The client's errors as this project's."""
+    """The client's own errors as errors of this job."""
     try:
         yield
     except DenoiserClientError as exc:
         raise ServiceError(exc.received, expected=exc.expected, hint=exc.hint) from exc
 
 
-def _result(future: Future[T]) -> T:
-    """What a call of the engine gives; whoever is interrupted while he waits gives it up."""
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
-
-
 def _facts_of(manifest: Manifest) -> ModelFacts:
-    """What an engine's manifest says, in the precision that it answers with."""
-    named = [n for n, p in manifest.precisions.items() if p.fingerprint == manifest.fingerprint]
+    """The identity and shapes that an engine's manifest states."""
+    names = [n for n, p in manifest.precisions.items() if p.fingerprint == manifest.fingerprint]
     return ModelFacts(
         name=manifest.name,
         fingerprint=manifest.fingerprint,
-        precision=named[0] if named else FLOAT32,
+        precision=names[0] if names else FLOAT32,
         image_shape=manifest.image_shape,
         latent_size=manifest.latent_size,
     )

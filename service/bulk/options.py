@@ -1,4 +1,4 @@
-"""What one bulk job is asked to do."""
+"""The settings of one bulk job."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ Kind = Literal["images", "latents"]
 
 @dataclass(frozen=True, kw_only=True)
 class BulkOptions:
-    """Settings of one job; plain values, so that another process can be handed them.
+    """Settings of one job; plain values, which can be sent to another process.
 
     Attributes:
         operation: what is computed.
-        input: a path, or "-" for a list of image files on standard input.
-        out: the output's name, which says its format; a "/" at its end makes it a folder.
-        bundle, precision, threads: the engine in this process; threads 0 is one for each core.
+        input: a path, a URL, or "-" for a list of image files on standard input.
+        out: the output; its name determines the format, a "/" at the end makes it a folder.
+        bundle, precision, threads: of the engine in this process; 0 threads means one per core.
         url, api_key: a service that computes instead; "" for none.
-        column: of a Parquet file, or the array of an .npz, where several fit; "" for the only one.
-        fit, invert: of image files, as in service/codecs/png.py.
+        column: of a Parquet file, or the array of an .npz, where several fit.
+        fit, invert: for image files, as in service/codecs/png.py.
         dtype: of images that are written; None for that of the images read (uint8 after decode).
-        batch: rows in one unit; 0 for a number that suits the input.
-        score: write how unusual each image is (`Engine.score`) beside its row.
+        batch: rows in one unit, 0 for a size that suits the input; Parquet has its row groups.
+        score: add the novelty score of each image.
         strict: stop at the first row that cannot be read.
         overwrite: replace the output, and parts of another job.
-        append: add rows to a finished Parquet output of the same model.
-        address, actors: of the Ray cluster that makes the parts, where one does; "" for one of
-            its own on this machine, 0 for an actor on each of its CPUs.
+        append: add a part file to an existing Parquet folder of the same model.
+        first_id: number of the first row where the input has no ids; set by `append`.
+        address, actors: of the Ray cluster; "" starts one on this machine, 0 actors means one per
+            CPU.
     """
 
     operation: Operation
@@ -53,6 +54,7 @@ class BulkOptions:
     strict: bool = False
     overwrite: bool = False
     append: bool = False
+    first_id: int = 0
     address: str = ""
     actors: int = 0
 

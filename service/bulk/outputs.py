@@ -1,11 +1,10 @@
-"""The forms of an output, and how parts become one.
+"""The formats of an output, and how parts become one.
 
 name                     latents                          images
 `x.parquet`              one Parquet file                 one Parquet file
 `x.parquet/`, `x/`       a folder of Parquet files        `x.parquet/`: the same
 `x.npy`                  float32 (N, L), `x.npy.json`,    uint8 or float32 (N, H, W, C), the same
                          `x.npy.ids.csv`                  files beside it
-`x.csv`                  id, l0 …, score; `x.csv.json`    —
 `x/`, `x`                —                                a folder of PNG files, `denoiser.json`
 """
 
@@ -15,7 +14,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -30,45 +28,40 @@ from service.bulk.options import Kind
 from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
 from service.engine import ImageDtype
 
-Form = Literal["parquet", "parquet-folder", "npy", "csv", "png-folder"]
+Format = Literal["parquet", "parquet-folder", "npy", "png-folder"]
 
 GROUP_ROWS = 65_536  # in one row group of Parquet
 GROUP_BYTES = 64 * 2**20
-FILE_ROWS = 2**20  # in one file of a folder
+FILE_ROWS = 2**20  # in one file of a Parquet folder
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")  # of such a file
 
 
-def form_of(out: str, kind: Kind) -> Form:
-    """The form that a name asks for.
+def format_of(out: str, kind: Kind) -> Format:
+    """The format that an output's name asks for.
 
     Raises:
-        OutputNameError: a name that asks for none, or for one that cannot hold the rows.
+        OutputNameError: no format has this name, or the format cannot hold the rows.
     """
     path = Path(out)
     suffix = path.suffix.lower()
     folder = out.endswith("/") or path.is_dir()
-    found: Form | None = None
-    if not path.name or path.name == "..":
-        pass
-    elif folder and (kind == "latents" or suffix == ".parquet"):
-        found = "parquet-folder"
-    elif folder or (kind == "images" and not suffix):
-        found = "png-folder"
-    elif suffix == ".parquet":
-        found = "parquet"
-    elif suffix == ".npy":
-        found = "npy"
-    elif suffix == ".csv" and kind == "latents":
-        found = "csv"
-    if found is None:
-        raise OutputNameError(
-            f"--out {out} for {kind}",
-            expected="a name that ends in .parquet, .npy, .csv or /"
-            if kind == "latents"
-            else "a name that ends in .parquet or .npy, or one without an ending for PNG files",
-            hint="Correct the name.",
-        )
-    return found
+    if path.name and path.name != "..":
+        if folder and (kind == "latents" or suffix == ".parquet"):
+            return "parquet-folder"
+        if folder or (kind == "images" and not suffix):
+            return "png-folder"
+        if suffix == ".parquet":
+            return "parquet"
+        if suffix == ".npy":
+            return "npy"
+    expected = "a name that ends in .parquet or .npy, or one without an ending for PNG files"
+    hint = ""
+    if kind == "latents":
+        expected = "a name that ends in .parquet, .npy or /"
+        if suffix == ".csv":
+            table = path.with_suffix(".parquet")
+            hint = f"Write {table}, then: duckdb -c \"COPY (FROM '{table}') TO '{out}'\""
+    raise OutputNameError(f"--out {out} for {kind}", expected=expected, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,54 +84,52 @@ class Columns:
 
     def schema(self, model: ModelFacts) -> Any:
         """As an Arrow schema, without metadata."""
-        pa = arrow.load()
         if self.kind == "latents":
-            value = pa.list_(pa.float32(), model.latent_size)
+            value = arrow.list_(arrow.float32(), model.latent_size)
         elif self.as_png:
-            value = pa.binary()
+            value = arrow.binary()
         else:
-            number = pa.uint8() if self.dtype == "uint8" else pa.float32()
-            value = pa.list_(number, prod(model.image_shape))
+            number = arrow.uint8() if self.dtype == "uint8" else arrow.float32()
+            value = arrow.list_(number, prod(model.image_shape))
         fields = [
-            pa.field("id", pa.int64() if self.numbered else pa.string()),
-            pa.field("latent" if self.kind == "latents" else "image", value),
+            ("id", arrow.int64() if self.numbered else arrow.string()),
+            ("latent" if self.kind == "latents" else "image", value),
         ]
-        return pa.schema([*fields, *([pa.field("score", pa.float32())] if self.scored else [])])
+        return arrow.schema([*fields, ("score", arrow.float32())] if self.scored else fields)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assembly:
-    """What an output is put together from.
+    """What an output is written from.
 
     Attributes:
-        result: its path while it is being made; files beside it are `<result>.json` and so on.
+        result: its path while it is written; files beside it are `<result>.json` and so on.
         tables: the parts, as Arrow tables of `schema`.
         rows: of all tables together.
         schema: the columns.
-        row: the shape of one latent or image.
-        provenance: what the output says about itself.
-        base: Parquet files whose rows come first, when rows are appended.
+        row_shape: of one latent or image.
+        provenance: the output's metadata.
+        existing: the files of a Parquet folder to which this output is added.
     """
 
     result: Path
     tables: Iterable[Any]
     rows: int
     schema: Any
-    row: tuple[int, ...]
+    row_shape: tuple[int, ...]
     provenance: Provenance
-    base: tuple[Path, ...] = ()
+    existing: tuple[Path, ...] = ()
 
 
-def assemble(form: Form, assembly: Assembly) -> None:
+def assemble(output_format: Format, assembly: Assembly) -> None:
     """Write the output under its temporary name, all of it on disk."""
-    writers: dict[Form, Callable[[Assembly], None]] = {
+    writers: dict[Format, Callable[[Assembly], None]] = {
         "parquet": _parquet,
         "parquet-folder": _parquet_folder,
         "npy": _npy,
-        "csv": _csv,
         "png-folder": _png_folder,
     }
-    writers[form](assembly)
+    writers[output_format](assembly)
     if assembly.result.is_dir():
         os.sync()  # one call instead of one for each of perhaps a million files
         return
@@ -148,37 +139,35 @@ def assemble(form: Form, assembly: Assembly) -> None:
 
 
 def _parquet(assembly: Assembly) -> None:
-    old = chain.from_iterable(_row_groups(path) for path in assembly.base)
-    _write_parquet(assembly.result, assembly, chain(old, assembly.tables))
+    _write_parquet(assembly.result, assembly, assembly.tables)
 
 
 def _parquet_folder(assembly: Assembly) -> None:
-    """Files of FILE_ROWS rows or a little more; those that were there stay as they are."""
+    """Files of FILE_ROWS rows or a little more, after the existing ones, which do not change."""
     assembly.result.mkdir()
-    for at, path in enumerate(assembly.base):
-        (assembly.result / f"part-{at:05d}.parquet").hardlink_to(path)
-    number, source = len(assembly.base), iter(_grouped(assembly.tables))
-    for first in source:
+    for number, path in enumerate(assembly.existing):
+        (assembly.result / f"part-{number:05d}.parquet").hardlink_to(path)
+    number, tables = len(assembly.existing), iter(_grouped(assembly.tables))
+    for first in tables:
         path = assembly.result / f"part-{number:05d}.parquet"
-        _write_parquet(path, assembly, _until(FILE_ROWS, first, source))
+        _write_parquet(path, assembly, _up_to(FILE_ROWS, first, tables))
         number += 1
     if not number:
         _write_parquet(assembly.result / "part-00000.parquet", assembly, ())
 
 
-def _until(rows: int, first: Any, source: Iterator[Any]) -> Iterator[Any]:
-    """`first` and more tables, until there are so many rows."""
+def _up_to(rows: int, first: Any, tables: Iterator[Any]) -> Iterator[Any]:
+    """`first` and further tables until they have `rows` rows."""
     yield first
     count = first.num_rows
-    while count < rows and (table := next(source, None)) is not None:
+    while count < rows and (table := next(tables, None)) is not None:
         count += table.num_rows
         yield table
 
 
 def _write_parquet(path: Path, assembly: Assembly, tables: Iterable[Any]) -> None:
-    pa = arrow.load()
     schema = assembly.schema.with_metadata(assembly.provenance.as_metadata())
-    with pa.parquet.ParquetWriter(
+    with arrow.parquet.ParquetWriter(
         path,
         schema,
         compression="snappy",
@@ -190,8 +179,7 @@ def _write_parquet(path: Path, assembly: Assembly, tables: Iterable[Any]) -> Non
 
 
 def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
-    """Small tables put together to row groups of a useful size."""
-    pa = arrow.load()
+    """Small tables joined to row groups of a useful size."""
     held: list[Any] = []
     rows = size = 0
     for table in tables:
@@ -199,76 +187,45 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
         rows += table.num_rows
         size += table.nbytes
         if rows >= GROUP_ROWS or size >= GROUP_BYTES:
-            yield pa.concat_tables(held)
+            yield arrow.concat_tables(held)
             held, rows, size = [], 0, 0
     if rows:
-        yield pa.concat_tables(held)
-
-
-def _row_groups(path: Path) -> Iterator[Any]:
-    pa = arrow.load()
-    with pa.parquet.ParquetFile(path) as file:
-        for at in range(file.num_row_groups):
-            yield file.read_row_group(at).replace_schema_metadata(None)
+        yield arrow.concat_tables(held)
 
 
 def _npy(assembly: Assembly) -> None:
-    pa = arrow.load()
     column = assembly.schema.names[1]
     dtype = np.dtype(assembly.schema.field(column).type.value_type.to_pandas_dtype())
-    header = {
-        "descr": dtype.str,
-        "fortran_order": False,
-        "shape": (assembly.rows, *assembly.row),
-    }
-    beside = [name for name in assembly.schema.names if name != column]
-    ids = pa.schema([assembly.schema.field(name) for name in beside])
+    shape = (assembly.rows, *assembly.row_shape)
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    others = [name for name in assembly.schema.names if name != column]
+    ids_schema = arrow.schema([assembly.schema.field(name) for name in others])
     with (
         assembly.result.open("wb") as file,
-        pa.csv.CSVWriter(_beside(assembly, ".ids.csv"), ids) as names,
+        arrow.csv.CSVWriter(_beside(assembly, ".ids.csv"), ids_schema) as ids,
     ):
         npy_format.write_array_header_1_0(file, header)
         for table in assembly.tables:
             for chunk in table.column(column).chunks:
                 file.write(memoryview(chunk.flatten().to_numpy()).cast("B"))
-            names.write_table(table.select(beside))
-    assembly.provenance.write(_beside(assembly, ".json"))
-
-
-def _csv(assembly: Assembly) -> None:
-    """Numbers with as many digits as tell every float32 from its neighbours."""
-    pa = arrow.load()
-    (width,) = assembly.row
-    names = ["id", *(f"l{at}" for at in range(width)), *assembly.schema.names[2:]]
-    kinds = [assembly.schema.field("id").type, *[pa.float32()] * (len(names) - 1)]
-    schema = pa.schema(list(zip(names, kinds, strict=True)))
-    with pa.csv.CSVWriter(assembly.result, schema) as writer:
-        for table in assembly.tables:
-            flat = table.column("latent").combine_chunks().flatten().to_numpy()
-            latents = np.ascontiguousarray(flat.reshape(-1, width).T)
-            rest = [table.column(name) for name in assembly.schema.names[2:]]
-            numbers = [arrow.numbers(latent) for latent in latents]
-            writer.write_table(pa.table([table.column("id"), *numbers, *rest], schema=schema))
+            ids.write_table(table.select(others))
     assembly.provenance.write(_beside(assembly, ".json"))
 
 
 def _png_folder(assembly: Assembly) -> None:
-    """One file for each image, at its id's place: `a/b.jpg` becomes `a/b.png`."""
+    """One file for each image, named after its id: `a/b.jpg` becomes `a/b.png`."""
     assembly.result.mkdir()
-    made = {assembly.result}
     for table in assembly.tables:
         ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
         for name, body in zip(ids, images, strict=True):
             path = assembly.result / _png_name(name)
-            if path.parent not in made:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                made.add(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
             _write_new(path, PurePosixPath(str(name)).name, body)
     assembly.provenance.write(assembly.result / FOLDER_FILE)
 
 
 def _png_name(name: str | int | None) -> str:
-    """A relative path inside the folder, whatever an archive or a list called the image."""
+    """A relative path inside the folder, for any name in an archive or a list."""
     if not isinstance(name, str):
         return f"{name or 0:08d}.png"
     parts = [part for part in PurePosixPath(name).parts if part not in ("..", "/", ".")]
@@ -278,7 +235,7 @@ def _png_name(name: str | int | None) -> str:
 
 
 def _write_new(path: Path, name: str, body: bytes) -> None:
-    """Write to `path`; where `a.png` came before `a.jpg`, to `a.jpg.png`, then `a.jpg-2.png` …"""
+    """Write to `path`; if it exists (`a.png` beside `a.jpg`), to `a.jpg.png`, `a.jpg-2.png`."""
     tries = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""How far a job is, for a person who watches; silent where nobody does."""
+"""The progress bar of a job, for a terminal only."""
 
 from __future__ import annotations
 
@@ -10,32 +10,26 @@ from service.bulk.errors import ExtraMissingError
 
 
 class Progress:
-    """A bar on standard error with rows, rate, time left and failures; use it as a context."""
+    """A bar on standard error with rows, rate, time left and failures; a context manager."""
 
     def __init__(self, title: str, *, total: int) -> None:
-        """`total`: rows still to be done."""
+        """`total`: rows that remain."""
         try:
+            from rich import progress
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
         except ImportError as exc:
             raise ExtraMissingError(
                 f"no rich ({exc})",
                 expected="the extra `bulk` of pyproject.toml, which bulk jobs need",
                 hint="Install it: pip install rich.",
             ) from exc
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[failed]}"),
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[failed]}"),
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
         )
@@ -43,7 +37,7 @@ class Progress:
         self._failures = 0
 
     def advance(self, rows: int, failures: int) -> None:
-        """So many more rows are done, and so many failed."""
+        """Count rows that are done, and rows that failed."""
         self._failures += failures
         failed = f"{self._failures:,} unreadable" if self._failures else ""
         speed = self._bar.tasks[0].speed

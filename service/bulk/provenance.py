@@ -1,7 +1,7 @@
-"""What a bulk output says about itself; writer and reader side by side.
+"""The metadata of a bulk output, written and read here.
 
-In Parquet it is the schema's metadata, `denoiser.<field>`; beside .npy and .csv a file
-`<output>.json`, in a folder of PNGs `denoiser.json`.
+In Parquet it is the schema's metadata, `denoiser.<field>`; beside an .npy file it is
+`<output>.json`, in a folder of PNG files `denoiser.json`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,27 @@ FOLDER_FILE = "denoiser.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a job has to know of the model that computes."""
+
+    name: str
+    fingerprint: str
+    precision: str
+    image_shape: tuple[int, int, int]
+    latent_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Which model made the rows of a file, and of what.
+    """Which model made the rows of a file, and from which inputs.
 
     Attributes:
         kind: "latents" or "images".
-        fingerprint: 64 hex digits; latents with different ones do not belong together.
+        fingerprint: 64 hex digits; latents with different fingerprints must not be mixed.
         model: the manifest's name.
         precision: "float32" or "int8".
-        preprocessing: image_shape [H, W, C]; range, of the values that the model sees; fit and
-            invert, as image files were brought to that shape.
+        preprocessing: image_shape [H, W, C]; range, of the values that the model reads; fit and
+            invert, as image files were converted.
         version: of this project.
     """
 
@@ -43,7 +54,7 @@ class Provenance:
 
     @classmethod
     def of(cls, model: ModelFacts, options: BulkOptions) -> Provenance:
-        """What the output of a job will say."""
+        """The metadata of a job's output."""
         return cls(
             kind=options.writes,
             fingerprint=model.fingerprint,
@@ -59,9 +70,9 @@ class Provenance:
         )
 
     def as_metadata(self) -> dict[bytes, bytes]:
-        """As the metadata of an Arrow schema; what is no text goes as JSON."""
+        """As the metadata of an Arrow schema; values that are not text become JSON."""
         return {
-            (PREFIX + name).encode(): (
+            f"{PREFIX}{name}".encode(): (
                 value if isinstance(value, str) else json.dumps(value)
             ).encode()
             for name, value in asdict(self).items()
@@ -73,31 +84,31 @@ class Provenance:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Provenance | None:
-        """Read what `as_metadata` wrote; None where it is not ours."""
-        ours = {
+        """Read what `as_metadata` wrote; None for files of other programs."""
+        fields = {
             key.decode().removeprefix(PREFIX): value.decode()
             for key, value in (metadata or {}).items()
             if key.startswith(PREFIX.encode())
         }
-        if "fingerprint" not in ours:
+        if "fingerprint" not in fields:
             return None
-        return _from_plain({**ours, "preprocessing": _json(ours.get("preprocessing", ""))})
+        return _from_fields({**fields, "preprocessing": _parse(fields.get("preprocessing", ""))})
 
     @classmethod
     def read(cls, path: Path) -> Provenance | None:
-        """Read what `write` wrote; None where there is no such file."""
+        """Read what `write` wrote; None if there is no such file."""
         if not path.is_file():
             return None
-        plain = _json(path.read_text(encoding="utf-8"))
-        if not isinstance(plain, dict):
+        fields = _parse(path.read_text(encoding="utf-8"))
+        if not isinstance(fields, dict):
             raise _damaged(f"{path} is not a JSON object")
-        return _from_plain(plain)
+        return _from_fields(fields)
 
     def check_same(self, other: Provenance | ModelFacts, *, mine: str, others: str) -> None:
-        """Refuse latents of two models in one place, naming both.
+        """Refuse to mix latents of two models; `mine` and `others` name their files.
 
         Raises:
-            FingerprintError.
+            FingerprintError: the fingerprints differ.
         """
         if self.fingerprint != other.fingerprint:
             raise FingerprintError(
@@ -107,34 +118,23 @@ class Provenance:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """Of the model that computes: what a job has to know."""
-
-    name: str
-    fingerprint: str
-    precision: str
-    image_shape: tuple[int, int, int]
-    latent_size: int
-
-
 def sidecar(output: Path) -> Path:
-    """Where the provenance of an .npy or .csv file lies."""
+    """Where the metadata of an .npy file is."""
     return output.with_name(output.name + ".json")
 
 
-def _json(text: str) -> Any:
+def _parse(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as exc:
         raise _damaged(f"metadata {text[:60]!r}") from exc
 
 
-def _from_plain(plain: Mapping[str, Any]) -> Provenance:
-    known = {name: plain.get(name) for name in Provenance.__dataclass_fields__}
+def _from_fields(fields: Mapping[str, Any]) -> Provenance:
+    known = {name: fields.get(name) for name in Provenance.__dataclass_fields__}
     preprocessing = known.pop("preprocessing")
     if not isinstance(preprocessing, dict) or not all(isinstance(v, str) for v in known.values()):
-        raise _damaged(f"metadata with {sorted(n for n, v in plain.items() if v is not None)}")
+        raise _damaged(f"metadata with {sorted(n for n, v in fields.items() if v is not None)}")
     return Provenance(**cast("dict[str, Any]", known), preprocessing=preprocessing)
 
 

@@ -13,18 +13,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import orjson
-
 from common.arrays import Array
 from common.errors import BusyError, MalformedError, TooLargeError
-from service.codecs import compression, jsontext
+from service.codecs import compression
 from service.codecs.rows import RowSpec
 from service.engine import Engine, ImageDtype, OutputName
-from service.http import formats, openapi, pages, query
-from service.http.asgi import Answer, Body, DisconnectedError, Receive, Scope
+from service.http import formats, query
+from service.http.asgi import Body, DisconnectedError, Receive, Response, Scope
+from service.http.formats import Operation
 from service.http.metrics import Metrics
 from service.http.v2 import inference as v2
-from service.http.v2 import models
+from service.http.v2.models import INPUTS
 from service.runtime.pool import usable_cores
 from service.settings import Settings
 
@@ -47,17 +46,17 @@ class Endpoints:
         self._active = 0
         self._codecs = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="codec")
 
-    async def operate(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /encode, /decode and /denoise."""
-        operation = formats.OPERATIONS[scope["path"]]
+    async def operate(
+        self, scope: Scope, body: Body, receive: Receive, operation: Operation
+    ) -> Response:
+        """Respond to /encode, /decode or /denoise."""
         content_type = body.header(b"content-type")
         request_type = formats.read_type(operation, content_type)
         response_type = formats.write_type(operation, body.header(b"accept"), request_type)
         options = query.read(scope.get("query_string", b""))
         self._enter()
         try:
-            json = request_type == formats.JSON
-            raw = await self._read(body, jsontext.MAX_JSON if json else None)
+            raw = await self._read(body)
             manifest = self.engine().manifest
             spec = RowSpec(operation.source, manifest.row_shape(operation.source))
 
@@ -71,18 +70,22 @@ class Endpoints:
                     max_rows=self._settings.max_rows,
                 )
 
-            # an image file that is to be resized may hold millions of pixels in a few bytes
+            # a PNG to be fitted may hold millions of pixels in a few bytes
             small = request_type == formats.NPY or (len(raw) <= INLINE and options.fit is None)
             rows = await self._run(decode, small=small)
-            dtype = formats.answer_dtype(operation, response_type, rows.array, options)
             formats.require_scorable(
-                operation, response_type, len(rows.array), options, scored=bool(manifest.novelty)
+                operation,
+                response_type,
+                len(rows.array),
+                options,
+                scored=bool(manifest.novelty),
             )
             outputs: list[OutputName] = [operation.output]
             if options.score:
                 outputs.append("scores")
+            dtype = formats.answer_dtype(operation, response_type, rows.array, options)
             results = await self._compute(
-                operation.model, outputs, operation.source, rows.array, receive, dtype=dtype
+                operation.model, operation.source, rows.array, outputs, receive, dtype=dtype
             )
             result, scores = results[operation.output], results.get("scores")
 
@@ -100,21 +103,18 @@ class Endpoints:
             headers: tuple[tuple[bytes, bytes], ...] = ()
             if scores is not None and response_type != formats.JSON:
                 headers = (formats.scores_header(scores),)
-            return await self._compressed(Answer(answer, response_type, headers=headers), body)
+            return await self._compressed(Response(answer, response_type, headers=headers), body)
         finally:
             self._leave(body)
 
-    async def v2_infer(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
+    async def infer(self, scope: Scope, body: Body, receive: Receive, model: str) -> Response:
         """Respond to /v2/models/{model}/infer."""
-        models.check_model(model, version)
         header = body.header(b"inference-header-content-length")
         if header is not None and not (header.isascii() and header.isdigit() and len(header) < 12):
             raise MalformedError(
                 "an Inference-Header-Content-Length that is not a number",
                 expected="the length of the JSON part",
-                hint="Leave it out for requests without binary tensors.",
+                hint="Omit it for requests without binary tensors.",
             )
         length = int(header) if header else None
         self._enter()
@@ -127,8 +127,8 @@ class Endpoints:
 
             request = await self._run(read, small=(length or len(raw)) <= INLINE)
             self._check_rows(len(request.rows))
-            names = [name for name, _ in request.outputs]
-            results = await self._compute(model, names, models.INPUTS[model], request.rows, receive)
+            outputs = [name for name, _ in request.outputs]
+            results = await self._compute(model, INPUTS[model], request.rows, outputs, receive)
 
             def write() -> tuple[bytes, int | None]:
                 return v2.write(request, results, manifest.fingerprint)
@@ -136,62 +136,13 @@ class Endpoints:
             small = sum(array.nbytes for array in results.values()) <= INLINE
             answer, head = await self._run(write, small=small)
             if head is None:
-                return await self._compressed(Answer(answer, formats.JSON), body)
+                return await self._compressed(Response(answer, formats.JSON), body)
             headers = ((b"inference-header-content-length", b"%d" % head),)
             return await self._compressed(
-                Answer(answer, "application/octet-stream", headers=headers), body
+                Response(answer, "application/octet-stream", headers=headers), body
             )
         finally:
             self._leave(body)
-
-    async def manifest(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /model."""
-        return json_answer(self.engine().manifest.as_dict())
-
-    async def document(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /docs.json."""
-        return json_answer(openapi.document(self.engine().manifest, self._settings))
-
-    async def page(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /playground and its files."""
-        return pages.load()[scope["path"]].answer(body)
-
-    async def to_playground(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /."""
-        return pages.redirect()
-
-    async def v2_server(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /v2."""
-        return json_answer(models.server_metadata())
-
-    async def v2_health(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /v2/health/live and /v2/health/ready."""
-        return json_answer({})
-
-    async def v2_index(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """Respond to /v2/repository/index."""
-        return json_answer(models.repository_index())
-
-    async def v2_model(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
-        """Respond to /v2/models/{model}."""
-        models.check_model(model, version)
-        return json_answer(models.model_metadata(model, self.engine().manifest))
-
-    async def v2_model_ready(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
-        """Respond to /v2/models/{model}/ready."""
-        models.check_model(model, version)
-        return json_answer({"name": model, "ready": True})
-
-    async def v2_model_config(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
-        """Respond to /v2/models/{model}/config."""
-        models.check_model(model, version)
-        return json_answer(models.model_config(model, self.engine().manifest))
 
     def _check_rows(self, rows: int) -> None:
         if rows > self._settings.max_rows:
@@ -218,16 +169,16 @@ class Endpoints:
         self._metrics().left()
         body.release()
 
-    async def _read(self, body: Body, limit: int | None = None) -> bytes:
-        """The body without its Content-Encoding, of at most `limit` bytes (max_body)."""
-        limit = min(limit or self._settings.max_body, self._settings.max_body)
-        raw = await body.read(limit=limit, seconds=self._settings.timeout)
+    async def _read(self, body: Body) -> bytes:
+        """The whole body, without its Content-Encoding."""
+        settings = self._settings
+        raw = await body.read(limit=settings.max_body, seconds=settings.timeout)
         encoding = body.header(b"content-encoding")
         if encoding is None:
             return raw
 
         def expand() -> bytes:
-            return compression.decode(raw, encoding, limit=limit)
+            return compression.decode(raw, encoding, limit=settings.max_body)
 
         plain = await self._run(expand, small=False)
         body.count(len(plain))
@@ -236,25 +187,25 @@ class Endpoints:
     async def _compute(
         self,
         model: str,
-        outputs: Sequence[OutputName],
         source: str,
         rows: Array,
+        outputs: Sequence[OutputName],
         receive: Receive,
         *,
         dtype: ImageDtype = "float32",
     ) -> dict[str, Array]:
-        """Run the engine on "images" or "latents"; chunks are dropped if the client disconnects.
+        """Run the engine, and count the rows under `model`; cancelled if the client disconnects.
 
-        The rows are counted under the name `model`.
+        `source` says what `rows` are: "images" or "latents".
         """
-        images, latents = (rows, None) if source == "images" else (None, rows)
         started = time.perf_counter()
+        images, latents = (rows, None) if source == "images" else (None, rows)
         future = self.engine().submit(outputs, images=images, latents=latents, dtype=dtype)
         results = await _unless_disconnected(future, receive)
         self._metrics().computed(model, len(rows), time.perf_counter() - started)
         return results
 
-    async def _compressed(self, answer: Answer, body: Body) -> Answer:
+    async def _compressed(self, answer: Response, body: Body) -> Response:
         if answer.media_type in (formats.PNG, formats.ZIP):
             return answer
         encoding = compression.choose(
@@ -270,7 +221,7 @@ class Endpoints:
 
         packed = await self._run(compress, small=len(answer.body) <= INLINE)
         headers = (*answer.headers, (b"content-encoding", encoding.encode()))
-        return Answer(packed, answer.media_type, answer.status, headers)
+        return Response(packed, answer.media_type, answer.status, headers)
 
     async def _run(self, work: Callable[[], T], *, small: bool) -> T:
         if small:
@@ -283,7 +234,7 @@ async def _unless_disconnected(future: Future[T], receive: Receive) -> T:
     if future.done():
         return future.result()
     result = asyncio.wrap_future(future)
-    # The body is complete, so the next message can only be a disconnect.
+    # The body is complete, so the next message can only be a disconnect
     disconnect: asyncio.Future[Any] = asyncio.ensure_future(receive())
     try:
         await asyncio.wait({result, disconnect}, return_when=asyncio.FIRST_COMPLETED)
@@ -293,8 +244,3 @@ async def _unless_disconnected(future: Future[T], receive: Receive) -> T:
         return result.result()
     finally:
         disconnect.cancel()
-
-
-def json_answer(content: Any) -> Answer:
-    """`content` as JSON."""
-    return Answer(orjson.dumps(content), formats.JSON)

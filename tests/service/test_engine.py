@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
 
 from common.arrays import Array
 from common.errors import DtypeError, OptionError, RangeError, ShapeError
@@ -22,8 +20,8 @@ from service.engine import CHUNK, IO_BINDING_MIN_BYTES, Engine
 from service.runtime import pool
 from service.runtime.cores import STEADY
 from service.runtime.session import Session
+from tests.support.paths import DATA, ROOT
 
-ROOT = Path(__file__).parents[2]
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1000]
 MODELS = ["encoder", "decoder", "autoencoder"]
 
@@ -636,19 +634,10 @@ def test_a_small_image_and_a_single_core_have_one_session(
     )
 
 
-def test_a_model_that_cannot_be_tried_loads_nevertheless(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_cannot_be_tried_loads_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong with it is for the golden answers to find."""
-    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", "width"])
-    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, ["N", "width"])
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["rows"], ["same"])], "open", [rows], [same]
-    )
-    opset = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "open.onnx")
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 1e-9)
-    open_ended = Session(tmp_path / "open.onnx", threads=2)
+    open_ended = Session(DATA / "models" / "open.onnx", threads=2)
     assert not open_ended.multithreaded
     assert open_ended(np.ones((2, 3), np.float32)).shape == (2, 3)
 

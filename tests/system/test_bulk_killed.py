@@ -88,7 +88,7 @@ def array(folder: Path) -> Path:
 
 
 def pictures(folder: Path) -> Path:
-    """200 images, nested, every tenth spoiled."""
+    """200 images, nested, every tenth broken."""
     root = folder / "in"
     for at, image in enumerate(some_images(200, "uint8")):
         path = root / f"{at % 7}" / f"{at:03d}.png"

@@ -165,9 +165,9 @@ def test_stopped_by_a_signal(number: int, bundle_path: Path, tmp_path: Path) -> 
     while len(list(parts.glob("part-*.arrow"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert told == f"service: stopped; the same command goes on with {out}\n"
+    assert message == f"service: stopped; the same command continues with {out}\n"
     assert len(list(parts.glob("part-*.arrow"))) >= 3 and not out.exists()
 
 

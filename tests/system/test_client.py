@@ -49,18 +49,18 @@ def test_the_asynchronous_client_alike(server: Server, local_engine: Engine) -> 
             assert (await client.model())["latent_size"] == 16
             return await asyncio.gather(*(client.encode(images) for images in sent))
 
-    for images, found in zip(sent, asyncio.run(run()), strict=True):
-        np.testing.assert_allclose(found, local_engine.encode(images), **CLOSE)
+    for images, latents in zip(sent, asyncio.run(run()), strict=True):
+        np.testing.assert_allclose(latents, local_engine.encode(images), **CLOSE)
 
 
-@pytest.mark.parametrize("order", ["fortran", "reversed", "strided", "list"])
+@pytest.mark.parametrize("order", ["fortran", "reversed", "strided", "contiguous"])
 def test_arrays_of_any_memory_layout(server: Server, local_engine: Engine, order: str) -> None:
     images = some_images(12)
     sent = {
         "fortran": np.asfortranarray(images),
         "reversed": images[::-1],
         "strided": np.repeat(images, 2, axis=0)[::2],
-        "list": images,
+        "contiguous": images,
     }[order]
     expected = local_engine.encode(np.ascontiguousarray(sent))
     with DenoiserClient(server.url, batch=5) as client:
@@ -68,19 +68,19 @@ def test_arrays_of_any_memory_layout(server: Server, local_engine: Engine, order
 
 
 def test_from_many_threads(server: Server, local_engine: Engine) -> None:
-    found: dict[int, np.ndarray] = {}
+    results: dict[int, np.ndarray] = {}
     with DenoiserClient(server.url, batch=4) as client:
 
-        def ask(n: int) -> None:
-            found[n] = client.encode(some_images(10, seed=n))
+        def encode(n: int) -> None:
+            results[n] = client.encode(some_images(10, seed=n))
 
-        threads = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+        threads = [threading.Thread(target=encode, args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert len(found) == 8
-    for n, latents in found.items():
+    assert len(results) == 8
+    for n, latents in results.items():
         np.testing.assert_allclose(latents, local_engine.encode(some_images(10, seed=n)), **CLOSE)
 
 
@@ -150,15 +150,15 @@ def test_a_busy_service_is_asked_again(guarded_server: Server, local_engine: Eng
 
     def refusals() -> float:
         text = httpx.get(f"{guarded_server.url}/metrics", headers=right).text
-        found = [line for line in text.splitlines() if 'refusals_total{reason="busy"}' in line]
-        return float(found[0].split()[-1]) if found else 0.0
+        lines = [line for line in text.splitlines() if 'refusals_total{reason="busy"}' in line]
+        return float(lines[0].split()[-1]) if lines else 0.0
 
     before = refusals()
     with DenoiserClient(guarded_server.url, KEY, batch=1500, parallel=4, retries=20) as client:
-        found = client.denoise(images)
+        denoised = client.denoise(images)
     assert refusals() > before
     expected = local_engine.denoise(images, dtype="uint8")
-    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.abs(denoised.astype(int) - expected).max() <= 1
 
 
 def test_no_listener() -> None:

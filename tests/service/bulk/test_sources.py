@@ -17,14 +17,14 @@ import pytest
 from PIL import Image
 
 from common.errors import DenoiserError, MalformedError, ShapeError, TooLargeError
-from service.bulk.batch import Existing, Source
+from service.bulk.batch import Source
 from service.bulk.decoding import imagefile, pictures, worker
 from service.bulk.errors import reason
 from service.bulk.options import BulkOptions
 from service.bulk.provenance import ModelFacts
-from service.bulk.sources.arrays import Npy, unit_rows
+from service.bulk.sources.arrays import unit_rows
 from service.bulk.sources.files import Folder
-from service.bulk.sources.listing import Entry, Listing, in_order
+from service.bulk.sources.listing import Entry, Listing
 from service.bulk.sources.opening import open_source
 from service.codecs import png
 from service.codecs.rows import RowSpec
@@ -59,11 +59,11 @@ def source(path: Path, scratch: Path, *, operation: str = "encode", **options: A
 # --- any order
 
 
-@pytest.fixture(params=["npy", "npz", "folder", "tar.gz", "parquet", "pngs", "csv"])
+@pytest.fixture(params=["npy", "npz", "folder", "tar.gz", "parquet", "pngs"])
 def several(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
     """The same 30 rows in every kind of input, in units of 4."""
     kind, images = request.param, some_images(30, "uint8")
-    path, operation = tmp_path / f"x.{kind}", "encode"
+    path = tmp_path / f"x.{kind}"
     bodies = {f"{at:03d}.png": png.encode(image) for at, image in enumerate(images)}
     if kind == "npy":
         np.save(path, images)
@@ -79,10 +79,6 @@ def several(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
                 member = tarfile.TarInfo(name)
                 member.size = len(body)
                 archive.addfile(member, io.BytesIO(body))
-    elif kind == "csv":
-        lines = ["id,l0,l1,l2,l3", *(f"n{at},{at},1e-9,-2.5,0" for at in range(30))]
-        path.write_text("\n".join(lines) + "\n")
-        operation = "decode"
     else:
         path = tmp_path / "x.parquet"
         column = (
@@ -90,8 +86,9 @@ def several(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
             if kind == "pngs"
             else pa.array(list(images.reshape(30, -1)), pa.list_(pa.uint8()))
         )
-        pq.write_table(pa.table({"image": column}), path, row_group_size=11)
-    return source(path, tmp_path, operation=operation, batch=4)
+        pq.write_table(pa.table({"image": column}), path, row_group_size=4)
+        return source(path, tmp_path)
+    return source(path, tmp_path, batch=4)
 
 
 def test_units_are_the_same_in_any_order(several: Source) -> None:
@@ -103,9 +100,8 @@ def test_units_are_the_same_in_any_order(several: Source) -> None:
         again = several.read(unit)
         assert again.ids.equals(forth[unit].ids)
         np.testing.assert_array_equal(again.rows, forth[unit].rows)
-    if several.kind == "images":
-        together = np.concatenate([batch.rows for batch in forth])
-        np.testing.assert_array_equal(together, some_images(30, "uint8"))
+    together = np.concatenate([batch.rows for batch in forth])
+    np.testing.assert_array_equal(together, some_images(30, "uint8"))
     several.close()
 
 
@@ -128,19 +124,6 @@ def test_a_compressed_tar_is_read_forward_only(
     np.testing.assert_array_equal(np.concatenate(rows), some_images(200, "uint8"))
 
 
-def test_mapped_rows_are_let_go(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", some_images(100, "uint8"))
-    opened = Npy(tmp_path / "x.npy", SPEC, batch=10, existing=Existing())
-    mapped = [opened.read(unit) for unit in range(3)]
-    maps = Path("/proc/self/maps")
-    if not maps.exists():
-        pytest.skip("no /proc")
-    assert maps.read_text().count("x.npy") == 3
-    del mapped
-    assert "x.npy" not in maps.read_text()
-    opened.close()
-
-
 @pytest.mark.parametrize(
     ("row_bytes", "rows"), [(784, 16_384), (3136, 4096), (64, 65_536), (2**30, 1), (0, 65_536)]
 )
@@ -151,19 +134,25 @@ def test_units_of_arrays_are_bounded(row_bytes: int, rows: int) -> None:
 # --- listings
 
 
-def test_sorting_spills_to_disk(tmp_path: Path) -> None:
+def test_a_listing_gives_back_its_entries(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     names = [f"ä {number}\n{number % 7}/x.png" for number in rng.permutation(1000)]
     entries = [Entry(name, len(name), -at) for at, name in enumerate(names)]
     entries[500] = Entry(os.fsdecode(b"not utf-8 \xe9.png"), 5, 2**62)
-    assert list(in_order(iter(entries), run=64)) == sorted(entries)
-    listing = Listing(tmp_path / "l", in_order(iter(entries), run=64), group=300)
+    listing = Listing(tmp_path / "l", iter(entries), group=300)
     assert (listing.total, listing.groups) == (1000, 4)
-    assert [e for group in range(4) for e in listing.group(group)] == sorted(entries)
-    same = Listing(tmp_path / "m", sorted(entries), group=300)
-    assert same.digest == listing.digest
+    assert [e for group in range(4) for e in listing.group(group)] == entries
+    assert Listing(tmp_path / "m", entries, group=300).digest == listing.digest
     touched = [entries[0]._replace(stamp=1), *entries[1:]]
-    assert Listing(tmp_path / "n", sorted(touched), group=300).digest != listing.digest
+    assert Listing(tmp_path / "n", touched, group=300).digest != listing.digest
+
+
+def test_a_folder_is_listed_in_the_order_of_whole_names(tmp_path: Path) -> None:
+    names = ["a/x.png", "a-b/x.png", "a.png", "a/b/c.png", "a/b.png", "a0/x.png", "a/b-c/x.png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [entry.name for entry in Folder(tmp_path).entries()] == sorted(names)
 
 
 def test_names_that_are_no_text_become_ids_that_are(tmp_path: Path) -> None:
@@ -187,7 +176,7 @@ def test_linked_folders_are_left_out_and_linked_files_read(tmp_path: Path) -> No
     (root / "y.png").symlink_to(root / "a" / "x.png")
     folder = Folder(root)
     assert [entry.name for entry in folder.entries()] == ["a/x.png", "y.png"]
-    assert folder.passed_over == 1
+    assert folder.skipped == 1
 
 
 def test_a_pipe_and_a_folder_named_as_images_do_not_hang(tmp_path: Path) -> None:
@@ -196,8 +185,8 @@ def test_a_pipe_and_a_folder_named_as_images_do_not_hang(tmp_path: Path) -> None
     names = [str(tmp_path / "pipe.png"), str(tmp_path / "folder.png"), "/dev/zero"]
     options = BulkOptions(operation="encode", input="-", out="x.npy", bundle=Path("none"))
     opened = open_source(options, FACTS, scratch=tmp_path, lines=names)
-    told = {failure.id: failure.reason for failure in opened.read(0).failures}
-    assert set(told.values()) == {"not a regular file"} and list(told) == names
+    reasons = {failure.id: failure.reason for failure in opened.read(0).failures}
+    assert set(reasons.values()) == {"not a regular file"} and list(reasons) == names
 
 
 # --- pictures
@@ -267,7 +256,7 @@ def test_reasons_are_one_line() -> None:
 # A decoder process that ends at one file, as Pillow might at a hostile one.
 FRAGILE = """
 import os, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from service.bulk.decoding import imagefile
 from service.bulk.decoding import worker
 
@@ -283,7 +272,7 @@ def test_processes_decode_as_threads_do(tmp_path: Path, monkeypatch: pytest.Monk
     for at, image in enumerate(some_images(100, "uint8")):
         (root / f"{at:03d}.png").write_bytes(png.encode(image)[: 40 if at == 70 else None])
     wanted = source(root, tmp_path).read(0)
-    monkeypatch.setattr(pictures, "PROCESSES_FROM", 0)
+    monkeypatch.setattr(pictures, "PROCESSES_MIN_IMAGES", 0)
     me = psutil.Process()
     before = set(me.children())  # of other tests
     opened = source(root, tmp_path)
@@ -303,7 +292,7 @@ def test_a_file_that_ends_its_decoder_is_listed(
     root.mkdir()
     for at, image in enumerate(some_images(70, "uint8")):
         (root / f"{at:03d}.png").write_bytes(b"die" if at == 40 else png.encode(image))
-    monkeypatch.setattr(pictures, "PROCESSES_FROM", 0)
+    monkeypatch.setattr(pictures, "PROCESSES_MIN_IMAGES", 0)
     monkeypatch.setattr(worker, "_START", FRAGILE)
     opened = source(root, tmp_path)
     found = opened.read(0)
