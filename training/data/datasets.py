@@ -59,7 +59,7 @@ class Dataset:
     train_noisy: Images | None = None
     validation_noisy: Images | None = None
     test_noisy: Images | None = None
-    file_sha256: str | None = None  # of the .npz or .npy file that it came from
+    file_sha256: str | None = None  # of the .npz or .npy file that was read
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

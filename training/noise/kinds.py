@@ -51,7 +51,7 @@ class Kind(ABC):
 
     @abstractmethod
     def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        """Spoil float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
+        """Add noise to float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
 
     def scaled(self, factor: float) -> Self:
         """`factor` times as strong, ranges as ranges, held within each number's limits.

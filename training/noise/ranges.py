@@ -1,7 +1,7 @@
 """The numbers of a noise: a fixed one, or a range that each image draws its own from.
 
-Written `0.5` or `0..0.7`. A network trained on ranges is a blind one: it has to do without being
-told how strong the noise is.
+Written `0.5` or `0..0.7`. A network trained on ranges is blind: it does not know how strong the
+noise is.
 """
 
 from __future__ import annotations
