@@ -214,7 +214,7 @@ def _steady(options: BulkOptions, runner: Runner) -> tuple[int, float]:
 
         runner(work, units, noted)
 
-    job.run(options, say=lambda _: None, runner=watched)
+    job.run(options, runner=watched)
     rest = moments[ACTORS:]
     return sum(rows for _, rows in rest), rest[-1][0] - moments[ACTORS - 1][0]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from common.arrays import Array, to_bytes, to_floats
 from common.errors import BundleError, OptionError
-from denoiser_client.client import DenoiserClient
+from denoiser_client import DenoiserClient, DenoiserClientError
 from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts

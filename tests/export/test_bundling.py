@@ -89,7 +89,7 @@ def test_the_manifest_is_written_once(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[list[str]] = []
-    real = bundling.write_manifest
+    real = bundling.write_manifest  # type: ignore[attr-defined]
 
     def note(folder: Path, **facts: Any) -> Any:
         written.append(names(folder))

@@ -204,7 +204,7 @@ def _part_of(arrays: dict[str, NDArray[Any]], images_name: str, labels_name: str
 def _from_folder(folder: Path, resize: tuple[int, int] | None) -> _Source:
     splits = split_folders(folder)
     if not splits:
-        return _Source("folder", *_read_folders([folder], resize))
+        return _Source("folder", _read_folders([folder], resize)[0])
     if len({is_pair_folder(path) for path in splits.values()}) > 1:
         names = "/, ".join(path.name for path in splits.values())
         raise DatasetError(

@@ -183,12 +183,13 @@ class BlurNoise(Kind):
 
         sigma = self.sigma.draw(rng, len(images))
         if sigma.ndim == 0:
-            blurred = gaussian_filter(images, float(sigma), axes=(1, 2))
+            blurred: Floats = gaussian_filter(images, float(sigma), axes=(1, 2))
         else:
             blurred = np.empty_like(images)
             for image, width, place in zip(images, sigma.ravel(), blurred, strict=True):
                 gaussian_filter(image, float(width), axes=(0, 1), output=place)
-        return np.clip(blurred, 0.0, 1.0, out=blurred)
+        np.clip(blurred, 0.0, 1.0, out=blurred)
+        return blurred
 
 
 KINDS: dict[str, type[Kind]] = {

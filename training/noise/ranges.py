@@ -73,7 +73,8 @@ class Limits:
             return value
         if factor == 0:
             return self.least if self.power > 0 else self.most
-        return min(max(value * factor**self.power, self.least), self.most)
+        scaled: float = value * factor**self.power
+        return min(max(scaled, self.least), self.most)
 
     def at(self, numbers: Range, level: float) -> float:
         """The one value at a level: 1 is the strong end of the range, 0 none of the noise.
