@@ -88,18 +88,11 @@ def run(
         stack.enter_context(closing(work))
         if existing:
             _check_columns(existing[0], work.schema)
-        _remark(work)
+        for note in source.notes:
+            logger.info(note)
         resumed = _compute(work, journal, _identity(work, output_format, existing), runner)
         rows, failed = _publish(work, journal, output_format, existing)
         return Outcome(rows, failed, resumed, time.perf_counter() - begin)
-
-
-def _remark(work: Work) -> None:
-    for note in work.source.notes:
-        logger.info(note)
-    if work.source.kind == "latents" and work.source.provenance is None:
-        name = work.options.input
-        logger.info("%s names no model; its latents are assumed to be of this one", name)
 
 
 def _identity(work: Work, output_format: Format, existing: tuple[Path, ...]) -> dict[str, Any]:

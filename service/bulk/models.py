@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import httpx
 import numpy as np
@@ -27,13 +26,8 @@ OUTPUT: dict[Operation, OutputName] = {
     "denoise": "denoised",
 }
 
-
-@dataclass(frozen=True)
-class Result:
-    """rows: float32 (n, latent_size), or images (n, H, W, C). scores: float32 (n) or None."""
-
-    rows: Array
-    scores: Array | None = None
+# float32 (n, latent_size) or images (n, H, W, C); and scores, float32 (n), if requested.
+Result = tuple[Array, Array | None]
 
 
 class Local:
@@ -62,7 +56,7 @@ class Local:
         except BaseException:  # also Ctrl-C
             future.cancel()
             raise
-        return Result(results[output], results.get("scores"))
+        return results[output], results.get("scores")
 
     def close(self) -> None:
         """Nothing to close."""
@@ -86,9 +80,7 @@ class Remote:
                 self.facts = _facts_of(Manifest.from_dict(self._client.model()))
         except (ValueError, BundleError) as exc:
             raise ServiceError(
-                f"a description of the model at {options.url} that does not parse ({exc})",
-                expected="a manifest, as GET /model returns it",
-                hint="Check the address.",
+                f"{options.url}/model, which does not parse ({exc})", expected="a manifest"
             ) from exc
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
@@ -103,15 +95,15 @@ class Remote:
         with _translated():
             result = call(rows)
             fingerprint = self._client.model()["fingerprint"]
-        if dtype == "uint8" and operation != "encode" and result.dtype != np.uint8:
-            result = to_bytes(result)
         if fingerprint != self.facts.fingerprint:
             raise ServiceError(
                 f"a model with fingerprint {fingerprint} at {self._url}",
                 expected=f"{self.facts.fingerprint}, with which the job began",
                 hint="Start the job anew with --overwrite.",
             )
-        return Result(result)
+        if dtype == "uint8" and operation != "encode" and result.dtype != np.uint8:
+            result = to_bytes(result)
+        return result, None
 
     def close(self) -> None:
         """Close the connections."""

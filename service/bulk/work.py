@@ -48,17 +48,17 @@ class Work:
 
     def compute(self, batch: Batch) -> Part:
         """The results for a unit's rows, as the columns of a part."""
-        batch, result = self._results(batch)
+        batch, (rows, scores) = self._results(batch)
         self._check(batch.failures)
         columns: dict[str, Any] = {"id": batch.ids}
         if self.columns.kind == "latents":
-            columns["latent"] = arrow.lists(result.rows)
+            columns["latent"] = arrow.lists(rows)
         elif self.columns.as_png:
-            columns["image"] = arrow.array(encode_all(result.rows, self._pool), "binary")
+            columns["image"] = arrow.array(encode_all(rows, self._pool), "binary")
         else:
-            columns["image"] = arrow.lists(result.rows)
-        if result.scores is not None:
-            columns["score"] = arrow.numbers(result.scores)
+            columns["image"] = arrow.lists(rows)
+        if scores is not None:
+            columns["score"] = arrow.numbers(scores)
         return Part(columns, batch.failures)
 
     @property

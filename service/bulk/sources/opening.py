@@ -67,8 +67,11 @@ def open_source(
         if options.batch:
             raise OptionError("--batch with a Parquet input", expected="its row groups as units")
         source = Parquet(found, spec, _decoder(spec, options) if images else None, options)
-    if source.provenance is not None and not images:
-        source.provenance.check_same(model, mine=options.input, others=f"the model {model.name}")
+    if not images:
+        if source.provenance is not None:
+            source.provenance.check_same(model, mine=options.input, others=f"model {model.name}")
+        else:
+            source.notes = (f"{options.input} names no model; assumed to be latents of this one",)
     return source
 
 
