@@ -1,8 +1,8 @@
 """What the routes do: body → codec → engine → codec, and no arithmetic.
 
 Small work runs on the event loop, where it costs less than passing it to a thread. The rest runs in
-the engine's threads (models) and in a few codec threads (JSON, PNG, compression), so that the loop
-stays free for other requests and health checks.
+the engine's threads (models) and in a few codec threads (JSON, images, compression), so that the
+loop stays free for other requests and health checks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Endpoints:
     async def operate(
         self, scope: Scope, body: Body, receive: Receive, operation: Operation
     ) -> Response:
-        """Response /encode, /decode or /denoise."""
+        """Respond to /encode, /decode or /denoise."""
         content_type = body.header(b"content-type")
         request_type = formats.read_type(operation, content_type)
         response_type = formats.write_type(operation, body.header(b"accept"), request_type)
@@ -108,7 +108,7 @@ class Endpoints:
             self._leave(body)
 
     async def infer(self, scope: Scope, body: Body, receive: Receive, model: str) -> Response:
-        """Response /v2/models/{model}/infer."""
+        """Respond to /v2/models/{model}/infer."""
         header = body.header(b"inference-header-content-length")
         if header is not None and not (header.isascii() and header.isdigit() and len(header) < 12):
             raise MalformedError(
@@ -234,7 +234,7 @@ async def _unless_disconnected(future: Future[T], receive: Receive) -> T:
     if future.done():
         return future.result()
     result = asyncio.wrap_future(future)
-    # the body is complete, so the next message can only be a disconnect
+    # The body is complete, so the next message can only be a disconnect
     disconnect: asyncio.Future[Any] = asyncio.ensure_future(receive())
     try:
         await asyncio.wait({result, disconnect}, return_when=asyncio.FIRST_COMPLETED)

@@ -138,7 +138,7 @@ def test_the_manifest_tells_of_scores(scored_bundle_path: Path, bundle_path: Pat
     assert "unusual" not in report.describe(plain)
 
 
-def test_a_bundle_from_before_scores_loads(bundle_copy: Path) -> None:
+def test_a_manifest_may_omit_novelty(bundle_copy: Path) -> None:
     path = bundle_copy / "manifest.json"
     plain = json.loads(path.read_text())
     del plain["novelty"]
