@@ -17,9 +17,9 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from starlette.middleware.cors import CORSMiddleware
 
 from common.errors import DenoiserError
-from service import __version__
-from service.bundle import Bundle
+from service import __version__, supervisor
 from service.engine import Engine
+from service.http import protocol
 from service.http.asgi import App
 from service.http.gateway import Gateway
 from service.http.metrics import Metrics
@@ -61,6 +61,7 @@ class GatedService(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> App:
         """This worker's app: CORS, if asked for, around the gateway, around BentoML's."""
         settings = Settings.from_environment()
+        protocol.install(settings)
         gateway: App = Gateway(
             super().to_asgi(is_main),
             engine=lambda: _made(self.engine),
@@ -132,8 +133,7 @@ class Denoiser:
         A worker that cannot load would be started again and again; here one line tells why.
         """
         try:
-            settings = Settings.from_environment()
-            Bundle.open(settings.bundle).manifest.at(settings.precision)
+            supervisor.install(supervisor.Supervisor(Settings.from_environment()))
         except DenoiserError as exc:
             _end(exc)
 
