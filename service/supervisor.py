@@ -50,6 +50,7 @@ class Supervisor:
         """
         self._source = settings.bundle
         self._precision = settings.precision
+        Bundle.open(self._source)
         self._folder = Path(tempfile.mkdtemp(prefix="denoiser-bundle-"))
         atexit.register(self._remove, os.getpid())
         self.copy = self._copied()
