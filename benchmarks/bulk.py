@@ -27,6 +27,7 @@ from benchmarks import machine, report
 from benchmarks.harness import Timing, interleave
 from benchmarks.material import Material
 from benchmarks.settings import Settings
+from common.cores import usable_cores
 from service.bulk import job, pipeline
 from service.bulk.job import Runner
 from service.bulk.models import open_model
@@ -35,7 +36,6 @@ from service.bulk.ray import engine as ray_engine
 from service.bulk.sources.opening import open_source
 from service.bulk.work import Work
 from service.codecs import png
-from service.runtime.pool import usable_cores
 
 ROUNDS = 5
 WRITTEN_AT_ONCE = 10_000

@@ -23,7 +23,7 @@ from benchmarks.harness import Spread, interleave
 from benchmarks.material import Material
 from benchmarks.settings import Settings
 from common.arrays import Array
-from service.runtime.pool import usable_cores
+from common.cores import usable_cores
 
 MODELS = {"autoencoder": "denoise", "encoder": "encode"}
 IMAGES = 1_600  # short turns: the machine changes little within a round

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from service.runtime.pool import usable_cores
+from common.cores import usable_cores
 
 FLAGS = (
     "avx2",

@@ -27,8 +27,8 @@ from benchmarks.load import Load, drive
 from benchmarks.material import Material
 from benchmarks.settings import Settings
 from common.arrays import Array
+from common.cores import usable_cores
 from service.codecs import npy
-from service.runtime.pool import usable_cores
 
 NPY = "application/x-npy"
 TOLERANCE = {"uint8": 1.0, "float32": 1e-4}  # grey levels; the unit of images

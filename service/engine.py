@@ -18,11 +18,12 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 
 from common.arrays import Array, Floats
+from common.cores import usable_cores
 from common.errors import BundleDamagedError, InputError, OptionError, RangeError
 from service.bundle import FLOAT32, INT8, MODELS, Bundle, Manifest, PrecisionName
 from service.runtime import validation
 from service.runtime.cores import AllCores
-from service.runtime.pool import Call, Pool, chunk_count, chunk_slice, usable_cores
+from service.runtime.pool import Call, Pool, chunk_count, chunk_slice
 from service.runtime.session import Session
 
 # Images in a chunk where the manifest has no number for the model (export/rewrite/cost.py: rule).

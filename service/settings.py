@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from common.cores import usable_cores
 from common.errors import SettingsError
 from service.bundle import FLOAT32, PRECISIONS, PrecisionName
-from service.runtime.pool import usable_cores
 
 PREFIX = "DENOISER_"
+# Kubernetes puts these into each pod of a namespace with a Service named denoiser or denoiser-…
+# (enableServiceLinks), Docker's --link some of them: DENOISER_PORT=tcp://10.0.0.5:3000.
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
 ROOT = Path(__file__).resolve().parent.parent  # the checkout, or the source folder of a bento
 MIB = 2**20
 
@@ -168,6 +174,8 @@ class Settings:
         values: dict[str, Any] = {}
         for variable, text in environment.items():
             if not variable.startswith(PREFIX):
+                continue
+            if _SERVICE_LINK.fullmatch(variable) and (variable not in known or "://" in text):
                 continue
             if variable not in known:
                 raise SettingsError(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Array
+from common.cores import usable_cores
 from common.errors import RangeError
 from service.bulk import arrow
 from service.bulk.batch import Batch, Failure, Source
@@ -16,7 +17,6 @@ from service.bulk.errors import UnreadableError
 from service.bulk.models import Model, Result
 from service.bulk.options import BulkOptions
 from service.bulk.parts import Columns, Part, Parts
-from service.runtime.pool import usable_cores
 
 
 class Work:

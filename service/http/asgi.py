@@ -19,6 +19,11 @@ Header = tuple[bytes, bytes]
 # Seconds to keep draining a refused request, so that the client sees the response and not a reset.
 LINGER = 2.0
 
+# A body may arrive as slowly as over a bad mobile line, not slower: each one holds a connection and
+# memory. Apache's mod_reqtimeout has 500 bytes a second after 20 seconds.
+MIN_RATE = 1024  # bytes a second, on average
+FIRST_SECONDS = 10.0  # before the rate counts
+
 
 class DisconnectedError(Exception):
     """The client disconnected before the response was sent."""
@@ -65,7 +70,7 @@ class Body:
         self._budget = budget
         self._size = 0
         self.headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:  # repeated fields are one list
+        for name, value in scope["headers"]:  # repeated fields are one list (RFC 9110, 5.3)
             known = self.headers.get(name)
             self.headers[name] = value if known is None else known + b", " + value
 
@@ -85,24 +90,29 @@ class Body:
 
         Raises:
             TooLargeError: more than `limit` bytes, or a Content-Length above it.
-            SlowError: the body is not complete after `seconds`.
+            SlowError: the body is not complete after `seconds`, or slower than MIN_RATE.
             BusyError: the budget is used up.
             DisconnectedError: the client disconnected.
         """
         length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length[:20]) > limit:  # 20 digits are above any limit
             raise _too_large(int(length[:20]), limit)
+        began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(seconds):
-                return await self._collect(limit)
+            async with asyncio.timeout_at(began + min(seconds, FIRST_SECONDS)) as deadline:
+                return await self._collect(limit, deadline, began=began, seconds=seconds)
         except TimeoutError as exc:
+            elapsed = asyncio.get_running_loop().time() - began
             raise SlowError(
-                f"{self._size} bytes of a body in {seconds:g} seconds",
-                expected="the whole body in that time",
+                f"{self._size} bytes of a body in {elapsed:.1f} seconds",
+                expected=f"the whole body within {seconds:g} seconds, at {MIN_RATE} bytes a second "
+                f"or more after the first {FIRST_SECONDS:g}",
                 hint="Send fewer rows per request.",
             ) from exc
 
-    async def _collect(self, limit: int) -> bytes:
+    async def _collect(
+        self, limit: int, deadline: asyncio.Timeout, *, began: float, seconds: float
+    ) -> bytes:
         parts: list[bytes] = []
         while True:
             message = await self._receive()
@@ -117,6 +127,7 @@ class Body:
             if not message.get("more_body"):
                 self.complete = True
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+            deadline.reschedule(began + min(seconds, FIRST_SECONDS + self._size / MIN_RATE))
 
     def count(self, size: int) -> None:
         """Add to the budget what the body takes in memory when decompressed."""

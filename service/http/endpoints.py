@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from common.arrays import Array
+from common.cores import usable_cores
 from common.errors import BusyError, MalformedError, TooLargeError
 from service.codecs import compression
 from service.codecs.rows import RowSpec
@@ -24,7 +25,6 @@ from service.http.formats import Operation
 from service.http.metrics import Metrics
 from service.http.v2 import inference as v2
 from service.http.v2.models import INPUTS
-from service.runtime.pool import usable_cores
 from service.settings import Settings
 
 T = TypeVar("T")

@@ -87,6 +87,9 @@ class Gateway:
             await send({"type": "websocket.close", "code": 1000})
         else:
             await self._bentoml(scope, receive, send)
+            if self._flusher is not None:  # the worker ends: write what the last second counted
+                self._flusher.cancel()
+                self._metrics().flush()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -142,6 +145,7 @@ class Gateway:
         extra: tuple[Header, ...] = ()
         if path == "/metrics":
             self._metrics().flush()
+            self._metrics().forget_dead_workers()
         elif path == pages.API_PAGE:
             scope, extra = {**scope, "path": "/"}, pages.API_HEADERS
 

@@ -6,6 +6,8 @@ throughput is the rate of rows over that of `denoiser_engine_seconds_total`.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 # Seconds: from one image to the largest request.
@@ -22,6 +24,7 @@ class Metrics:
     def __init__(self, registry: Any = None) -> None:
         from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 
+        shared = registry is None
         registry = registry or REGISTRY
         self._requests = Counter(
             "denoiser_requests", "Responses sent", ["route", "status"], registry=registry
@@ -51,6 +54,7 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self._shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR") if shared else None
         self._pending: dict[tuple[Any, ...], float] = {}
         self._requests_in_progress = 0
 
@@ -85,6 +89,21 @@ class Metrics:
         for (metric, *labels), amount in pending.items():
             metric.labels(*labels).inc(amount)
         self._in_progress.set(self._requests_in_progress)
+
+    def forget_dead_workers(self) -> None:
+        """Drop the gauges of worker processes that no longer exist, however they ended."""
+        if self._shared is None:
+            return
+        from prometheus_client.multiprocess import mark_process_dead
+
+        for path in Path(self._shared).glob("gauge_live*_*.db"):
+            pid = int(path.stem.rpartition("_")[2])
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                mark_process_dead(pid, self._shared)
+            except PermissionError:  # alive, and somebody else's
+                pass
 
     def _add(self, key: tuple[Any, ...], amount: float) -> None:
         self._pending[key] = self._pending.get(key, 0) + amount

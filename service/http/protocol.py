@@ -60,7 +60,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, closing the one that has been idle longest where there are too many."""
+        """Accept a connection; where there are too many, close the one idle longest."""
         super().connection_made(transport)
         self._since = self.loop.time()
         if len(self.connections) > self.max_connections:

@@ -7,43 +7,15 @@ so threads are enough.
 
 from __future__ import annotations
 
-import math
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 # Rows of a call from which it is split over several threads: for fewer, waking a second thread
 # costs more than it saves (benchmarks/LOG.md).
 SHARED_MIN_ROWS = 4
-
-
-def usable_cores() -> int:
-    """Cores this process may use: its CPU affinity, limited by a container's quota (cgroup)."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:  # macOS
-        cores = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(cores, math.ceil(quota))) if quota else cores
-
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPU quota in cores, of cgroup v2 (`cpu.max`) or v1 (`cpu.cfs_*_us`); None without one."""
-    try:
-        if (root / "cpu.max").is_file():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        if quota == "max" or int(quota) <= 0:
-            return None
-        return int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
 
 
 def chunk_count(rows: int, size: int, *, threads: int) -> int:

@@ -230,3 +230,18 @@ def test_a_refusal_is_sent_before_the_rest_is_drained() -> None:
     assert (first["body"], first["more_body"]) == (b"no", True)
     assert last == {"type": "http.response.body", "body": b""}
     assert order == ["start", "body", "receive", "receive", "receive", "body"]
+
+
+@pytest.mark.parametrize(("pause", "fast"), [(0.02, True), (0.1, False)])
+def test_a_body_keeps_a_rate(monkeypatch: pytest.MonkeyPatch, pause: float, fast: bool) -> None:
+    """After the first seconds a body that drips is refused, long before the whole time is over."""
+    monkeypatch.setattr(asgi, "FIRST_SECONDS", 0.3)
+    monkeypatch.setattr(asgi, "MIN_RATE", 200)
+    body = body_of([b"x" * 10] * 15, pause=pause)
+    if fast:
+        assert len(read(body, seconds=60)) == 150
+        return
+    began = time.monotonic()
+    with pytest.raises(SlowError, match="200 bytes a second"):
+        read(body, seconds=60)
+    assert time.monotonic() - began < 1.4

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.runtime import pool as pool_module
-from service.runtime.pool import Call, Pool, usable_cores
+from service.runtime.pool import Call, Pool
 
 WAIT = 20  # seconds until a hanging test fails
 
@@ -336,42 +333,3 @@ def test_close_finishes_what_is_queued_and_ends_the_threads() -> None:
     until(lambda: alive(pool) == 0)
     with pytest.raises(RuntimeError, match="closed"):
         pool.submit(Call(ran.append, chunks=2, result=None))
-
-
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "200000 100000\n"}, 2.0),
-        ({"cpu.max": "50000 100000\n"}, 0.5),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": ""}, None),
-        ({"cpu.max": "some words here\n"}, None),
-        ({"cpu.max": "100000 0\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
-        ({"cpu/cpu.cfs_quota_us": "300000\n"}, None),
-        ({}, None),
-    ],
-)
-def test_cgroup_quotas(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert pool_module._cgroup_quota(tmp_path) == quota
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [(None, 8), (0.2, 1), (1.0, 1), (1.5, 2), (3.0, 3), (64.0, 8)]
-)
-def test_usable_cores(monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(pool_module, "_cgroup_quota", lambda: quota)
-    assert usable_cores() == cores
-
-
-def test_usable_cores_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(pool_module, "_cgroup_quota", lambda: None)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cores() == 1

@@ -8,7 +8,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -31,10 +32,8 @@ def connection(server: Server) -> Iterator[socket.socket]:
 def exchange(server: Server, sent: bytes) -> bytes:
     """What came back until the server closed, also where it stopped reading early."""
     with connection(server) as opened:
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             opened.sendall(sent)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
         received = b""
         try:
             while part := opened.recv(65536):
@@ -106,11 +105,9 @@ def test_silent_connections_are_closed(server: Server, sent: bytes) -> None:
         assert HEAD_SECONDS - 1 < time.monotonic() - began < HEAD_SECONDS + 3
 
 
-def test_silent_clients_shut_nobody_out(tmp_path: object) -> None:
+def test_silent_clients_shut_nobody_out(tmp_path: Path) -> None:
     require_serving()
-    from pathlib import Path
-
-    with serving(Path(str(tmp_path)), settings={"DENOISER_MAX_CONNECTIONS": "40"}) as server:
+    with serving(tmp_path, settings={"DENOISER_MAX_CONNECTIONS": "40"}) as server:
         host, port = server.url.removeprefix("http://").split(":")
         silent = [socket.create_connection((host, int(port))) for _ in range(200)]
         try:

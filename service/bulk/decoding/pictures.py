@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Array, Bytes
+from common.cores import usable_cores
 from common.images import Fit
 from service.bulk.batch import Batch
 from service.bulk.decoding.imagefile import Item, decode_some
 from service.bulk.errors import reason
 from service.codecs import png
 from service.codecs.rows import RowSpec
-from service.runtime.pool import usable_cores
 
 UNIT_FILES = 1024  # image files in one unit
 CHUNK = 32  # images in one task of a thread or process

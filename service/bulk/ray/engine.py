@@ -25,12 +25,12 @@ from typing import Any
 import common
 import denoiser_client
 import service
+from common.cores import usable_cores
 from common.errors import OptionError
 from service.bulk.errors import ClusterError, ExtraMissingError
 from service.bulk.pipeline import Done
 from service.bulk.ray.worker import JobPayload, Worker
 from service.bulk.work import Work
-from service.runtime.pool import usable_cores
 
 LOOPBACK = "127.0.0.1"
 AUTO = "auto"  # the cluster of which this machine is a node

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from common.cores import usable_cores
 from common.errors import DenoiserError, MalformedError, ShapeError, TooLargeError
 from service.bulk.batch import Source
 from service.bulk.decoding import imagefile, pictures
@@ -28,7 +29,6 @@ from service.bulk.sources.listing import Entry, Listing
 from service.bulk.sources.opening import open_source
 from service.codecs import png
 from service.codecs.rows import RowSpec
-from service.runtime.pool import usable_cores
 from tests.support.paths import ROOT
 from tests.support.tiny import GREY, LATENT_SIZE, some_images
 
