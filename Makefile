@@ -62,10 +62,11 @@ test-serving: $(VENV_TEST)/.test  ## the service's tests, in an environment for 
 	@$(VENV_TEST)/bin/python -m pytest -q -n auto -m "not tensorflow" \
 	  tests/service $(wildcard tests/common tests/client)
 
-check: env  ## ruff, formatting, mypy: what CI asks for
+check: env  ## ruff, formatting, mypy, who imports whom: what CI asks for
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
 
 format: env  ## let ruff mend what it can
 	@$(PY) -m ruff check --fix .

@@ -117,7 +117,9 @@ class Manifest:
                 expected=f"one of {', '.join(self.available)}",
                 hint="Set DENOISER_PRECISION to it, or choose another bundle.",
             )
-        novelty = dict(item for item in self.novelty.items() if item[0] == precision)
+        novelty: dict[str, dict[str, Any]] = {
+            name: entry for name, entry in self.novelty.items() if name == precision
+        }
         return replace(self, fingerprint=facts.fingerprint, novelty=novelty)
 
     def as_dict(self) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from export.__main__ import main as export_main
 from service.__main__ import main as service_main
 from service.engine import Engine
 from service.http import problem, query
-from service.http.routes import TABLE
+from service.http.routes import ROUTES
 from service.http.v2.models import INPUTS, OUTPUTS
 from service.settings import PREFIX, Settings
 from training.__main__ import main as training_main
@@ -242,7 +242,12 @@ def test_no_page_names_an_unknown_setting() -> None:
 
 def test_every_route_is_documented() -> None:
     documented = set(re.findall(r"^\| `((?:GET|POST) /\S*)` \|", section(HTTP, "Routes"), re.M))
-    assert documented == {f"{route.methods[0]} {route.path}" for route in TABLE if not route.alias}
+    known = {
+        f"{route.methods[0]} {route.path}"
+        for route in ROUTES
+        if not route.alias and "/versions/" not in route.path  # one sentence for all of these
+    }
+    assert documented == known
 
 
 def test_every_query_parameter_is_documented() -> None:

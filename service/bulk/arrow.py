@@ -28,11 +28,7 @@ def load() -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as exc:
-        raise ExtraMissingError(
-            f"no pyarrow ({exc})",
-            expected="the extra `bulk` of pyproject.toml, which bulk jobs need",
-            hint="Install it: pip install 'pyarrow>=21'.",
-        ) from exc
+        raise ExtraMissingError.of("pyarrow", "bulk", exc) from exc
     return pa
 
 

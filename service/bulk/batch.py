@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,25 +14,7 @@ from service.bulk.options import Kind
 from service.bulk.provenance import Provenance
 
 
-class FileStamp(NamedTuple):
-    """Identifies one state of a file: path or URL, size (−1 if missing), modification time."""
-
-    path: str
-    bytes: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, path: str | Path) -> FileStamp:
-        """The stamp of a path on this machine."""
-        try:
-            status = Path(path).stat()
-        except OSError:
-            return cls(str(path), -1, 0)
-        return cls(str(path), status.st_size, status.st_mtime_ns)
-
-
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A row that could not be read or computed, and why."""
 
     id: str
@@ -54,9 +35,15 @@ class Batch:
     rows: Array
     failures: tuple[Failure, ...] = ()
 
-    def only(self, keep: Array, failures: tuple[Failure, ...]) -> Batch:
-        """The rows where `keep`, bool (n), is True; `failures` describes the others."""
-        return Batch(self.ids.filter(arrow.array(keep)), self.rows[keep], self.failures + failures)
+    def without(self, reasons: Mapping[int, str]) -> Batch:
+        """Without the rows that failed, each with its reason."""
+        if not reasons:
+            return self
+        keep = np.ones(len(self.ids), bool)
+        keep[list(reasons)] = False
+        failures = tuple(Failure(str(self.ids[at].as_py()), reasons[at]) for at in sorted(reasons))
+        ids = self.ids.filter(arrow.array(keep))
+        return Batch(ids, self.rows[keep], self.failures + failures)
 
 
 class Source(Protocol):

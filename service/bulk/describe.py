@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import MalformedError, UnsupportedTypeError
-from service.bulk.decoding.pictures import is_picture
+from service.bulk.decoding.imagefile import is_picture
 from service.bulk.provenance import FOLDER_FILE, Provenance, sidecar
 from service.bulk.sources.fields import read_footer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from common.errors import DenoiserError
 
 
@@ -12,45 +14,40 @@ class BulkError(DenoiserError):
 
 
 class ExtraMissingError(BulkError):
-    """pyarrow, rich or ray is not installed."""
+    """A package of an optional extra is not installed."""
 
-    title = "Not installed"
+    @classmethod
+    def of(cls, requirement: str, extra: str, exc: ImportError) -> Self:
+        """For a package that could not be imported."""
+        return cls(
+            f"no {requirement} ({exc})",
+            expected=f"the extra `{extra}` of pyproject.toml",
+            hint=f"Install it: pip install '{requirement}'.",
+        )
 
 
 class InputMissingError(BulkError):
     """No such file or folder, or nothing in it."""
 
-    title = "No input"
-
 
 class OutputNameError(BulkError):
     """A name without a known format, or a format that cannot hold the rows."""
-
-    title = "Unusable output name"
 
 
 class JobChangedError(BulkError):
     """The existing parts were made with another input, model or options."""
 
-    title = "Parts of another job"
-
 
 class UnreadableError(BulkError):
     """A row cannot be read, and --strict does not allow that."""
-
-    title = "Unreadable input"
 
 
 class ServiceError(BulkError):
     """The service at --url refused, failed or changed its model."""
 
-    title = "The service at --url"
-
 
 class ClusterError(BulkError):
     """The Ray cluster does not answer, failed, or lacks shared storage."""
-
-    title = "The cluster cannot continue"
 
 
 def reason(error: BaseException) -> str:

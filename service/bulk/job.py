@@ -20,8 +20,9 @@ from service.bulk.errors import OutputNameError
 from service.bulk.journal import ERRORS, Journal
 from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
-from service.bulk.outputs import PART_NAME, Assembly, Columns, Format, assemble, format_of
-from service.bulk.progress import Progress
+from service.bulk.outputs import PART_NAME, Format, assemble, format_of
+from service.bulk.parts import Columns
+from service.bulk.progress import progress
 from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.opening import open_source
@@ -83,22 +84,15 @@ def run(
             closing(open_source(options, model.facts, scratch=journal.path, lines=lines))
         )
         columns = _columns(options, output_format, source)
-        if existing:
-            _check_columns(existing[0], columns.schema(model.facts))
         work = Work(options, model=model, source=source, columns=columns, parts=journal.parts)
         stack.enter_context(closing(work))
-        _remark(work)
+        if existing:
+            _check_columns(existing[0], work.schema)
+        for note in source.notes:
+            logger.info(note)
         resumed = _compute(work, journal, _identity(work, output_format, existing), runner)
         rows, failed = _publish(work, journal, output_format, existing)
         return Outcome(rows, failed, resumed, time.perf_counter() - begin)
-
-
-def _remark(work: Work) -> None:
-    for note in work.source.notes:
-        logger.info(note)
-    if work.source.kind == "latents" and work.source.provenance is None:
-        name = work.options.input
-        logger.info("%s names no model; its latents are assumed to be of this one", name)
 
 
 def _identity(work: Work, output_format: Format, existing: tuple[Path, ...]) -> dict[str, Any]:
@@ -125,8 +119,8 @@ def _compute(work: Work, journal: Journal, identity: dict[str, Any], runner: Run
             logger.info("continuing after %s of %s parts", f"{len(done):,}", f"{source.units:,}")
     resumed, failed = _counts(work, done)
     title = Path(work.options.out).name
-    with Progress(title, total=source.total - resumed - failed) as progress:
-        runner(work, [unit for unit in range(source.units) if unit not in done], progress.advance)
+    with progress(title, total=source.total - resumed - failed) as advance:
+        runner(work, [unit for unit in range(source.units) if unit not in done], advance)
     return resumed
 
 
@@ -139,17 +133,7 @@ def _publish(
     journal.clear_result()
     if failed:
         _write_errors(work, journal.result.with_name(f"result{ERRORS}"))
-    facts = work.model.facts
-    assembly = Assembly(
-        result=journal.result,
-        tables=work.parts.tables(units),
-        rows=rows,
-        schema=work.columns.schema(facts),
-        row_shape=facts.image_shape if work.columns.kind == "images" else (facts.latent_size,),
-        provenance=Provenance.of(facts, work.options),
-        existing=existing,
-    )
-    assemble(output_format, assembly)
+    assemble(output_format, journal.result, work, rows=rows, existing=existing)
     journal.publish({"rows": rows, "failures": failed})
     journal.remove()
     return rows, failed
@@ -172,7 +156,7 @@ def _write_errors(work: Work, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["id", "error"])
         for unit in range(work.source.units):
-            writer.writerows((one.id, one.reason) for one in work.parts.counts(unit)[1])
+            writer.writerows(work.parts.counts(unit)[1])
 
 
 def _check_options(options: BulkOptions, output_format: Format) -> None:
@@ -225,19 +209,15 @@ def _existing(options: BulkOptions, target: Path, model: ModelFacts) -> tuple[Pa
     Raises:
         FingerprintError: they are another's, or name no model.
     """
-    if not options.append:
-        return ()
-    paths = tuple(sorted(target.glob("part-*.parquet")))
+    paths = sorted(target.glob("part-*.parquet")) if options.append else []
     for path in paths:
         provenance = Provenance.from_metadata(arrow.parquet.read_schema(path).metadata)
         if provenance is None:
             raise FingerprintError(
-                f"{path}, which names no model",
-                expected="an output of this project, with its metadata",
-                hint="Write to another folder.",
+                f"{path}, which names no model", expected="an output with its metadata"
             )
         provenance.check_same(model, mine=str(path), others=f"the model {model.name}")
-    return paths
+    return tuple(paths)
 
 
 def _next_id(paths: tuple[Path, ...]) -> int:
@@ -256,15 +236,10 @@ def _check_columns(path: Path, schema: Any) -> None:
     """Refuse to append rows with other columns."""
     existing = arrow.parquet.read_schema(path).remove_metadata()
     if existing != schema:
+        names = [", ".join(f"{one.name} {one.type}" for one in each) for each in (existing, schema)]
         raise OptionError(
-            f"{path} with the columns {_names(existing)}",
-            expected=f"{_names(schema)}, as this job writes them",
-            hint="Append the same kind of rows and ids, with or without --score as before.",
+            f"{path} with the columns {names[0]}", expected=f"{names[1]}, as this job writes them"
         )
-
-
-def _names(schema: Any) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)
 
 
 def _columns(options: BulkOptions, output_format: Format, source: Source) -> Columns:

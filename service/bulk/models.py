@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
 
 import httpx
 import numpy as np
@@ -28,37 +26,8 @@ OUTPUT: dict[Operation, OutputName] = {
     "denoise": "denoised",
 }
 
-
-@dataclass(frozen=True)
-class Result:
-    """rows: float32 (n, latent_size), or images (n, H, W, C). scores: float32 (n) or None."""
-
-    rows: Array
-    scores: Array | None = None
-
-
-class Model(Protocol):
-    """What computes the rows of a job."""
-
-    facts: ModelFacts
-
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
-        """Compute rows (see `Batch.rows`); images are returned as `dtype`.
-
-        Raises:
-            InputError: for example RangeError for NaN.
-            ServiceError: a remote model failed or changed.
-        """
-        ...
-
-    def close(self) -> None:
-        """Close connections."""
-        ...
-
-
-def open_model(options: BulkOptions) -> Model:
-    """The service at `options.url`, or else an engine in this process."""
-    return Remote(options) if options.url else Local(options)
+# float32 (n, latent_size) or images (n, H, W, C); and scores, float32 (n), if requested.
+Result = tuple[Array, Array | None]
 
 
 class Local:
@@ -73,7 +42,11 @@ class Local:
             self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
-        """As `Model.run`."""
+        """Compute rows (see `Batch.rows`); images are returned as `dtype`.
+
+        Raises:
+            InputError: for example RangeError for NaN.
+        """
         output = OUTPUT[operation]
         outputs: tuple[OutputName, ...] = (output, "scores") if score else (output,)
         images, latents = (None, rows) if operation == "decode" else (rows, None)
@@ -83,7 +56,7 @@ class Local:
         except BaseException:  # also Ctrl-C
             future.cancel()
             raise
-        return Result(results[output], results.get("scores"))
+        return results[output], results.get("scores")
 
     def close(self) -> None:
         """Nothing to close."""
@@ -100,40 +73,49 @@ class Remote:
             self._client = DenoiserClient(options.url, options.api_key or None)
         except httpx.InvalidURL as exc:
             raise OptionError(
-                f"--url {options.url} ({exc})",
-                expected="an address such as http://127.0.0.1:3000",
+                f"--url {options.url} ({exc})", expected="an address such as http://127.0.0.1:3000"
             ) from exc
         try:
             with _translated():
                 self.facts = _facts_of(Manifest.from_dict(self._client.model()))
         except (ValueError, BundleError) as exc:
             raise ServiceError(
-                f"a description of the model at {options.url} that does not parse ({exc})",
-                expected="a manifest, as GET /model returns it",
-                hint="Check the address.",
+                f"{options.url}/model, which does not parse ({exc})", expected="a manifest"
             ) from exc
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
-        """As `Model.run`."""
+        """As `Local.run`.
+
+        Raises:
+            ServiceError: the service failed, or its model changed.
+        """
         call: Callable[[Array], Array] = getattr(self._client, operation)
         if dtype == "float32" and rows.dtype == np.uint8:  # denoised images keep their dtype
             rows = to_floats(rows)
         with _translated():
             result = call(rows)
             fingerprint = self._client.model()["fingerprint"]
-        if dtype == "uint8" and operation != "encode" and result.dtype != np.uint8:
-            result = to_bytes(result)
         if fingerprint != self.facts.fingerprint:
             raise ServiceError(
                 f"a model with fingerprint {fingerprint} at {self._url}",
                 expected=f"{self.facts.fingerprint}, with which the job began",
                 hint="Start the job anew with --overwrite.",
             )
-        return Result(result)
+        if dtype == "uint8" and operation != "encode" and result.dtype != np.uint8:
+            result = to_bytes(result)
+        return result, None
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+Model = Local | Remote
+
+
+def open_model(options: BulkOptions) -> Model:
+    """The service at `options.url`, or else an engine in this process."""
+    return Remote(options) if options.url else Local(options)
 
 
 @contextmanager

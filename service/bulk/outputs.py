@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -22,11 +20,11 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from service.bulk import arrow
-from service.bulk.decoding.pictures import is_picture
+from service.bulk.decoding.imagefile import is_picture
 from service.bulk.errors import OutputNameError
 from service.bulk.options import Kind
-from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
-from service.engine import ImageDtype
+from service.bulk.provenance import FOLDER_FILE, Provenance
+from service.bulk.work import Work
 
 Format = Literal["parquet", "parquet-folder", "npy", "png-folder"]
 
@@ -64,109 +62,65 @@ def format_of(out: str, kind: Kind) -> Format:
     raise OutputNameError(f"--out {out} for {kind}", expected=expected, hint=hint)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The columns of an output.
+def assemble(
+    output_format: Format, result: Path, work: Work, *, rows: int, existing: Sequence[Path] = ()
+) -> None:
+    """Write the output from the parts to `result`, all of it on disk.
 
-    Attributes:
-        kind: what its rows are.
-        numbered: ids are int64, else strings.
-        as_png: images are PNG files, else lists of numbers.
-        dtype: of images that are lists.
-        scored: there is a column `score`.
-    """
-
-    kind: Kind
-    numbered: bool
-    as_png: bool
-    dtype: ImageDtype
-    scored: bool
-
-    def schema(self, model: ModelFacts) -> Any:
-        """As an Arrow schema, without metadata."""
-        if self.kind == "latents":
-            value = arrow.list_(arrow.float32(), model.latent_size)
-        elif self.as_png:
-            value = arrow.binary()
-        else:
-            number = arrow.uint8() if self.dtype == "uint8" else arrow.float32()
-            value = arrow.list_(number, prod(model.image_shape))
-        fields = [
-            ("id", arrow.int64() if self.numbered else arrow.string()),
-            ("latent" if self.kind == "latents" else "image", value),
-        ]
-        return arrow.schema([*fields, ("score", arrow.float32())] if self.scored else fields)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assembly:
-    """What an output is written from.
-
-    Attributes:
-        result: its path while it is written; files beside it are `<result>.json` and so on.
-        tables: the parts, as Arrow tables of `schema`.
-        rows: of all tables together.
-        schema: the columns.
-        row_shape: of one latent or image.
-        provenance: the output's metadata.
+    Args:
+        output_format: of the output.
+        result: a temporary path; files beside the output get names that begin with it.
+        work: whose parts are all there.
+        rows: in all parts together.
         existing: the files of a Parquet folder to which this output is added.
     """
-
-    result: Path
-    tables: Iterable[Any]
-    rows: int
-    schema: Any
-    row_shape: tuple[int, ...]
-    provenance: Provenance
-    existing: tuple[Path, ...] = ()
-
-
-def assemble(output_format: Format, assembly: Assembly) -> None:
-    """Write the output under its temporary name, all of it on disk."""
-    writers: dict[Format, Callable[[Assembly], None]] = {
-        "parquet": _parquet,
-        "parquet-folder": _parquet_folder,
-        "npy": _npy,
-        "png-folder": _png_folder,
-    }
-    writers[output_format](assembly)
-    if assembly.result.is_dir():
+    tables = work.parts.tables(range(work.source.units))
+    provenance = Provenance.of(work.model.facts, work.options)
+    if output_format == "npy":
+        _npy(result, work, tables, rows)
+        provenance.write(_beside(result, ".json"))
+    elif output_format == "png-folder":
+        _png_folder(result, tables)
+        provenance.write(result / FOLDER_FILE)
+    else:
+        schema = work.schema.with_metadata(provenance.as_metadata())
+        if output_format == "parquet":
+            _parquet(result, schema, tables)
+        else:
+            _parquet_folder(result, schema, tables, existing)
+    if result.is_dir():
         os.sync()  # one call instead of one for each of perhaps a million files
         return
-    for path in [assembly.result, *assembly.result.parent.glob("result.*")]:
+    for path in [result, *result.parent.glob("result.*")]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
 
-def _parquet(assembly: Assembly) -> None:
-    _write_parquet(assembly.result, assembly, assembly.tables)
-
-
-def _parquet_folder(assembly: Assembly) -> None:
+def _parquet_folder(
+    result: Path, schema: Any, tables: Iterable[Any], existing: Sequence[Path]
+) -> None:
     """Files of FILE_ROWS rows or a little more, after the existing ones, which do not change."""
-    assembly.result.mkdir()
-    for number, path in enumerate(assembly.existing):
-        (assembly.result / f"part-{number:05d}.parquet").hardlink_to(path)
-    number, tables = len(assembly.existing), iter(_grouped(assembly.tables))
-    for first in tables:
-        path = assembly.result / f"part-{number:05d}.parquet"
-        _write_parquet(path, assembly, _up_to(FILE_ROWS, first, tables))
+    result.mkdir()
+    for number, path in enumerate(existing):
+        (result / f"part-{number:05d}.parquet").hardlink_to(path)
+    number, groups = len(existing), _grouped(tables)
+    for first in groups:
+        _parquet(result / f"part-{number:05d}.parquet", schema, _file_of(first, groups))
         number += 1
     if not number:
-        _write_parquet(assembly.result / "part-00000.parquet", assembly, ())
+        _parquet(result / "part-00000.parquet", schema, ())
 
 
-def _up_to(rows: int, first: Any, tables: Iterator[Any]) -> Iterator[Any]:
-    """`first` and further tables until they have `rows` rows."""
+def _file_of(first: Any, tables: Iterator[Any]) -> Iterator[Any]:
+    """`first` and further tables until they have FILE_ROWS rows."""
     yield first
     count = first.num_rows
-    while count < rows and (table := next(tables, None)) is not None:
+    while count < FILE_ROWS and (table := next(tables, None)) is not None:
         count += table.num_rows
         yield table
 
 
-def _write_parquet(path: Path, assembly: Assembly, tables: Iterable[Any]) -> None:
-    schema = assembly.schema.with_metadata(assembly.provenance.as_metadata())
+def _parquet(path: Path, schema: Any, tables: Iterable[Any]) -> None:
     with arrow.parquet.ParquetWriter(
         path,
         schema,
@@ -193,35 +147,32 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
         yield arrow.concat_tables(held)
 
 
-def _npy(assembly: Assembly) -> None:
-    column = assembly.schema.names[1]
-    dtype = np.dtype(assembly.schema.field(column).type.value_type.to_pandas_dtype())
-    shape = (assembly.rows, *assembly.row_shape)
-    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-    others = [name for name in assembly.schema.names if name != column]
-    ids_schema = arrow.schema([assembly.schema.field(name) for name in others])
-    with (
-        assembly.result.open("wb") as file,
-        arrow.csv.CSVWriter(_beside(assembly, ".ids.csv"), ids_schema) as ids,
-    ):
+def _npy(result: Path, work: Work, tables: Iterable[Any], rows: int) -> None:
+    schema, facts = work.schema, work.model.facts
+    column = schema.names[1]
+    row_shape = facts.image_shape if work.columns.kind == "images" else (facts.latent_size,)
+    dtype = np.dtype(schema.field(column).type.value_type.to_pandas_dtype())
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *row_shape)}
+    others = [name for name in schema.names if name != column]
+    ids_schema = arrow.schema([schema.field(name) for name in others])
+    ids_path = _beside(result, ".ids.csv")
+    with result.open("wb") as file, arrow.csv.CSVWriter(ids_path, ids_schema) as ids:
         npy_format.write_array_header_1_0(file, header)
-        for table in assembly.tables:
+        for table in tables:
             for chunk in table.column(column).chunks:
                 file.write(memoryview(chunk.flatten().to_numpy()).cast("B"))
             ids.write_table(table.select(others))
-    assembly.provenance.write(_beside(assembly, ".json"))
 
 
-def _png_folder(assembly: Assembly) -> None:
+def _png_folder(result: Path, tables: Iterable[Any]) -> None:
     """One file for each image, named after its id: `a/b.jpg` becomes `a/b.png`."""
-    assembly.result.mkdir()
-    for table in assembly.tables:
+    result.mkdir()
+    for table in tables:
         ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
         for name, body in zip(ids, images, strict=True):
-            path = assembly.result / _png_name(name)
+            path = result / _png_name(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_new(path, PurePosixPath(str(name)).name, body)
-    assembly.provenance.write(assembly.result / FOLDER_FILE)
 
 
 def _png_name(name: str | int | None) -> str:
@@ -247,5 +198,5 @@ def _write_new(path: Path, name: str, body: bytes) -> None:
             path = path.with_name(f"{name}.png" if tries == 1 else f"{name}-{tries}.png")
 
 
-def _beside(assembly: Assembly, suffix: str) -> Path:
-    return assembly.result.with_name(assembly.result.name + suffix)
+def _beside(result: Path, suffix: str) -> Path:
+    return result.with_name(result.name + suffix)

@@ -13,12 +13,16 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from service.bulk import arrow
 from service.bulk.batch import Failure
+from service.bulk.options import Kind
+from service.bulk.provenance import ModelFacts
+from service.engine import ImageDtype
 
 _FAILURES = b"failures"
 
@@ -34,6 +38,40 @@ class Part:
     def counts(self) -> tuple[int, int]:
         """Rows, failures."""
         return len(self.columns["id"]), len(self.failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns of the parts and the output.
+
+    Attributes:
+        kind: what its rows are.
+        numbered: ids are int64, else strings.
+        as_png: images are PNG files, else lists of numbers.
+        dtype: of images that are lists.
+        scored: there is a column `score`.
+    """
+
+    kind: Kind
+    numbered: bool
+    as_png: bool
+    dtype: ImageDtype
+    scored: bool
+
+    def schema(self, model: ModelFacts) -> Any:
+        """As an Arrow schema, without metadata."""
+        if self.kind == "latents":
+            value = arrow.list_(arrow.float32(), model.latent_size)
+        elif self.as_png:
+            value = arrow.binary()
+        else:
+            number = arrow.uint8() if self.dtype == "uint8" else arrow.float32()
+            value = arrow.list_(number, prod(model.image_shape))
+        fields = [
+            ("id", arrow.int64() if self.numbered else arrow.string()),
+            ("latent" if self.kind == "latents" else "image", value),
+        ]
+        return arrow.schema([*fields, ("score", arrow.float32())] if self.scored else fields)
 
 
 class Parts:
@@ -55,7 +93,7 @@ class Parts:
 
         Two processes may write the same part: Ray repeats what it believes lost.
         """
-        failures = json.dumps([[failure.id, failure.reason] for failure in part.failures])
+        failures = json.dumps(part.failures)
         table = arrow.table(part.columns).replace_schema_metadata({_FAILURES: failures.encode()})
         path = self.path(index)
         temporary = path.with_suffix(f".{uuid4().hex}.new")

@@ -3,55 +3,47 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from service.bulk.errors import ExtraMissingError
 
 
-class Progress:
-    """A bar on standard error with rows, rate, time left and failures; a context manager."""
+@contextmanager
+def progress(title: str, *, total: int) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error with rows, rate, time left and failures.
 
-    def __init__(self, title: str, *, total: int) -> None:
-        """`total`: rows that remain."""
-        try:
-            from rich import progress
-            from rich.console import Console
-        except ImportError as exc:
-            raise ExtraMissingError(
-                f"no rich ({exc})",
-                expected="the extra `bulk` of pyproject.toml, which bulk jobs need",
-                hint="Install it: pip install rich.",
-            ) from exc
-        self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[failed]}"),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
+    Yields:
+        A function that counts rows and failed rows, of `total` that remain.
+    """
+    try:
+        from rich import progress as rich
+        from rich.console import Console
+    except ImportError as exc:
+        raise ExtraMissingError.of("rich", "bulk", exc) from exc
+    bar = rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[rate]}"),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[failed]}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task(title, total=total, rate="", failed="")
+    failed = 0
+
+    def advance(rows: int, failures: int) -> None:
+        nonlocal failed
+        failed += failures
+        speed = bar.tasks[0].speed
+        bar.update(
+            task,
+            advance=rows + failures,
+            rate=f"{speed:,.0f} rows/s" if speed else "",
+            failed=f"{failed:,} unreadable" if failed else "",
         )
-        self._task = self._bar.add_task(title, total=total, rate="", failed="")
-        self._failures = 0
 
-    def advance(self, rows: int, failures: int) -> None:
-        """Count rows that are done, and rows that failed."""
-        self._failures += failures
-        failed = f"{self._failures:,} unreadable" if self._failures else ""
-        speed = self._bar.tasks[0].speed
-        rate = f"{speed:,.0f} rows/s" if speed else ""
-        self._bar.update(self._task, advance=rows + failures, rate=rate, failed=failed)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+    with bar:
+        yield advance

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from common.errors import FingerprintError, MalformedError
 from service import __version__
@@ -71,12 +71,8 @@ class Provenance:
 
     def as_metadata(self) -> dict[bytes, bytes]:
         """As the metadata of an Arrow schema; values that are not text become JSON."""
-        return {
-            f"{PREFIX}{name}".encode(): (
-                value if isinstance(value, str) else json.dumps(value)
-            ).encode()
-            for name, value in asdict(self).items()
-        }
+        fields = {**asdict(self), "preprocessing": json.dumps(self.preprocessing)}
+        return {f"{PREFIX}{name}".encode(): value.encode() for name, value in fields.items()}
 
     def write(self, path: Path) -> None:
         """As a JSON file."""
@@ -85,24 +81,19 @@ class Provenance:
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Provenance | None:
         """Read what `as_metadata` wrote; None for files of other programs."""
-        fields = {
+        fields: dict[str, Any] = {
             key.decode().removeprefix(PREFIX): value.decode()
             for key, value in (metadata or {}).items()
             if key.startswith(PREFIX.encode())
         }
         if "fingerprint" not in fields:
             return None
-        return _from_fields({**fields, "preprocessing": _parse(fields.get("preprocessing", ""))})
+        return _checked({**fields, "preprocessing": _parsed(fields.get("preprocessing", ""))})
 
     @classmethod
     def read(cls, path: Path) -> Provenance | None:
         """Read what `write` wrote; None if there is no such file."""
-        if not path.is_file():
-            return None
-        fields = _parse(path.read_text(encoding="utf-8"))
-        if not isinstance(fields, dict):
-            raise _damaged(f"{path} is not a JSON object")
-        return _from_fields(fields)
+        return _checked(_parsed(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
     def check_same(self, other: Provenance | ModelFacts, *, mine: str, others: str) -> None:
         """Refuse to mix latents of two models; `mine` and `others` name their files.
@@ -123,19 +114,21 @@ def sidecar(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
-def _parse(text: str) -> Any:
+def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as exc:
         raise _damaged(f"metadata {text[:60]!r}") from exc
 
 
-def _from_fields(fields: Mapping[str, Any]) -> Provenance:
-    known = {name: fields.get(name) for name in Provenance.__dataclass_fields__}
-    preprocessing = known.pop("preprocessing")
-    if not isinstance(preprocessing, dict) or not all(isinstance(v, str) for v in known.values()):
-        raise _damaged(f"metadata with {sorted(n for n, v in fields.items() if v is not None)}")
-    return Provenance(**cast("dict[str, Any]", known), preprocessing=preprocessing)
+def _checked(fields: Any) -> Provenance:
+    names = Provenance.__dataclass_fields__
+    types = {name: dict if name == "preprocessing" else str for name in names}
+    if not isinstance(fields, dict) or not all(
+        isinstance(fields.get(name), kind) for name, kind in types.items()
+    ):
+        raise _damaged(f"metadata {str(fields)[:60]}")
+    return Provenance(**{name: fields[name] for name in names})
 
 
 def _damaged(received: str) -> MalformedError:

@@ -15,8 +15,7 @@ from service.bulk.decoding.pictures import encode_all
 from service.bulk.errors import UnreadableError
 from service.bulk.models import Model, Result
 from service.bulk.options import BulkOptions
-from service.bulk.outputs import Columns
-from service.bulk.parts import Part, Parts
+from service.bulk.parts import Columns, Part, Parts
 from service.runtime.pool import usable_cores
 
 
@@ -49,18 +48,23 @@ class Work:
 
     def compute(self, batch: Batch) -> Part:
         """The results for a unit's rows, as the columns of a part."""
-        batch, result = self._results(batch)
+        batch, (rows, scores) = self._results(batch)
         self._check(batch.failures)
         columns: dict[str, Any] = {"id": batch.ids}
         if self.columns.kind == "latents":
-            columns["latent"] = arrow.lists(result.rows)
+            columns["latent"] = arrow.lists(rows)
         elif self.columns.as_png:
-            columns["image"] = arrow.array(encode_all(result.rows, self._pool), "binary")
+            columns["image"] = arrow.array(encode_all(rows, self._pool), "binary")
         else:
-            columns["image"] = arrow.lists(result.rows)
-        if result.scores is not None:
-            columns["score"] = arrow.numbers(result.scores)
+            columns["image"] = arrow.lists(rows)
+        if scores is not None:
+            columns["score"] = arrow.numbers(scores)
         return Part(columns, batch.failures)
+
+    @property
+    def schema(self) -> Any:
+        """Of the parts and the output, without metadata."""
+        return self.columns.schema(self.model.facts)
 
     def write(self, unit: int, part: Part) -> None:
         """Write the part of a unit to disk."""
@@ -75,12 +79,9 @@ class Work:
         try:
             return batch, self._run(batch.rows)
         except RangeError as exc:
-            keep = _in_range(batch.rows, images=self.source.kind == "images")
+            bad = np.flatnonzero(~_in_range(batch.rows, images=self.source.kind == "images"))
             why = f"values out of range; expected {exc.expected}"
-            failures = tuple(
-                Failure(str(batch.ids[int(at)].as_py()), why) for at in np.flatnonzero(~keep)
-            )
-            batch = batch.only(keep, failures)
+            batch = batch.without({int(at): why for at in bad})
             return batch, self._run(batch.rows)
 
     def _run(self, rows: Array) -> Result:

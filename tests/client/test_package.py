@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from service import __version__
-from tests.support.processes import ROOT
+from tests.support.paths import ROOT
 
 IMPORT = """
 import json, sys, time

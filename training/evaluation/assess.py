@@ -84,7 +84,7 @@ def assess(
 ) -> Assessment:
     """Measure finished runs; see `hold_out` for which images and which noise are taken.
 
-    `levels` are factors of the noise's strength, for a curve; images that came with their noise
+    `levels` are factors of the noise's strength, for a curve; images with noise of their own
     have none. `classical` names classical denoisers to run beside, [] for all of them.
     """
     began = time.perf_counter()

@@ -37,10 +37,7 @@ def decode(body: bytes, spec: RowSpec, *, fit: Fit | None = None, invert: bool =
 def check_bytes(size: int) -> None:
     """Refuse an image file by its size, before its bytes are read."""
     if size > MAX_BYTES:
-        raise TooLargeError(
-            f"an image file of {size:,} bytes",
-            expected=f"at most {MAX_BYTES:,}",
-        )
+        raise TooLargeError(f"an image file of {size:,} bytes", expected=f"at most {MAX_BYTES:,}")
 
 
 # A file's bytes, or the path of one that is still to be read, or why there are none.

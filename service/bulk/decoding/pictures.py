@@ -1,53 +1,39 @@
 """Image files decoded on every core: first on threads, then in processes.
 
-Most of the work on a small image holds the interpreter lock, so threads wait for each other; but a
-process takes a moment to start, which pays from `PROCESSES_MIN_IMAGES`. A hostile file can crash a
+Most of the work on a small image holds the interpreter lock, so threads wait for each other; but
+processes take a moment to start, which pays from `PROCESSES_MIN_IMAGES`. A hostile file can crash a
 decoder process, never the job: the file is listed as unreadable.
-
-The processes are our own (worker.py) and not a `ProcessPoolExecutor`, whose workers outlive a
-killed job, import the main module and all break when one of them does.
 """
 
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
 
 from common.arrays import Array, Bytes
 from common.images import Fit
-from service.bulk.batch import Batch, Failure
-from service.bulk.decoding.imagefile import (
-    MAX_BYTES,
-    Item,
-    check_bytes,
-    decode,
-    decode_some,
-    is_picture,
-)
-from service.bulk.decoding.worker import DecoderEndedError, Worker
+from service.bulk.batch import Batch
+from service.bulk.decoding.imagefile import Item, decode_some
 from service.bulk.errors import reason
 from service.codecs import png
 from service.codecs.rows import RowSpec
 from service.runtime.pool import usable_cores
 
-__all__ = [
-    "MAX_BYTES",
-    "UNIT_FILES",
-    "Decoder",
-    "check_bytes",
-    "decode",
-    "encode_all",
-    "is_picture",
-]
-
 UNIT_FILES = 1024  # image files in one unit
 CHUNK = 32  # images in one task of a thread or process
 PROCESSES_MIN_IMAGES = 2048
+
+Decoded = tuple[Array, list[tuple[int, str]]]  # as `decode_some` returns it
 
 
 class Decoder:
@@ -55,26 +41,22 @@ class Decoder:
 
     def __init__(self, spec: RowSpec, *, fit: Fit | None = None, invert: bool = False) -> None:
         self._spec = spec
-        self._fit = fit
-        self._invert = invert
-        self._threads = usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        self._settings: dict[str, Any] = {"fit": fit, "invert": invert}
+        self._threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
         self._images = 0  # decoded so far
-        self._idle: deque[Worker] = deque()
+        self._processes: ProcessPoolExecutor | None = None
+        self._starting, self._retrying = threading.Lock(), threading.Lock()
 
-    def batch(
-        self, names: Sequence[str], fetch: Callable[[int], bytes | str], *, ids: Any, ordered: bool
-    ) -> Batch:
+    def batch(self, ids: Any, fetch: Callable[[int], bytes | str], *, ordered: bool) -> Batch:
         """Decode the files that `fetch` returns for 0 … n − 1.
 
         Args:
-            names: of the images, for the list of failures.
+            ids: pyarrow array (n).
             fetch: returns the bytes of one file, or its path. Called by many threads, or, if
                 `ordered`, by this one alone and in order, as a compressed stream needs it.
-            ids: pyarrow array (n).
             ordered: see `fetch`.
         """
-        rows = np.empty((len(names), *self._spec.shape), np.uint8)
+        rows = np.empty((len(ids), *self._spec.shape), np.uint8)
         failures: dict[int, str] = {}
 
         def fetch_chunk(chunk: range) -> list[Item]:
@@ -86,47 +68,54 @@ class Decoder:
             failures.update((chunk[at], why) for at, why in failed)
 
         pending: deque[Future[None]] = deque()
-        for first in range(0, len(names), CHUNK):
-            chunk = range(first, min(first + CHUNK, len(names)))
+        for first in range(0, len(ids), CHUNK):
+            chunk = range(first, min(first + CHUNK, len(ids)))
             items = fetch_chunk(chunk) if ordered else None
-            pending.append(self._pool.submit(decode_chunk, chunk, items))
-            if len(pending) > 2 * self._threads:  # bounds the files in memory
+            pending.append(self._threads.submit(decode_chunk, chunk, items))
+            if len(pending) > 2 * usable_cores():  # bounds the files in memory
                 pending.popleft().result()
         for future in pending:
             future.result()
-        self._images += len(names)
-        batch = Batch(ids, rows)
-        if not failures:
-            return batch
-        keep = np.ones(len(names), bool)
-        keep[list(failures)] = False
-        return batch.only(keep, tuple(Failure(names[at], failures[at]) for at in sorted(failures)))
+        self._images += len(ids)
+        return Batch(ids, rows).without(failures)
 
     def close(self) -> None:
         """End the threads and processes."""
-        self._pool.shutdown(cancel_futures=True)
-        while self._idle:
-            self._idle.pop().close()
+        self._threads.shutdown(cancel_futures=True)
+        if self._processes is not None:
+            self._processes.shutdown()
 
-    def _decode(self, items: Sequence[Item]) -> tuple[Array, list[tuple[int, str]]]:
+    def _decode(self, items: Sequence[Item]) -> Decoded:
         """As `decode_some`; in a process once there have been enough images."""
         if self._images < PROCESSES_MIN_IMAGES:
-            return decode_some(items, self._spec, fit=self._fit, invert=self._invert)
+            return decode_some(items, self._spec, **self._settings)
+        with self._starting:
+            if self._processes is None:
+                self._processes = _start_processes(usable_cores())
+            pool = self._processes
         try:
-            worker = self._idle.pop()
-        except IndexError:
-            worker = Worker(self._spec, fit=self._fit, invert=self._invert)
-        try:
-            result = worker.decode(items)
-        except DecoderEndedError as exc:
-            worker.close()
-            if len(items) == 1:
-                return np.zeros((1, *self._spec.shape), np.uint8), [(0, str(exc))]
-            results = [self._decode([item]) for item in items]
-            failed = [(at, why) for at, (_, found) in enumerate(results) for _, why in found]
-            return np.concatenate([rows for rows, _ in results]), failed
-        self._idle.append(worker)
-        return result
+            return pool.submit(decode_some, items, self._spec, **self._settings).result()
+        except BrokenProcessPool:  # by one of our files, or by those of another thread
+            with self._starting:
+                if self._processes is pool:
+                    self._processes = None
+            return self._decode_singly(items)
+
+    def _decode_singly(self, items: Sequence[Item]) -> Decoded:
+        """Find the file that ends its process, one thread at a time."""
+        rows, failed = np.zeros((len(items), *self._spec.shape), np.uint8), []
+        with self._retrying:
+            pool = _start_processes(1)
+            for at, item in enumerate(items):
+                try:
+                    future = pool.submit(decode_some, [item], self._spec, **self._settings)
+                    (rows[at],), reasons = future.result()
+                    failed += [(at, why) for _, why in reasons]
+                except BrokenProcessPool:
+                    failed.append((at, "the decoder process crashed"))
+                    pool = _start_processes(1)
+            pool.shutdown()
+        return rows, failed
 
 
 def encode_all(images: Bytes, pool: ThreadPoolExecutor) -> list[bytes]:
@@ -142,3 +131,21 @@ def _fetched(fetch: Callable[[int], bytes | str], index: int) -> Item:
         return fetch(index)
     except Exception as exc:
         return OSError(errno.EIO, reason(exc))  # can be pickled, unlike many others
+
+
+def _start_processes(count: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # the engine's threads do not survive a fork
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_initialise)
+
+
+def _initialise() -> None:
+    """In a decoder process: leave Ctrl-C to the job, and end with it, also if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -18,17 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DenoiserError, FingerprintError
-from service.bulk.batch import FileStamp, Source
+from service.bulk.batch import Source
 from service.bulk.errors import ClusterError
 from service.bulk.journal import JOB
 from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
-from service.bulk.outputs import Columns
-from service.bulk.parts import Parts
+from service.bulk.parts import Columns, Parts
 from service.bulk.provenance import ModelFacts
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.files import ImageFiles
-from service.bulk.sources.listing import Listing
+from service.bulk.sources.listing import Entry, Listing
 from service.bulk.sources.opening import STDIN, open_source
 from service.bulk.work import Work
 
@@ -52,7 +51,7 @@ class JobPayload:
     listing: Listing | None
     columns: Columns
     parts: Parts
-    stamps: tuple[FileStamp, ...]
+    stamps: tuple[Entry, ...]
     working_folder: Path
 
     @classmethod
@@ -69,7 +68,7 @@ class JobPayload:
             listing=source.listing if isinstance(source, ImageFiles) else None,
             columns=work.columns,
             parts=work.parts,
-            stamps=tuple(FileStamp.of(path) for path in files),
+            stamps=tuple(Entry.of(path) for path in files),
             working_folder=Path.cwd(),
         )
 
@@ -80,9 +79,9 @@ class JobPayload:
             ClusterError: it does not.
         """
         for stamp in self.stamps:
-            if FileStamp.of(stamp.path) != stamp:
+            if Entry.of(stamp.name) != stamp:
                 raise ClusterError(
-                    f"{stamp.path}, which node {socket.gethostname()} does not see as the job does",
+                    f"{stamp.name}, which node {socket.gethostname()} does not see as the job does",
                     expected="input and output on storage that every node sees: a shared folder, "
                     "or s3:// or gs:// for the input",
                     hint="Copy them there and start the job again.",
@@ -146,5 +145,5 @@ def _input_files(options: BulkOptions, source: Source) -> list[str]:
     if isinstance(source, ImageFiles) and not Path(options.input).is_file():
         groups = [source.listing.group(at) for at in (0, source.units - 1)]
         return [str(source.store.fetch(groups[at][at])) for at in (0, -1)]
-    files = [file["path"] for file in source.identity.get("files", [])]
+    files = [file["name"] for file in source.identity.get("files", [])]
     return [files[0], files[-1]] if files else [options.input]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import MalformedError
-from service.bulk.decoding.pictures import check_bytes, is_picture
+from service.bulk.decoding.imagefile import check_bytes, is_picture
 from service.bulk.sources.files import Store
 from service.bulk.sources.listing import Entry
 

@@ -14,10 +14,11 @@ from numpy.lib import format as npy_format
 
 from common.errors import DenoiserError, DtypeError, MalformedError
 from service.bulk import arrow
-from service.bulk.batch import Batch, FileStamp
+from service.bulk.batch import Batch
 from service.bulk.options import BulkOptions, Kind
 from service.bulk.provenance import Provenance, sidecar
 from service.bulk.sources.fields import pick
+from service.bulk.sources.listing import Entry
 from service.codecs.rows import RowSpec
 
 UNIT_BYTES = 16 * 2**20  # of a unit's rows
@@ -47,11 +48,11 @@ def read_header(stream: IO[bytes], spec: RowSpec, name: str) -> Header:
         MalformedError, DtypeError, ShapeError: not an array that can be read.
     """
     try:
-        read = {
+        version = npy_format.read_magic(stream)
+        shape, fortran, dtype = {
             (1, 0): npy_format.read_array_header_1_0,
             (2, 0): npy_format.read_array_header_2_0,
-        }[npy_format.read_magic(stream)]
-        shape, fortran, dtype = read(stream)
+        }[version](stream)
     except Exception as exc:  # numpy leaks tokenizer and syntax errors for hostile headers
         raise MalformedError(
             f"{name} is not an .npy array",
@@ -71,47 +72,65 @@ def read_header(stream: IO[bytes], spec: RowSpec, name: str) -> Header:
 
 
 class ArrayFile:
-    """The rows of an array, read unit by unit (see `batch.Source`); ids are row numbers."""
+    """The rows of an array (see `batch.Source`); ids are row numbers.
+
+    Of an .npz, also a compressed one, the array is read as a stream.
+    """
 
     numbered = True
     encoded = False
     notes: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        stream: IO[bytes],
-        spec: RowSpec,
-        options: BulkOptions,
-        *,
-        name: str,
-        size: int,
-        identity: Mapping[str, Any],
-        provenance: Provenance | None = None,
-    ) -> None:
-        """`stream`: of the whole .npy, seekable, closed by `close`. `size`: its bytes."""
-        self._stream = stream
-        self._name = name
+    def __init__(self, path: Path, spec: RowSpec, options: BulkOptions) -> None:
+        self._name = str(path)
+        self.identity: Mapping[str, Any] = Entry.of(path)._asdict()
+        self.provenance: Provenance | None = None
+        self._stream: IO[bytes]
         try:
-            header = read_header(stream, spec, name)
+            if path.suffix.lower() == ".npz":
+                size = self._open_member(path, spec, options.column)
+            else:
+                self._stream, size = path.open("rb"), path.stat().st_size
+                self.provenance = Provenance.read(sidecar(path))
+        except (zipfile.BadZipFile, EOFError) as exc:
+            raise self._damaged(exc) from exc
+        try:
+            header = read_header(self._stream, spec, self._name)
             self._row_bytes = prod(spec.shape) * header.dtype.itemsize
             if size - header.offset < (needed := header.rows * self._row_bytes):
                 raise MalformedError(
-                    f"{name} with {size - header.offset:,} bytes of data",
+                    f"{self._name} with {size - header.offset:,} bytes of data",
                     expected=f"{needed:,} for {header.rows:,} rows",
                 )
         except BaseException:
-            stream.close()
+            self._stream.close()
             raise
         self.kind = cast("Kind", spec.kind)
-        self.dtype = header.dtype
-        self.total = header.rows
-        self._offset = header.offset
+        self.total, self.dtype, self._offset = header
         self._shape = spec.shape
         self._first_id = options.first_id
         self._size = options.batch or unit_rows(self._row_bytes)
         self.units = -(-self.total // self._size)
-        self.identity: Mapping[str, Any] = {**identity, "rows": self.total}
-        self.provenance = provenance
+
+    def _open_member(self, path: Path, spec: RowSpec, column: str) -> int:
+        """Open the array of an .npz that --column names, or the only one that fits; its bytes."""
+        with zipfile.ZipFile(path) as archive:  # its open members keep the file open
+            names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
+            fitting = []
+            for name in names:
+                with archive.open(f"{name}.npy") as stream, suppress(DenoiserError):
+                    read_header(stream, spec, name)
+                    fitting.append(name)
+            member = pick(
+                fitting,
+                column,
+                received=f"{path} with the arrays {', '.join(names)}",
+                expected=f"{spec.kind} of shape (N, {', '.join(map(str, spec.shape))})",
+            )
+            self._stream = archive.open(f"{member}.npy")
+            self._name = f"{path}:{member}"
+            self.identity = {**self.identity, "array": member}
+            return archive.getinfo(f"{member}.npy").file_size
 
     def read(self, unit: int) -> Batch:
         """As `Source.read`."""
@@ -122,9 +141,9 @@ class ArrayFile:
             self._stream.seek(self._offset + begin * self._row_bytes)
             data = self._stream.read(size)
         except (zipfile.BadZipFile, EOFError, OSError) as exc:
-            raise _damaged(self._name, exc) from exc
+            raise self._damaged(exc) from exc
         if len(data) != size:
-            raise _damaged(self._name, "it ends too early")
+            raise self._damaged("it ends too early")
         ids = np.arange(self._first_id + begin, self._first_id + end, dtype=np.int64)
         rows = np.frombuffer(data, self.dtype).reshape(-1, *self._shape)
         return Batch(arrow.numbers(ids), rows)
@@ -133,53 +152,5 @@ class ArrayFile:
         """Close the file."""
         self._stream.close()
 
-
-def open_npy(path: Path, spec: RowSpec, options: BulkOptions) -> ArrayFile:
-    """The rows of an .npy file."""
-    return ArrayFile(
-        path.open("rb"),
-        spec,
-        options,
-        name=str(path),
-        size=path.stat().st_size,
-        identity=FileStamp.of(path)._asdict(),
-        provenance=Provenance.read(sidecar(path)),
-    )
-
-
-def open_npz(path: Path, spec: RowSpec, options: BulkOptions) -> ArrayFile:
-    """The rows of one array of an .npz file, also a compressed one, which is read as a stream."""
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError) as exc:
-        raise _damaged(str(path), exc) from exc
-    with archive:  # its open members keep the file open
-        member = f"{_choose(archive, spec, path, options.column)}.npy"
-        return ArrayFile(
-            archive.open(member),
-            spec,
-            options,
-            name=f"{path}:{member}",
-            size=archive.getinfo(member).file_size,
-            identity={**FileStamp.of(path)._asdict(), "array": member},
-        )
-
-
-def _choose(archive: zipfile.ZipFile, spec: RowSpec, path: Path, column: str) -> str:
-    """The array named by --column, or the only one that fits."""
-    names = [n.removesuffix(".npy") for n in archive.namelist() if n.endswith(".npy")]
-    fitting = []
-    for name in names:
-        with archive.open(f"{name}.npy") as stream, suppress(DenoiserError):
-            read_header(stream, spec, name)
-            fitting.append(name)
-    return pick(
-        fitting,
-        column,
-        received=f"{path} with the arrays {', '.join(names)}",
-        expected=f"{spec.kind} of shape (N, {', '.join(map(str, spec.shape))})",
-    )
-
-
-def _damaged(name: str, why: object) -> MalformedError:
-    return MalformedError(f"{name} does not read ({why})", expected="a whole file")
+    def _damaged(self, why: object) -> MalformedError:
+        return MalformedError(f"{self._name} does not read ({why})", expected="a whole file")

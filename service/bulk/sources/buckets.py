@@ -12,8 +12,7 @@ from typing import Any
 
 from common.errors import UnsupportedTypeError
 from service.bulk import arrow
-from service.bulk.batch import FileStamp
-from service.bulk.decoding.pictures import check_bytes, is_picture
+from service.bulk.decoding.imagefile import check_bytes, is_picture
 from service.bulk.errors import InputMissingError
 from service.bulk.sources.files import Store
 from service.bulk.sources.listing import Entry
@@ -53,13 +52,13 @@ class Bucket(Store):
             raise InputMissingError(f"nothing at {url}", expected="a file or a folder")
         self.is_folder = self._info.type == arrow.fs.FileType.Directory
 
-    def parquets(self) -> list[FileStamp]:
+    def parquets(self) -> list[Entry]:
         """The Parquet file, or those directly in the folder; none where it also has images."""
         infos = self._files(recursive=False) if self.is_folder else [self._info]
         if self.is_folder and any(is_picture(info.base_name) for info in infos):
             return []
         return sorted(
-            FileStamp(
+            Entry(
                 f"{self._head}{info.path[len(self._root) :]}{self._query}",
                 info.size,
                 info.mtime_ns or 0,

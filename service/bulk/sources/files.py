@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from common.images import SUFFIXES
 from service.bulk import arrow
-from service.bulk.batch import Batch, FileStamp
-from service.bulk.decoding.pictures import UNIT_FILES, Decoder, is_picture
-from service.bulk.errors import InputMissingError
+from service.bulk.batch import Batch
+from service.bulk.decoding.imagefile import is_picture
+from service.bulk.decoding.pictures import Decoder
 from service.bulk.options import Kind
 from service.bulk.provenance import Provenance
 from service.bulk.sources.listing import Entry, Listing
@@ -42,7 +41,7 @@ class Store(ABC):
         """One file's bytes, or its absolute path on this machine.
 
         Raises:
-            TooLargeError: more than `pictures.MAX_BYTES`.
+            TooLargeError: more than `imagefile.MAX_BYTES`.
             OSError: it cannot be read; a broken archive raises other errors, too.
         """
 
@@ -67,11 +66,7 @@ class ImageFiles:
         self.listing = listing
         self.total = listing.total
         self.units = listing.groups
-        self.identity: Mapping[str, Any] = {
-            "path": store.name,
-            "images": self.total,
-            "listing": listing.digest,
-        }
+        self.identity: Mapping[str, Any] = {"path": store.name, "listing": listing.digest}
         self.notes: tuple[str, ...] = ()
         if store.skipped:
             self.notes = (f"skipped in {store.name}, not images by name: {store.skipped:,}",)
@@ -80,11 +75,9 @@ class ImageFiles:
     def read(self, unit: int) -> Batch:
         """As `Source.read`."""
         entries = self.listing.group(unit)
-        names = [_id(entry.name) for entry in entries]
         return self._decoder.batch(
-            names,
+            arrow.array([_id(entry.name) for entry in entries], arrow.string()),
             lambda index: self.store.fetch(entries[index]),
-            ids=arrow.array(names, arrow.string()),
             ordered=self.store.ordered,
         )
 
@@ -92,20 +85,6 @@ class ImageFiles:
         """End the decoder, close the store."""
         self._decoder.close()
         self.store.close()
-
-
-def list_files(store: Store, path: Path, *, group: int) -> Listing:
-    """Write the listing of a store to `path`; `group` files in a unit, 0 for the default.
-
-    Raises:
-        InputMissingError: there are no images.
-    """
-    listing = Listing(path, store.entries(), group=group or UNIT_FILES)
-    if not listing.total:
-        raise InputMissingError(
-            f"no images in {store.name}", expected=f"files ending in {', '.join(sorted(SUFFIXES))}"
-        )
-    return listing
 
 
 class Folder(Store):
@@ -131,13 +110,13 @@ class Folder(Store):
             if name.endswith("/"):
                 yield from self._walk(below + name)
             elif is_picture(name):
-                yield _entry(below + name, os.path.join(self.name, below + name))  # noqa: PTH118
+                yield Entry.of(f"{self.name}/{below}{name}", below + name)
             else:
                 self.skipped += 1
 
     def fetch(self, entry: Entry) -> str:
         """As `Store.fetch`."""
-        return os.path.join(self.name, entry.name)  # noqa: PTH118
+        return f"{self.name}/{entry.name}"
 
 
 class NameList(Store):
@@ -150,19 +129,11 @@ class NameList(Store):
 
     def entries(self) -> Iterator[Entry]:
         """As `Store.entries`."""
-        for line in self._lines:
-            if path := line.rstrip("\r\n"):
-                yield _entry(path, path)
+        return (Entry.of(path) for line in self._lines if (path := line.rstrip("\r\n")))
 
     def fetch(self, entry: Entry) -> str:
         """As `Store.fetch`."""
         return os.path.abspath(entry.name)  # noqa: PTH100
-
-
-def _entry(name: str, path: str) -> Entry:
-    """With size and time, which identify it in a resumed job; −1 if missing."""
-    stamp = FileStamp.of(path)
-    return Entry(name, stamp.bytes, stamp.modified_ns)
 
 
 def _id(name: str) -> str:

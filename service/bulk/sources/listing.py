@@ -6,6 +6,7 @@ One record per file: size, stamp and name, ended by NUL, which no name contains.
 from __future__ import annotations
 
 import hashlib
+import os
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,15 +14,24 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One image file.
+    """One state of a file.
 
-    name: relative, "/" separators. size: bytes, −1 if missing. stamp: mtime in ns; in archives
-    its place, the offset in a tar or the index in a zip.
+    name: a path, URL or name in a folder. size: bytes, −1 if missing. stamp: time of modification
+    in ns; in archives its place, the offset in a tar or the index in a zip.
     """
 
     name: str
     size: int
     stamp: int
+
+    @classmethod
+    def of(cls, path: str | Path, name: str = "") -> Entry:
+        """The entry of a file on this machine; `name` defaults to its path."""
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a list may have millions
+        except OSError:
+            return cls(name or str(path), -1, 0)
+        return cls(name or str(path), status.st_size, status.st_mtime_ns)
 
 
 class Listing:
@@ -58,9 +68,5 @@ class Listing:
         begin, end = self._starts[index : index + 2]
         with self._path.open("rb") as file:
             file.seek(begin)
-            return [_entry(record) for record in file.read(end - begin).split(b"\0")[:-1]]
-
-
-def _entry(record: bytes) -> Entry:
-    size, stamp, name = record.split(b" ", 2)
-    return Entry(name.decode("utf-8", "surrogateescape"), int(size), int(stamp))
+            records = [record.split(b" ", 2) for record in file.read(end - begin).split(b"\0")[:-1]]
+        return [Entry(os.fsdecode(name), int(size), int(stamp)) for size, stamp, name in records]

@@ -6,17 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import OptionError, UnsupportedTypeError
+from common.images import SUFFIXES
 from service.bulk import arrow
-from service.bulk.batch import FileStamp, Source
-from service.bulk.decoding.pictures import Decoder, is_picture
+from service.bulk.batch import Source
+from service.bulk.decoding.imagefile import is_picture
+from service.bulk.decoding.pictures import UNIT_FILES, Decoder
 from service.bulk.errors import InputMissingError
 from service.bulk.options import BulkOptions
 from service.bulk.provenance import ModelFacts
 from service.bulk.sources.archives import TARS, ZIPS, Tar, Zip
-from service.bulk.sources.arrays import open_npy, open_npz
+from service.bulk.sources.arrays import ArrayFile
 from service.bulk.sources.buckets import Bucket, is_url
-from service.bulk.sources.files import Folder, ImageFiles, NameList, Store, list_files
-from service.bulk.sources.listing import Listing
+from service.bulk.sources.files import Folder, ImageFiles, NameList, Store
+from service.bulk.sources.listing import Entry, Listing
 from service.bulk.sources.tables import PARQUETS, Parquet
 from service.codecs.rows import RowSpec
 
@@ -60,17 +62,20 @@ def open_source(
         return _image_files(found, spec, options, scratch, listing)
     source: Source
     if isinstance(found, Path):
-        source = (open_npz if found.suffix.lower() == ".npz" else open_npy)(found, spec, options)
+        source = ArrayFile(found, spec, options)
     else:
         if options.batch:
             raise OptionError("--batch with a Parquet input", expected="its row groups as units")
         source = Parquet(found, spec, _decoder(spec, options) if images else None, options)
-    if source.provenance is not None and not images:
-        source.provenance.check_same(model, mine=options.input, others=f"the model {model.name}")
+    if not images:
+        if source.provenance is not None:
+            source.provenance.check_same(model, mine=options.input, others=f"model {model.name}")
+        else:
+            source.notes = (f"{options.input} names no model; assumed to be latents of this one",)
     return source
 
 
-def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[FileStamp] | Path:
+def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[Entry] | Path:
     """A store of image files, Parquet files, or the path of an array."""
     if options.input == STDIN:
         return NameList(lines)
@@ -92,7 +97,7 @@ def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[FileStamp]
     if not path.is_file():
         raise InputMissingError(f"no {options.input}", expected="a file or a folder")
     if name.endswith(PARQUETS):
-        return [FileStamp.of(path)]
+        return [Entry.of(path)]
     if name.endswith((".npy", ".npz")):
         return path
     if name.endswith(ZIPS):
@@ -112,7 +117,13 @@ def _image_files(
     try:
         if options.reads != "images":
             raise _unsupported(f"image files in {store.name}", options)
-        listing = listing or list_files(store, scratch / "listing", group=options.batch)
+        group = options.batch or UNIT_FILES
+        listing = listing or Listing(scratch / "listing", store.entries(), group=group)
+        if not listing.total:
+            raise InputMissingError(
+                f"no images in {store.name}",
+                expected=f"files ending in {', '.join(sorted(SUFFIXES))}",
+            )
     except BaseException:
         store.close()
         raise
@@ -123,7 +134,7 @@ def _decoder(spec: RowSpec, options: BulkOptions) -> Decoder:
     return Decoder(spec, fit=options.fit, invert=options.invert)
 
 
-def _parquets(folder: Path, out: Path) -> list[FileStamp]:
+def _parquets(folder: Path, out: Path) -> list[Entry]:
     """The Parquet files directly in a folder, by name; none where it also has images."""
     paths = []
     for path in folder.iterdir():
@@ -131,7 +142,7 @@ def _parquets(folder: Path, out: Path) -> list[FileStamp]:
             return []
         if path.name.lower().endswith(PARQUETS) and path.name[0] != "." and path != out:
             paths.append(path)
-    return [FileStamp.of(path) for path in sorted(paths)]
+    return [Entry.of(path) for path in sorted(paths)]
 
 
 def _unsupported(received: str, options: BulkOptions, hint: str = "") -> UnsupportedTypeError:

@@ -10,11 +10,12 @@ import numpy as np
 
 from common.errors import MalformedError
 from service.bulk import arrow
-from service.bulk.batch import Batch, Failure, FileStamp
+from service.bulk.batch import Batch
 from service.bulk.decoding.pictures import Decoder
 from service.bulk.options import BulkOptions, Kind
 from service.bulk.provenance import Provenance
 from service.bulk.sources.fields import choose, holds_files, number_of, read_footer
+from service.bulk.sources.listing import Entry
 from service.codecs.rows import RowSpec
 
 PARQUETS = (".parquet", ".pq")
@@ -35,32 +36,28 @@ class Parquet:
     """
 
     def __init__(
-        self,
-        files: list[FileStamp],
-        spec: RowSpec,
-        decoder: Decoder | None,
-        options: BulkOptions,
+        self, files: list[Entry], spec: RowSpec, decoder: Decoder | None, options: BulkOptions
     ) -> None:
         """`files`: paths or URLs. `decoder`: for columns of image files; None for latents."""
         self._files = files
         self._spec = spec
         self._decoder = decoder
         self._first_id = options.first_id
-        footers = [read_footer(file.path) for file in files]
+        footers = [read_footer(file.name) for file in files]
         schema = footers[0].schema
         for file, footer in zip(files, footers, strict=True):
             if footer.schema != schema:
                 raise MalformedError(
-                    f"{file.path} with other columns than {files[0].path}",
+                    f"{file.name} with other columns than {files[0].name}",
                     expected="the same columns in each file",
                 )
-        self._column = choose(schema, spec, files[0].path, options.column)
+        self._column = choose(schema, spec, files[0].name, options.column)
         column_type = schema.field(self._column).type
         self.encoded = holds_files(column_type)
         self.kind: Kind = "images" if spec.kind == "images" else "latents"
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         if not self.encoded:
-            self.dtype = number_of(column_type, spec, f"{files[0].path}, column {self._column}")
+            self.dtype = number_of(column_type, spec, f"{files[0].name}, column {self._column}")
         self._has_ids = "id" in schema.names
         self.numbered = not self._has_ids or arrow.types.is_integer(schema.field("id").type)
         self.provenance = self._one_provenance([footer.metadata for footer in footers])
@@ -104,7 +101,7 @@ class Parquet:
 
     def _row_group(self, where: _Unit) -> Any:
         """The columns that are needed, as a table."""
-        path = self._files[where.file].path
+        path = self._files[where.file].name
         try:
             if self._open is None or self._open[0] != where.file:
                 self._close_file()
@@ -126,28 +123,23 @@ class Parquet:
             return body
 
         assert self._decoder is not None
-        names = [str(one) for one in ids.to_pylist()]
-        return self._decoder.batch(names, fetch, ids=ids, ordered=False)
+        return self._decoder.batch(ids, fetch, ordered=False)
 
     def _numbers(self, ids: Any, values: Any) -> Batch:
         """A column of lists; those without as many numbers as one row has are failures."""
         width = prod(self._spec.shape)
         lengths = arrow.compute.list_value_length(values).fill_null(-1).to_numpy()
-        keep = lengths == width
-        failures = tuple(
-            Failure(
-                str(ids[int(at)].as_py()),
-                f"{_list_of(int(lengths[at]))}; expected {width} numbers",
-            )
-            for at in np.flatnonzero(~keep)
-        )
-        if failures:
-            ids, values = ids.filter(arrow.array(keep)), values.filter(arrow.array(keep))
-        flat = values.combine_chunks().flatten()
+        complete = lengths == width
+        flat = values.filter(arrow.array(complete)).combine_chunks().flatten()
         if flat.null_count:
             flat = flat.cast(arrow.float32()).fill_null(float("nan"))  # refused row by row, as NaN
-        rows = flat.to_numpy(zero_copy_only=False).astype(self.dtype, copy=False)
-        return Batch(ids, rows.reshape(-1, *self._spec.shape), failures)
+        rows = np.zeros((len(ids), width), self.dtype)
+        rows[complete] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
+        failures = {
+            int(at): f"{_list_of(int(lengths[at]))}; expected {width} numbers"
+            for at in np.flatnonzero(~complete)
+        }
+        return Batch(ids, rows.reshape(-1, *self._spec.shape)).without(failures)
 
     def _one_provenance(self, metadata: list[Any]) -> Provenance | None:
         """Of all the files; a folder with latents of two models is refused."""
@@ -157,9 +149,9 @@ class Parquet:
             if provenance is None:
                 continue
             if result is None:
-                result, path = provenance, file.path
+                result, path = provenance, file.name
             elif self._spec.kind == "latents":
-                provenance.check_same(result, mine=file.path, others=path)
+                provenance.check_same(result, mine=file.name, others=path)
         return result
 
 

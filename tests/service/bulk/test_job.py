@@ -199,7 +199,7 @@ def test_parquet_of_images(form: str, images: np.ndarray, engine: Engine, tmp_pa
         stream = io.BytesIO()
         Image.fromarray(image[..., 0]).save(stream, "PNG")
         bodies.append(stream.getvalue())
-    column: pa.Array = {
+    column: Any = {
         "binary": lambda: pa.array(bodies, pa.large_binary()),
         "struct": lambda: pa.array([{"bytes": body, "path": None} for body in bodies]),
         "uint8": lambda: pa.array(list(flat), pa.list_(pa.uint8())),
@@ -439,8 +439,8 @@ def test_the_same_command_continues(
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [("batch", "options.batch was 10, is now 20"), ("input", "input.modified_ns was"),
-     ("operation", "input.path was"), ("model", "model was"), ("invert", "options.invert was")],
+    [("batch", "options.batch was 10, is now 20"), ("input", "input.stamp was"),
+     ("operation", "input.name was"), ("model", "model was"), ("invert", "options.invert was")],
 )  # fmt: skip
 def test_another_job_does_not_use_the_parts(
     change: str,
