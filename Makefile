@@ -60,7 +60,7 @@ test-fast: env  ## the tests that need no TensorFlow and no server: for every ed
 
 test-serving: $(VENV_TEST)/.test  ## the service's tests, in an environment for serving alone
 	@$(VENV_TEST)/bin/python -m pytest -q -n auto -m "not tensorflow" \
-	  tests/service $(wildcard tests/common tests/client)
+	  tests/service tests/common tests/client
 
 check: env  ## ruff, formatting, mypy, who imports whom: what CI asks for
 	@$(PY) -m ruff check .

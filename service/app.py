@@ -18,9 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from common.arrays import Floats
 from common.errors import DenoiserError
-from service import __version__
-from service.bundle import Bundle
+from service import __version__, supervisor
 from service.engine import Engine
+from service.http import protocol
 from service.http.asgi import App
 from service.http.gateway import Gateway
 from service.http.metrics import Metrics
@@ -62,6 +62,7 @@ class GatedService(bentoml.Service[Any]):
     def to_asgi(self, is_main: bool = True) -> App:
         """This worker's app: CORS, if configured, around the gateway around BentoML's app."""
         settings = Settings.from_environment()
+        protocol.install(settings)
         gateway: App = Gateway(
             super().to_asgi(is_main),
             engine=lambda: _created(self.engine),
@@ -133,8 +134,7 @@ class Denoiser:
         BentoML would restart a worker that cannot load for ever; this prints one line and ends.
         """
         try:
-            settings = Settings.from_environment()
-            Bundle.open(settings.bundle).manifest.at(settings.precision)
+            supervisor.install(supervisor.Supervisor(Settings.from_environment()))
         except DenoiserError as exc:
             _exit(exc)
 

@@ -121,6 +121,19 @@ class Settings:
     timeout: float = _setting(
         60.0, _number(0.1, 86400, float), "seconds for a request body to arrive; then 408"
     )
+    max_connections: int = _setting(
+        4096,
+        _number(16, 10**6),
+        "open connections per worker; beyond that the longest idle one is closed",
+    )
+    keep_alive: float = _setting(
+        75.0, _number(1, 86400, float), "seconds that an idle connection stays open"
+    )
+    grace: float = _setting(
+        20.0,
+        _number(0.1, 86400, float),
+        "seconds that running requests have to finish when the server is stopped",
+    )
     api_key: str = _setting(
         "",
         _KEY,
