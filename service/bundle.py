@@ -26,40 +26,15 @@ import numpy as np
 
 from common.arrays import Array
 from common.errors import BundleDamagedError, BundleMissingError
-from service.manifest import (
-    FLOAT32,
-    INT8,
-    PRECISIONS,
-    REMAKE,
-    SCHEMA_VERSION,
-    FileFacts,
-    Manifest,
-    Precision,
-    PrecisionName,
-)
-
-__all__ = [
-    "FLOAT32",
-    "GOLDEN",
-    "GOLDEN_ARRAYS",
-    "INT8",
-    "MANIFEST",
-    "MODELS",
-    "NOVELTY",
-    "PARITY",
-    "PRECISIONS",
-    "SCHEMA_VERSION",
-    "Bundle",
-    "FileFacts",
-    "Manifest",
-    "Precision",
-    "PrecisionName",
-    "fingerprint_of",
-    "golden_file",
-    "model_file",
-    "novelty_file",
-    "write_manifest",
-]
+from service.manifest import FLOAT32 as FLOAT32
+from service.manifest import INT8 as INT8
+from service.manifest import PRECISIONS as PRECISIONS
+from service.manifest import REMAKE
+from service.manifest import SCHEMA_VERSION as SCHEMA_VERSION
+from service.manifest import FileFacts as FileFacts
+from service.manifest import Manifest as Manifest
+from service.manifest import Precision as Precision
+from service.manifest import PrecisionName as PrecisionName
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -141,45 +116,28 @@ def fingerprint_of(files: Mapping[str, FileFacts], precision: str = FLOAT32) -> 
 
 
 def write_manifest(
-    folder: Path,
-    *,
-    name: str,
-    image_shape: tuple[int, int, int],
-    latent_size: int,
-    training: dict[str, Any],
-    quality: dict[str, Any],
-    parity: dict[str, Any],
-    tools: dict[str, str],
-    created: str,
-    chunks: dict[str, int] | None = None,
-    precisions: Mapping[str, Precision] | None = None,
-    novelty: dict[str, dict[str, Any]] | None = None,
+    folder: Path, *, precisions: Mapping[str, Precision] | None = None, **facts: Any
 ) -> Manifest:
     """Hash every file in `folder` and write `manifest.json`, once all of them are there.
 
-    `precisions` are those besides float32. Their fingerprints, and float32's, are computed from the
-    files; a precision with a `reason` is not in the bundle and has none.
+    Args:
+        folder: the bundle's, without a manifest, or with one to be replaced.
+        precisions: those besides float32. Their fingerprints, and float32's, are computed from the
+            files; a precision with a `reason` is not in the bundle and has none.
+        facts: the other fields of `Manifest`, without `fingerprint` and `files`.
     """
     files = {
         path.name: FileFacts.of(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST
     }
+    tried = {FLOAT32: Precision(), **(precisions or {})}
     manifest = Manifest(
-        name=name,
         fingerprint=fingerprint_of(files),
-        image_shape=image_shape,
-        latent_size=latent_size,
         files=files,
-        training=training,
-        quality=quality,
-        parity=parity,
-        chunks=chunks or {},
-        tools=tools,
-        created=created,
-        novelty=novelty or {},
         precisions={
-            name: facts if facts.reason else replace(facts, fingerprint=fingerprint_of(files, name))
-            for name, facts in {FLOAT32: Precision(), **(precisions or {})}.items()
+            name: entry if entry.reason else replace(entry, fingerprint=fingerprint_of(files, name))
+            for name, entry in tried.items()
         },
+        **{"chunks": {}, **facts},
     )
     text = json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ running, use all cores (`service.runtime.cores`).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
@@ -42,10 +42,6 @@ GOLDEN_TOLERANCE = {FLOAT32: 1e-4, INT8: 0.08}
 
 ImageDtype = Literal["float32", "uint8"]
 OutputName = Literal["latents", "denoised", "scores", "images"]
-OUTPUTS: dict[str, tuple[OutputName, ...]] = {
-    "images": ("latents", "denoised", "scores"),
-    "latents": ("images",),
-}
 IMAGES = ("denoised", "images")  # outputs that are images
 _E = TypeVar("_E", bound="Engine")
 
@@ -58,22 +54,27 @@ class _Step(NamedTuple):
     output: OutputName
 
 
+# What computes an output alone, and what computes several, or scores, in one pass.
+_SINGLE = {
+    "latents": _Step("encoder", ("images",), "latents"),
+    "denoised": _Step("autoencoder", ("images",), "denoised"),
+    "images": _Step("decoder", ("latents",), "images"),
+}
+_PASS = (
+    _SINGLE["latents"],
+    _Step("decoder", ("latents",), "denoised"),
+    _Step("novelty", ("images", "latents", "denoised"), "scores"),
+)
+
+
 class _Plan(NamedTuple):
-    """What a call of certain outputs runs on each chunk.
+    """How certain outputs are computed."""
 
-    Attributes:
-        source: its input, "images" or "latents".
-        steps: the models, in order.
-        results: name → shape of one row, for each requested output.
-        chunk: most rows of a chunk.
-        multithreaded: whether one of the models can use several threads for one image.
-    """
-
-    source: str
+    source: str  # "images" or "latents"
     steps: tuple[_Step, ...]
-    results: dict[OutputName, tuple[int, ...]]
-    chunk: int
-    multithreaded: bool
+    row_shapes: dict[OutputName, tuple[int, ...]]  # of the requested outputs
+    chunk: int  # rows, at most
+    multithreaded: bool  # whether a model can use several threads for one image
 
 
 class Engine:
@@ -258,53 +259,6 @@ class Engine:
                     exact = result.dtype != np.uint8
                     result[chunk] = tensors[name] if exact else np.rint(tensors[name] * 255)
 
-        return self._start(run_chunk, chunks, results)
-
-    def _plan(self, outputs: Sequence[OutputName]) -> _Plan:
-        """The models that compute `outputs`; each set of names is worked out once."""
-        names = frozenset(outputs)
-        plan = self._plans.get(names)
-        if plan is None:
-            plan = self._plans[names] = self._new_plan(names)
-        return plan
-
-    def _new_plan(self, names: frozenset[OutputName]) -> _Plan:
-        source = "latents" if "images" in names else "images"
-        if not names or not names <= set(OUTPUTS[source]):
-            raise OptionError(
-                f"outputs {', '.join(sorted(map(str, names))) or '()'}",
-                expected=" or ".join(f"{', '.join(out)} of {n}" for n, out in OUTPUTS.items()),
-            )
-        if "scores" in names and "novelty" not in self._sessions:
-            raise OptionError(
-                f"a score from the bundle {self.manifest.name}, which has no novelty model",
-                expected="a bundle with a novelty entry in its manifest",
-                hint="Leave the score out, or export the run again; train an older run first.",
-            )
-        if source == "latents":
-            steps = [_Step("decoder", ("latents",), "images")]
-        elif names == {"denoised"}:
-            steps = [_Step("autoencoder", ("images",), "denoised")]
-        else:
-            steps = [_Step("encoder", ("images",), "latents")]
-            if names != {"latents"}:
-                steps.append(_Step("decoder", ("latents",), "denoised"))
-            if "scores" in names:
-                steps.append(_Step("novelty", ("images", "latents", "denoised"), "scores"))
-        shapes = {step.output: self._sessions[step.model].row_shape for step in steps}
-        model = steps[0].model if len(steps) == 1 else "autoencoder"
-        return _Plan(
-            source,
-            tuple(steps),
-            results={name: shape for name, shape in shapes.items() if name in names},
-            chunk=self.manifest.chunks.get(model, CHUNK),
-            multithreaded=any(self._sessions[step.model].multithreaded for step in steps),
-        )
-
-    def _start(
-        self, run_chunk: Callable[[int], None], chunks: int, results: dict[str, Array]
-    ) -> Future[dict[str, Array]]:
-        """Run one chunk at once, more in the pool; the future gives `results`, filled."""
         if chunks > 1:
             return self._pool.submit(Call(run_chunk, chunks=chunks, result=results))
         future: Future[dict[str, Array]] = Future()
@@ -315,6 +269,36 @@ class Engine:
         except RangeError as exc:
             future.set_exception(exc)
         return future
+
+    def _plan(self, outputs: Sequence[OutputName]) -> _Plan:
+        """The models that compute `outputs`, worked out once for each set of names."""
+        names = frozenset(outputs)
+        if names in self._plans:
+            return self._plans[names]
+        if not names or not (names <= {"latents", "denoised", "scores"} or names == {"images"}):
+            raise OptionError(
+                f"outputs {', '.join(sorted(map(str, names))) or '()'}",
+                expected="any of latents, denoised, scores of images; or images of latents",
+            )
+        if "scores" in names and "novelty" not in self._sessions:
+            raise OptionError(
+                f"a score from the bundle {self.manifest.name}, which has no novelty model",
+                expected="a bundle with a novelty entry in its manifest",
+                hint="Leave the score out, or export the run again; train an older run first.",
+            )
+        steps, model = _PASS[: 3 if "scores" in names else 2], "autoencoder"
+        if len(names) == 1 and "scores" not in names:
+            steps = (_SINGLE[next(iter(names))],)
+            model = steps[0].model
+        shapes = {step.output: self._sessions[step.model].row_shape for step in steps}
+        plan = self._plans[names] = _Plan(
+            steps[0].inputs[0],
+            steps,
+            row_shapes={name: shape for name, shape in shapes.items() if name in names},
+            chunk=self.manifest.chunks.get(model, CHUNK),
+            multithreaded=any(self._sessions[step.model].multithreaded for step in steps),
+        )
+        return plan
 
     def _replay(self, bundle: Bundle) -> None:
         """Compute the golden answers again; a bundle that gives other results is not served."""
@@ -348,7 +332,7 @@ def _allocate(
     """The arrays to fill, by name: those of `out`, checked, else new ones."""
     validation.check_image_dtype(dtype)
     results: dict[str, Array] = {}
-    for name, row_shape in plan.results.items():
+    for name, row_shape in plan.row_shapes.items():
         shape, result_dtype = (rows, *row_shape), dtype if name in IMAGES else "float32"
         if out is not None and name in out:
             validation.check_out(out[name], shape, np.dtype(result_dtype))

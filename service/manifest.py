@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_origin, get_type_hints
 
 from common.errors import BundleDamagedError, BundleMissingError, BundleSchemaError
 
@@ -162,24 +162,13 @@ class Manifest:
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Raise TypeError for a field of the wrong type, also inside `files` and `precisions`."""
-    types: dict[str, type] = dict.fromkeys(("name", "fingerprint", "created"), str)
-    types |= dict.fromkeys(("latent_size", "schema_version"), int)
-    dicts = ("training", "quality", "parity", "chunks", "tools", "precisions", "novelty")
-    types |= dict.fromkeys(dicts, dict)
-    values = [(name, getattr(manifest, name), expected) for name, expected in types.items()]
-    values += [(f"chunks of {name}", size, int) for name, size in manifest.chunks.items()]
-    values += [(f"novelty of {name}", entry, dict) for name, entry in manifest.novelty.items()]
-    for name, file in manifest.files.items():
-        values += [(f"{name} sha256", file.sha256, str), (f"{name} bytes", file.bytes, int)]
-    for name, facts in manifest.precisions.items():
-        values += [
-            (f"{name} fingerprint", facts.fingerprint, str),
-            (f"{name} reason", facts.reason, str),
-            (f"{name} figures", facts.figures, dict),
-        ]
-    for name, value, expected in values:
-        if not isinstance(value, expected) or isinstance(value, bool):
-            raise TypeError(f"{name} is a {type(value).__name__}, not a {expected.__name__}")
-    if any(size < 1 for size in manifest.chunks.values()):
-        raise ValueError("chunks below 1")
+    """Raise TypeError or ValueError for a field of the wrong type, also inside its entries."""
+    for entry in (manifest, *manifest.files.values(), *manifest.precisions.values()):
+        for name, hint in get_type_hints(type(entry)).items():
+            value, expected = getattr(entry, name), get_origin(hint) or hint
+            if not isinstance(value, expected) or isinstance(value, bool):
+                raise TypeError(f"{name} is a {type(value).__name__}, not a {expected.__name__}")
+    if not all(isinstance(entry, dict) for entry in manifest.novelty.values()):
+        raise TypeError("novelty of entries that are not objects")
+    if not all(type(size) is int and size > 0 for size in manifest.chunks.values()):
+        raise ValueError("chunks that are not positive integers")

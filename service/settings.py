@@ -46,9 +46,9 @@ def _number(low: float, high: float, kind: type = int) -> _Kind:
     return _Kind(parse, f"a {'whole ' if kind is int else ''}number from {low} to {high}")
 
 
-def _choice(choices: Mapping[str, Any]) -> _Kind:
+def _choice(choices: Mapping[str, Any], *, any_case: bool = False) -> _Kind:
     def parse(text: str) -> Any:
-        if (key := text.strip().lower()) not in choices:
+        if (key := text.strip().lower() if any_case else text) not in choices:
             raise ValueError
         return choices[key]
 
@@ -78,7 +78,7 @@ def _parse_folder(text: str) -> Path:
     return Path(text)
 
 
-_SWITCH = _choice({"on": True, "off": False})
+_SWITCH = _choice({"on": True, "off": False}, any_case=True)
 _PRECISION = _choice({name: name for name in PRECISIONS})
 _ADDRESS = _Kind(
     lambda text: str(ipaddress.ip_address(text)), "an IP address, such as 127.0.0.1 or 0.0.0.0"

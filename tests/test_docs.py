@@ -254,7 +254,7 @@ def test_every_query_parameter_is_documented() -> None:
     table = rows(section(HTTP, "Query parameters"), 3)
     documented = {name: tuple(re.findall(r"`(\w+)`", values)) for name, values, _ in table}
     known = query._CHOICES
-    assert {f"`{name}`": values for name, values in known.items()} == {
+    assert {f"`{name}`": tuple(values) for name, values in known.items()} == {
         name: values for name, values in documented.items() if name.startswith("`")
     }
 

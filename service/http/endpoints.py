@@ -17,6 +17,7 @@ from common.arrays import Array
 from common.cores import usable_cores
 from common.errors import BusyError, MalformedError, TooLargeError
 from service.codecs import compression
+from service.codecs.jsontext import MAX_JSON
 from service.codecs.rows import RowSpec
 from service.engine import Engine, ImageDtype, OutputName
 from service.http import formats, query
@@ -56,29 +57,25 @@ class Endpoints:
         options = query.read(scope.get("query_string", b""))
         self._enter()
         try:
-            raw = await self._read(body)
+            raw = await self._read(body, json=request_type == formats.JSON)
             manifest = self.engine().manifest
             spec = RowSpec(operation.source, manifest.row_shape(operation.source))
-
-            def decode() -> formats.Rows:
-                return formats.decode(
+            # A PNG to be resized may contain millions of pixels in a few bytes.
+            small = request_type == formats.NPY or (len(raw) <= INLINE and options.fit is None)
+            rows = await self._run(
+                lambda: formats.decode(
                     raw,
                     request_type,
                     spec,
                     content_type=content_type or "",
                     options=options,
                     max_rows=self._settings.max_rows,
-                )
-
-            # a PNG to be fitted may hold millions of pixels in a few bytes
-            small = request_type == formats.NPY or (len(raw) <= INLINE and options.fit is None)
-            rows = await self._run(decode, small=small)
+                ),
+                small=small,
+            )
+            scored = bool(manifest.novelty)
             formats.require_scorable(
-                operation,
-                response_type,
-                len(rows.array),
-                options,
-                scored=bool(manifest.novelty),
+                operation, response_type, len(rows.array), options, scored=scored
             )
             outputs: list[OutputName] = [operation.output]
             if options.score:
@@ -87,19 +84,13 @@ class Endpoints:
             results = await self._compute(
                 operation.model, operation.source, rows.array, outputs, receive, dtype=dtype
             )
-            result, scores = results[operation.output], results.get("scores")
-
-            def encode() -> bytes:
-                return formats.encode(
-                    result,
-                    response_type,
-                    operation,
-                    names=rows.names,
-                    options=options,
-                    scores=scores,
-                )
-
-            answer = await self._run(encode, small=result.nbytes <= INLINE)
+            result, scores, names = results[operation.output], results.get("scores"), rows.names
+            answer = await self._run(
+                lambda: formats.encode(
+                    result, response_type, operation, names=names, options=options, scores=scores
+                ),
+                small=result.nbytes <= INLINE,
+            )
             headers: tuple[tuple[bytes, bytes], ...] = ()
             if scores is not None and response_type != formats.JSON:
                 headers = (formats.scores_header(scores),)
@@ -121,20 +112,17 @@ class Endpoints:
         try:
             raw = await self._read(body)
             manifest = self.engine().manifest
-
-            def read() -> v2.Request:
-                return v2.read(raw, length, model, manifest)
-
-            request = await self._run(read, small=(length or len(raw)) <= INLINE)
+            request = await self._run(
+                lambda: v2.read(raw, length, model, manifest),
+                small=(length or len(raw)) <= INLINE,
+            )
             self._check_rows(len(request.rows))
             outputs = [name for name, _ in request.outputs]
             results = await self._compute(model, INPUTS[model], request.rows, outputs, receive)
-
-            def write() -> tuple[bytes, int | None]:
-                return v2.write(request, results, manifest.fingerprint)
-
-            small = sum(array.nbytes for array in results.values()) <= INLINE
-            answer, head = await self._run(write, small=small)
+            answer, head = await self._run(
+                lambda: v2.write(request, results, manifest.fingerprint),
+                small=sum(array.nbytes for array in results.values()) <= INLINE,
+            )
             if head is None:
                 return await self._compressed(Response(answer, formats.JSON), body)
             headers = ((b"inference-header-content-length", b"%d" % head),)
@@ -169,18 +157,16 @@ class Endpoints:
         self._metrics().left()
         body.release()
 
-    async def _read(self, body: Body) -> bytes:
-        """The whole body, without its Content-Encoding."""
-        settings = self._settings
-        raw = await body.read(limit=settings.max_body, seconds=settings.timeout)
+    async def _read(self, body: Body, *, json: bool = False) -> bytes:
+        """The whole body, without its Content-Encoding; `json`: of at most MAX_JSON bytes."""
+        limit = self._settings.max_body
+        if json:
+            limit = min(limit, MAX_JSON)
+        raw = await body.read(limit=limit, seconds=self._settings.timeout)
         encoding = body.header(b"content-encoding")
         if encoding is None:
             return raw
-
-        def expand() -> bytes:
-            return compression.decode(raw, encoding, limit=settings.max_body)
-
-        plain = await self._run(expand, small=False)
+        plain = await self._run(lambda: compression.decode(raw, encoding, limit=limit), small=False)
         body.count(len(plain))
         return plain
 
@@ -215,11 +201,8 @@ class Endpoints:
         )
         if encoding is None:
             return answer
-
-        def compress() -> bytes:
-            return compression.encode(answer.body, encoding)
-
-        packed = await self._run(compress, small=len(answer.body) <= INLINE)
+        small = len(answer.body) <= INLINE
+        packed = await self._run(lambda: compression.encode(answer.body, encoding), small=small)
         headers = (*answer.headers, (b"content-encoding", encoding.encode()))
         return Response(packed, answer.media_type, answer.status, headers)
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from common.errors import OptionError
 from common.images import Fit
 
-_CHOICES = {
-    "dtype": ("uint8", "float32"),
-    "encoding": ("float", "base64"),
-    "fit": ("contain", "stretch"),
-    "invert": ("true", "false"),
-    "score": ("true", "false"),
+_BOOLEANS = {"true": True, "false": False}
+_CHOICES: dict[str, dict[str, Any]] = {
+    "dtype": {"uint8": "uint8", "float32": "float32"},
+    "encoding": {"float": "float", "base64": "base64"},
+    "fit": {"contain": "contain", "stretch": "stretch"},
+    "invert": _BOOLEANS,
+    "score": _BOOLEANS,
 }
 
 
@@ -47,21 +48,16 @@ def read(query: bytes) -> Options:
     """
     if not query:
         return PLAIN
-    values: dict[str, str] = {}
     try:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
     except ValueError as exc:
         raise OptionError("a query of more than 64 fields", expected="at most 64") from exc
+    values: dict[str, Any] = {}
     for name, value in pairs:
-        if name not in _CHOICES:
+        choices = _CHOICES.get(name)
+        if choices is None:
             continue
-        if value not in _CHOICES[name]:
-            raise OptionError(f"{name}={value[:40]!r}", expected=" or ".join(_CHOICES[name]))
-        values[name] = value
-    return Options(
-        dtype=cast("Literal['uint8', 'float32'] | None", values.get("dtype")),
-        encoding=cast("Literal['float', 'base64']", values.get("encoding", "float")),
-        fit=cast("Fit | None", values.get("fit")),
-        invert=values.get("invert") == "true",
-        score=values.get("score") == "true",
-    )
+        if value not in choices:
+            raise OptionError(f"{name}={value[:40]!r}", expected=" or ".join(choices))
+        values[name] = choices[value]
+    return Options(**values)

@@ -67,10 +67,10 @@ def test_any_number_of_rows_as_in_one_call(
     path: Path = request.getfixturevalue(f"{prefix}bundle_path")
     rows = rows_for(engine, model, size)
     answer = run(engine, model, rows)
-    wanted = in_one_call(path, model, rows)
-    assert answer.dtype == wanted.dtype == np.float32
-    assert answer.shape == wanted.shape
-    np.testing.assert_allclose(answer, wanted, rtol=0, atol=1e-6)
+    expected = in_one_call(path, model, rows)
+    assert answer.dtype == expected.dtype == np.float32
+    assert answer.shape == expected.shape
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
     oracle = {"encoder": "encode", "decoder": "decode", "autoencoder": "denoise"}[model]
     np.testing.assert_allclose(answer, getattr(network, oracle)(rows), rtol=0, atol=1e-5)
 
@@ -128,18 +128,18 @@ def test_any_memory_layout_and_callers_arrays_stay_as_they_were(
 ) -> None:
     rows = rows_for(engine, model, size)
     kept = rows.copy()
-    wanted = run(engine, model, rows)
+    expected = run(engine, model, rows)
     np.testing.assert_array_equal(rows, kept)
     for name, same in layouts(rows, tmp_path).items():
-        np.testing.assert_array_equal(run(engine, model, same), wanted, err_msg=name)
+        np.testing.assert_array_equal(run(engine, model, same), expected, err_msg=name)
         np.testing.assert_array_equal(same, kept, err_msg=name)
 
 
 def test_uint8_in_any_memory_layout(engine: Engine, tmp_path: Path) -> None:
     rows = bytes_for(engine, CHUNK + 3)
-    wanted = engine.denoise(rows, dtype="uint8")
+    expected = engine.denoise(rows, dtype="uint8")
     for name, same in layouts(rows, tmp_path).items():
-        np.testing.assert_array_equal(engine.denoise(same, dtype="uint8"), wanted, err_msg=name)
+        np.testing.assert_array_equal(engine.denoise(same, dtype="uint8"), expected, err_msg=name)
 
 
 def test_a_broadcast_array_is_read_row_by_row(engine: Engine) -> None:
@@ -163,12 +163,12 @@ def test_answers_belong_to_the_caller(engine: Engine) -> None:
 @pytest.mark.parametrize("size", [0, 1, CHUNK + 1, 300])
 def test_out_holds_the_answer(engine: Engine, model: str, size: int) -> None:
     rows = rows_for(engine, model, size)
-    wanted = run(engine, model, rows)
-    wide = np.full((2 * size, *wanted.shape[1:]), np.nan, np.float32)
+    expected = run(engine, model, rows)
+    wide = np.full((2 * size, *expected.shape[1:]), np.nan, np.float32)
     out = wide[::2]  # not contiguous: every other row
     answer = METHODS[model](engine, rows, out=out)
     assert answer is out
-    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(out, expected)
     assert np.isnan(wide[1::2]).all(), "the rows between belong to somebody else"
 
 
@@ -176,9 +176,9 @@ def test_out_holds_the_answer(engine: Engine, model: str, size: int) -> None:
 def test_images_can_be_denoised_in_place(engine: Engine, dtype: Any) -> None:
     floats = dtype == "float32"
     images = rows_for(engine, "autoencoder", 300) if floats else bytes_for(engine, 300)
-    wanted = engine.denoise(images, dtype=dtype)
+    expected = engine.denoise(images, dtype=dtype)
     engine.denoise(images, dtype=dtype, out=images)
-    np.testing.assert_array_equal(images, wanted)
+    np.testing.assert_array_equal(images, expected)
 
 
 def test_an_out_that_does_not_fit_is_refused_before_anything_is_written(engine: Engine) -> None:
@@ -262,12 +262,12 @@ def test_byte_order_is_refused_or_respected(engine: Engine) -> None:
     """Never the bytes of one order read as the other: that would be a silent wrong answer."""
     for model in MODELS:
         rows = rows_for(engine, model, CHUNK + 1)
-        wanted = run(engine, model, rows)
+        expected = run(engine, model, rows)
         try:
             found = run(engine, model, rows.astype(">f4"))
         except DtypeError:
             continue
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_many_threads_each_get_their_own_rows(engine: Engine, bundle_path: Path) -> None:
@@ -279,8 +279,8 @@ def test_many_threads_each_get_their_own_rows(engine: Engine, bundle_path: Path)
             size = (1, CHUNK, CHUNK + 1, 90)[(seed + turn) % 4]
             for model in MODELS:
                 rows = rows_for(engine, model, size, seed=100 * seed + turn)
-                wanted = sessions[model].run(None, {inputs[model]: rows})[0]
-                np.testing.assert_allclose(run(engine, model, rows), wanted, rtol=0, atol=1e-6)
+                expected = sessions[model].run(None, {inputs[model]: rows})[0]
+                np.testing.assert_allclose(run(engine, model, rows), expected, rtol=0, atol=1e-6)
 
     sessions = {
         model: ort.InferenceSession(
@@ -318,15 +318,15 @@ WRONG_IMAGES: list[tuple[str, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("images", "kind", "told"),
+    ("images", "kind", "text"),
     [case[1:] for case in WRONG_IMAGES],
     ids=[case[0] for case in WRONG_IMAGES],
 )
 def test_wrong_images_are_refused(
-    engine: Engine, images: Any, kind: type[Exception], told: str
+    engine: Engine, images: Any, kind: type[Exception], text: str
 ) -> None:
     for method in (engine.encode, engine.denoise):
-        with pytest.raises(kind, match=told):
+        with pytest.raises(kind, match=text):
             method(images)
 
 
@@ -363,7 +363,7 @@ def test_one_bad_pixel_anywhere_is_refused(
         with pytest.raises(RangeError, match=r"\[0, 1\]"):
             method(images)
     images[at, 3, 4, 0] = 0.5
-    assert len(engine.encode(images)) == size  # the engine goes on
+    assert len(engine.encode(images)) == size  # the engine still works
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -490,7 +490,7 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "rows", "size", "wanted"),
+    ("threads", "rows", "size", "expected"),
     [
         (2, 3, 16, [3]),  # not worth a second thread
         (2, 4, 16, [2, 2]),
@@ -510,8 +510,8 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
         (2, 5, 2, [1, 2, 2]),
     ],
 )
-def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, wanted: list[int]) -> None:
-    assert chunk_sizes(threads, rows, size) == wanted
+def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, expected: list[int]) -> None:
+    assert chunk_sizes(threads, rows, size) == expected
 
 
 @pytest.mark.parametrize("rows", [8, 24, 30, 48, 100, 1_000, 9_999])
@@ -661,7 +661,7 @@ def straight(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def bound(engine: Engine, model: str, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each call of a network is given a place for its answer, from now on."""
+    """Whether each call of a network is passed an array for its output, from now on."""
     real, seen = engine._sessions[model], list[bool]()
 
     def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
@@ -679,12 +679,12 @@ def test_answers_written_in_place_are_the_copied_ones(
     engine: Engine, straight: Engine, monkeypatch: pytest.MonkeyPatch, model: str, size: int
 ) -> None:
     rows = rows_for(engine, model, size)
-    wanted = run(engine, model, rows)
+    expected = run(engine, model, rows)
     seen = bound(straight, model, monkeypatch)
-    np.testing.assert_array_equal(run(straight, model, rows), wanted)
-    out = np.full_like(wanted, np.nan)
+    np.testing.assert_array_equal(run(straight, model, rows), expected)
+    out = np.full_like(expected, np.nan)
     assert METHODS[model](straight, rows, out=out) is out
-    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(out, expected)
     assert all(seen) and seen
 
 
@@ -693,14 +693,14 @@ def test_what_cannot_be_written_in_place_is_copied(
 ) -> None:
     """Other numbers than float32, every other row, and the input itself."""
     images = rows_for(engine, "autoencoder", 20)
-    wanted = engine.denoise(images)
+    expected = engine.denoise(images)
     seen = bound(straight, "autoencoder", monkeypatch)
-    rounded = np.rint(wanted * 255).astype(np.uint8)
+    rounded = np.rint(expected * 255).astype(np.uint8)
     np.testing.assert_array_equal(straight.denoise(images, dtype="uint8"), rounded)
-    apart = np.full((40, *wanted.shape[1:]), np.nan, np.float32)[::2]
-    np.testing.assert_array_equal(straight.denoise(images, out=apart), wanted)
+    apart = np.full((40, *expected.shape[1:]), np.nan, np.float32)[::2]
+    np.testing.assert_array_equal(straight.denoise(images, out=apart), expected)
     again = images.copy()
-    np.testing.assert_array_equal(straight.denoise(again, out=again), wanted)
+    np.testing.assert_array_equal(straight.denoise(again, out=again), expected)
     assert not any(seen) and seen
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from typing import Any
 
@@ -15,6 +16,9 @@ from common.arrays import Array
 from common.errors import DtypeError, InputError, MalformedError, ShapeError, TooLargeError
 from service.codecs import jsontext
 from service.codecs.rows import RowSpec
+from service.engine import Engine
+from tests.support.asgi import post
+from tests.support.tiny import some_images
 
 SMALL = RowSpec("images", (2, 2, 1))
 LATENTS = RowSpec("latents", (3,))
@@ -127,6 +131,16 @@ def test_a_body_over_the_limit_is_refused_with_a_hint_to_npy() -> None:
     assert len(jsontext.decode(body.ljust(jsontext.MAX_JSON), SMALL)) == 1
     with pytest.raises(TooLargeError, match="npy"):
         jsontext.decode(body.ljust(jsontext.MAX_JSON + 1), SMALL)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_the_service_refuses_json_over_the_limit(engine: Engine, encoding: str) -> None:
+    body = json.dumps({"images": some_images(1).tolist()}).encode()
+    for size, status in ((jsontext.MAX_JSON, 200), (jsontext.MAX_JSON + 1, 413)):
+        sent = body.ljust(size) if encoding == "identity" else gzip.compress(body.ljust(size))
+        reply = post(engine, "/encode", sent, headers={"content-encoding": encoding})
+        assert reply.status == status
+    assert "npy" in reply.json["hint"] or encoding == "gzip"
 
 
 @pytest.mark.parametrize(

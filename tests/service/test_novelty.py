@@ -315,8 +315,8 @@ def test_v2_gives_scores_to_those_who_ask(
         np.testing.assert_allclose(scores["data"], network.score(some_images(5)), **CLOSE)
         if "latents" in names:
             latents = outputs[names.index("latents")]["data"]
-            wanted = scored_engine.encode(some_images(5)).ravel()
-            np.testing.assert_allclose(latents, wanted, **CLOSE)
+            expected = scored_engine.encode(some_images(5)).ravel()
+            np.testing.assert_allclose(latents, expected, **CLOSE)
 
 
 def test_v2_scores_go_binary_too(scored_engine: Engine) -> None:
@@ -330,11 +330,11 @@ def test_v2_metadata_lists_scores_where_there_are_some(
     scored_engine: Engine, engine: Engine
 ) -> None:
     for model, scored in (("encoder", True), ("autoencoder", True), ("decoder", False)):
-        for source, wanted in ((scored_engine, scored), (engine, False)):
+        for source, expected in ((scored_engine, scored), (engine, False)):
             reply = ask(source, "GET", f"/v2/models/{model}")
             assert reply is not None
             found = [t for t in reply.json["outputs"] if t["name"] == "scores"]
-            assert found == [{"name": "scores", "datatype": "FP32", "shape": [-1]}] * wanted
+            assert found == [{"name": "scores", "datatype": "FP32", "shape": [-1]}] * expected
     reply = ask(scored_engine, "GET", "/v2/models/encoder/config")
     assert reply is not None
     assert reply.json["output"][-1] == {"name": "scores", "data_type": "TYPE_FP32", "dims": [-1]}
@@ -355,10 +355,10 @@ def test_the_document_tells_of_scores_where_there_are_some(
     for source, scored in ((scored_engine, True), (engine, False)):
         paths = openapi.document(source.manifest, Settings())["paths"]
         for path in ("/encode", "/denoise", "/decode"):
-            told = scored and path != "/decode"
+            has_scores = scored and path != "/decode"
             post_item = paths[path]["post"]
             names = [parameter["name"] for parameter in post_item["parameters"]]
-            assert ("score" in names) == told, path
+            assert ("score" in names) == has_scores, path
             answer = post_item["responses"]["200"]
-            assert ("X-Scores" in answer.get("headers", {})) == told
-            assert ("scores" in answer["content"][JSON]["schema"]["properties"]) == told
+            assert ("X-Scores" in answer.get("headers", {})) == has_scores
+            assert ("scores" in answer["content"][JSON]["schema"]["properties"]) == has_scores

@@ -21,16 +21,16 @@ WAIT = 20  # seconds until a hanging test fails
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    made = Pool(2)
-    yield made
-    made.close()
+    pool = Pool(2)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
 def single() -> Iterator[Pool]:
-    made = Pool(1)
-    yield made
-    made.close()
+    pool = Pool(1)
+    yield pool
+    pool.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -169,7 +169,7 @@ def alive(pool: Pool) -> int:
 
 
 class HeldFuture(Future[Any]):
-    """A future that holds whoever asks `done` until two have asked: both then settle at once."""
+    """A future that blocks callers of `done` until there are two: both then settle at once."""
 
     def __init__(self) -> None:
         super().__init__()

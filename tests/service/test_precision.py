@@ -27,7 +27,7 @@ from service.settings import Settings
 from tests.support.asgi import ask, npy, post
 from tests.support.tiny import GREY, TinyNetwork, seal, some_images
 
-SERVICE: Any = Denoiser  # at run time not the class, but the service made of it
+SERVICE: Any = Denoiser  # at run time not the class, but the service that wraps it
 FIGURES = {"loss": {"autoencoder": {"psnr": 0.0123, "ssim": 0.00045}}}
 INT8_FILES = [*(model_file(model, INT8) for model in MODELS), golden_file(INT8)]
 
@@ -49,7 +49,7 @@ def write_golden(folder: Path, network: TinyNetwork, *, off: float = 0) -> None:
 
 @pytest.fixture
 def other() -> TinyNetwork:
-    """What the "int8" models compute: easily told from the float32 ones."""
+    """What the "int8" models compute: clearly different from the float32 ones."""
     return TinyNetwork.random(GREY, seed=9)
 
 
