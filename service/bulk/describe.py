@@ -67,12 +67,8 @@ def _facts(path: Path) -> tuple[Provenance | None, str, str]:
 
 def _parquet(paths: list[Path]) -> tuple[Provenance | None, str, str]:
     footers = [read_footer(path) for path in paths]
-    provenance = Provenance.from_metadata(footers[0].metadata)
-    if provenance is not None:
-        for path, footer in zip(paths[1:], footers[1:], strict=True):
-            other = Provenance.from_metadata(footer.metadata)
-            if other is not None:
-                other.check_same(provenance, mine=str(path), others=str(paths[0]))
+    metadata = {str(path): one.metadata for path, one in zip(paths, footers, strict=True)}
+    provenance = Provenance.common(metadata)
     rows = sum(sum(footer.rows) for footer in footers)
     files = f" in {len(paths):,} files" if len(paths) > 1 else ""
     columns = ", ".join(f"{field.name} {field.type}" for field in footers[0].schema)

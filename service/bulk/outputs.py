@@ -52,27 +52,22 @@ def format_of(out: str, kind: Kind) -> Format:
             return "parquet"
         if suffix == ".npy":
             return "npy"
-    expected = "a name that ends in .parquet or .npy, or one without an ending for PNG files"
-    hint = ""
-    if kind == "latents":
-        expected = "a name that ends in .parquet, .npy or /"
-        if suffix == ".csv":
-            table = path.with_suffix(".parquet")
-            hint = f"Write {table}, then: duckdb -c \"COPY (FROM '{table}') TO '{out}'\""
+    expected, hint = "a name that ends in .parquet, .npy or /", ""
+    if kind == "images":
+        expected = "a name that ends in .parquet or .npy, or one without an ending for PNG files"
+    elif suffix == ".csv":
+        table = path.with_suffix(".parquet")
+        hint = f"Write {table}, then: duckdb -c \"COPY (FROM '{table}') TO '{out}'\""
     raise OutputNameError(f"--out {out} for {kind}", expected=expected, hint=hint)
 
 
 def assemble(
     output_format: Format, result: Path, work: Work, *, rows: int, existing: Sequence[Path] = ()
 ) -> None:
-    """Write the output from the parts to `result`, all of it on disk.
+    """Write the output from the parts, `rows` in all, to the temporary path `result`.
 
-    Args:
-        output_format: of the output.
-        result: a temporary path; files beside the output get names that begin with it.
-        work: whose parts are all there.
-        rows: in all parts together.
-        existing: the files of a Parquet folder to which this output is added.
+    Files beside the output get names that begin with it. `existing` are the files of a Parquet
+    folder to which this output is added. All of it is on disk when this returns.
     """
     tables = work.parts.tables(range(work.source.units))
     provenance = Provenance.of(work.model.facts, work.options)
@@ -114,9 +109,9 @@ def _parquet_folder(
 def _file_of(first: Any, tables: Iterator[Any]) -> Iterator[Any]:
     """`first` and further tables until they have FILE_ROWS rows."""
     yield first
-    count = first.num_rows
-    while count < FILE_ROWS and (table := next(tables, None)) is not None:
-        count += table.num_rows
+    rows = first.num_rows
+    while rows < FILE_ROWS and (table := next(tables, None)) is not None:
+        rows += table.num_rows
         yield table
 
 
@@ -187,15 +182,11 @@ def _png_name(name: str | int | None) -> str:
 
 def _write_new(path: Path, name: str, body: bytes) -> None:
     """Write to `path`; if it exists (`a.png` beside `a.jpg`), to `a.jpg.png`, `a.jpg-2.png`."""
-    tries = 0
-    while True:
-        try:
-            with path.open("xb") as file:
-                file.write(body)
-            return
-        except FileExistsError:
-            tries += 1
-            path = path.with_name(f"{name}.png" if tries == 1 else f"{name}-{tries}.png")
+    tries = 1
+    while path.exists():
+        path = path.with_name(f"{name}.png" if tries == 1 else f"{name}-{tries}.png")
+        tries += 1
+    path.write_bytes(body)
 
 
 def _beside(result: Path, suffix: str) -> Path:

@@ -95,6 +95,22 @@ class Provenance:
         """Read what `write` wrote; None if there is no such file."""
         return _checked(_parsed(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
+    @classmethod
+    def common(
+        cls, metadata: Mapping[str, Mapping[bytes, bytes] | None], *, check: bool = True
+    ) -> Provenance | None:
+        """The first of several files, by name; `check` that all of them are of one model.
+
+        Raises:
+            FingerprintError: they are not.
+        """
+        known = {name: own for name, one in metadata.items() if (own := cls.from_metadata(one))}
+        first = next(iter(known), "")
+        for name, own in known.items():
+            if check:
+                own.check_same(known[first], mine=name, others=first)
+        return known.get(first)
+
     def check_same(self, other: Provenance | ModelFacts, *, mine: str, others: str) -> None:
         """Refuse to mix latents of two models; `mine` and `others` name their files.
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from common.errors import OptionError, UnsupportedTypeError
 from common.images import SUFFIXES
-from service.bulk import arrow
 from service.bulk.batch import Source
 from service.bulk.decoding.imagefile import is_picture
 from service.bulk.decoding.pictures import UNIT_FILES, Decoder
@@ -19,14 +18,14 @@ from service.bulk.sources.arrays import ArrayFile
 from service.bulk.sources.buckets import Bucket, is_url
 from service.bulk.sources.files import Folder, ImageFiles, NameList, Store
 from service.bulk.sources.listing import Entry, Listing
-from service.bulk.sources.tables import PARQUETS, Parquet
+from service.bulk.sources.tables import Parquet, is_parquet
 from service.codecs.rows import RowSpec
 
 STDIN = "-"
 
-EXPECTED = {
-    "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list",
-    "latents": ".parquet or a folder of them, .npy or .npz with latents",
+INPUTS = {
+    "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list of files",
+    "latents": ".parquet or a folder of it, .npy or .npz",
 }
 
 
@@ -38,21 +37,16 @@ def open_source(
     lines: Iterable[str] = (),
     listing: Listing | None = None,
 ) -> Source:
-    """Open the input that `options` name.
+    """Open the input that `options` name; its rows must have the shape that `model` reads.
 
-    Args:
-        options: of the job.
-        model: whose shapes the rows must have.
-        scratch: folder for the listing of files.
-        lines: names of files, where the input is "-".
-        listing: of the files, if another process has already made it.
+    `scratch` is a folder for the listing of image files, unless another process has already made
+    the `listing`. `lines` are names of files, where the input is "-".
 
     Raises:
         InputMissingError, UnsupportedTypeError: nothing there, or nothing that can be read.
         InputError: an array or table that cannot be the model's input.
         FingerprintError: latents of another model.
     """
-    arrow.load()
     images = options.reads == "images"
     spec = RowSpec("images", model.image_shape)
     if not images:
@@ -96,7 +90,7 @@ def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[Entry] | P
         return _parquets(path, Path(options.out).absolute()) or Folder(path)
     if not path.is_file():
         raise InputMissingError(f"no {options.input}", expected="a file or a folder")
-    if name.endswith(PARQUETS):
+    if is_parquet(name):
         return [Entry.of(path)]
     if name.endswith((".npy", ".npz")):
         return path
@@ -140,12 +134,12 @@ def _parquets(folder: Path, out: Path) -> list[Entry]:
     for path in folder.iterdir():
         if is_picture(path.name):
             return []
-        if path.name.lower().endswith(PARQUETS) and path.name[0] != "." and path != out:
+        if is_parquet(path.name) and path != out:
             paths.append(path)
     return [Entry.of(path) for path in sorted(paths)]
 
 
 def _unsupported(received: str, options: BulkOptions, hint: str = "") -> UnsupportedTypeError:
     return UnsupportedTypeError(
-        f"{received} for {options.operation}", expected=EXPECTED[options.reads], hint=hint
+        f"{received} for {options.operation}", expected=INPUTS[options.reads], hint=hint
     )
