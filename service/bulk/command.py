@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from common.errors import OptionError
 from service.bulk import job, pipeline
@@ -87,13 +87,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine != "ray" and (arguments.address is not None or arguments.actors):
         raise OptionError("--address or --actors without ray", expected="--engine ray with them")
     options = _options(arguments, Settings.from_environment())
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files, which need not be UTF-8
+        sys.stdin.reconfigure(errors="surrogateescape")
     remarks = logging.StreamHandler(sys.stderr)
     remarks.setFormatter(logging.Formatter("service: %(message)s"))
     logger.addHandler(remarks)
     logger.setLevel(logging.INFO)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
-        outcome = job.run(options, lines=_stdin(), runner=RUNNERS[arguments.engine])
+        outcome = job.run(options, lines=sys.stdin, runner=RUNNERS[arguments.engine])
         print(_summary(options, outcome))
         if not outcome.failures:
             return 0
@@ -106,13 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
         logger.removeHandler(remarks)
-
-
-def _stdin() -> TextIO:
-    """Standard input as names of files, which need not be UTF-8."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")
-    return sys.stdin
 
 
 def _summary(options: BulkOptions, outcome: Outcome) -> str:

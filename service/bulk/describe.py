@@ -18,22 +18,18 @@ def is_output(path: Path) -> bool:
 
 
 def describe(path: Path) -> str:
-    """Kind, rows and origin, one fact a line.
-
-    Raises:
-        MalformedError, UnsupportedTypeError: not an output of a bulk job.
-    """
+    """Kind, rows and origin, one fact a line; an `InputError` if it is not a bulk output."""
     provenance, rows, content = _facts(path)
-    lines = [f"{path}: {rows}"]
     if provenance is None:
-        return "\n".join([*lines, "  fingerprint  not named: not an output of a bulk job"])
+        return f"{path}: {rows}\n  fingerprint  not named: not an output of a bulk job"
     height, width, channels = provenance.preprocessing.get("image_shape", ["?"] * 3)
     images = [f"{height}×{width}×{channels}"]
     if fit := provenance.preprocessing.get("fit"):
         images.append(f"fitted ({fit})")
     if provenance.preprocessing.get("invert"):
         images.append("inverted")
-    lines += [
+    lines = [
+        f"{path}: {rows}",
         f"  kind         {provenance.kind}",
         f"  fingerprint  {provenance.fingerprint}",
         f"  model        {provenance.model}, {provenance.precision}",

@@ -73,7 +73,7 @@ def assemble(
     provenance = Provenance.of(work.model.facts, work.options)
     if output_format == "npy":
         _npy(result, work, tables, rows)
-        provenance.write(_beside(result, ".json"))
+        provenance.write(result.with_suffix(".json"))
     elif output_format == "png-folder":
         _png_folder(result, tables)
         provenance.write(result / FOLDER_FILE)
@@ -150,7 +150,7 @@ def _npy(result: Path, work: Work, tables: Iterable[Any], rows: int) -> None:
     header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *row_shape)}
     others = [name for name in schema.names if name != column]
     ids_schema = arrow.schema([schema.field(name) for name in others])
-    ids_path = _beside(result, ".ids.csv")
+    ids_path = result.with_suffix(".ids.csv")
     with result.open("wb") as file, arrow.csv.CSVWriter(ids_path, ids_schema) as ids:
         npy_format.write_array_header_1_0(file, header)
         for table in tables:
@@ -165,29 +165,18 @@ def _png_folder(result: Path, tables: Iterable[Any]) -> None:
     for table in tables:
         ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
         for name, body in zip(ids, images, strict=True):
-            path = result / _png_name(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_new(path, PurePosixPath(str(name)).name, body)
+            path = _free_path(result, name if isinstance(name, str) else f"{name or 0:08d}")
+            path.write_bytes(body)
 
 
-def _png_name(name: str | int | None) -> str:
-    """A relative path inside the folder, for any name in an archive or a list."""
-    if not isinstance(name, str):
-        return f"{name or 0:08d}.png"
+def _free_path(folder: Path, name: str) -> Path:
+    """Inside `folder`, for any name; beside `a.png`, `a.jpg` becomes `a.jpg.png`, `a.jpg-2.png`."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("..", "/", ".")]
     last = parts.pop() if parts else "image"
-    stem = last.rpartition(".")[0] if is_picture(last) else last
-    return "/".join([*parts, f"{stem}.png"])
-
-
-def _write_new(path: Path, name: str, body: bytes) -> None:
-    """Write to `path`; if it exists (`a.png` beside `a.jpg`), to `a.jpg.png`, `a.jpg-2.png`."""
+    path = folder.joinpath(*parts, f"{last.rpartition('.')[0] if is_picture(last) else last}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
     tries = 1
     while path.exists():
-        path = path.with_name(f"{name}.png" if tries == 1 else f"{name}-{tries}.png")
+        path = path.with_name(f"{last}.png" if tries == 1 else f"{last}-{tries}.png")
         tries += 1
-    path.write_bytes(body)
-
-
-def _beside(result: Path, suffix: str) -> Path:
-    return result.with_name(result.name + suffix)
+    return path

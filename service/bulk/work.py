@@ -22,7 +22,7 @@ from service.runtime.pool import usable_cores
 
 @dataclass(frozen=True)
 class Work:
-    """The steps of a job for one unit. `read` and `write` may run beside `compute`."""
+    """The steps of a job for one unit. `read` may run beside `compute`, as may `parts.write`."""
 
     options: BulkOptions
     model: Model
@@ -56,10 +56,6 @@ class Work:
     def schema(self) -> Any:
         """Of the parts and the output, without metadata."""
         return self.columns.schema(self.model.facts)
-
-    def write(self, unit: int, part: Part) -> None:
-        """Write the part of a unit to disk."""
-        self.parts.write(unit, part)
 
     def close(self) -> None:
         """End the threads."""

@@ -111,7 +111,7 @@ class Worker:
         try:
             part = self._work.compute(self._work.read(unit))
             self._payload.check_shared()  # again: another job may have replaced a killed one
-            self._work.write(unit, part)
+            self._work.parts.write(unit, part)
             rows, failures = part.counts
         except (DenoiserError, OSError) as exc:  # Ray would wrap it, and try again
             error = pickle.dumps(exc)

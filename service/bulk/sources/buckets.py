@@ -32,7 +32,6 @@ class Bucket(Store):
     """
 
     def __init__(self, url: str) -> None:
-        """`UnsupportedTypeError`: no file system for the URL; `InputMissingError`: nothing there."""
         self.name = url
         head, mark, query = url.partition("?")
         self._head, self._query = head.rstrip("/"), mark + query

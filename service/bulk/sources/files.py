@@ -20,17 +20,11 @@ from service.bulk.sources.listing import Entry, Listing
 
 
 class Store(ABC):
-    """Where image files are.
+    """Where image files are."""
 
-    Attributes:
-        name: of all of them, for messages.
-        ordered: bytes must be fetched in the order of the entries, by one thread.
-        skipped: files that are no images by their names; complete after `entries`.
-    """
-
-    name: str
-    ordered = False
-    skipped = 0
+    name: str  # of all of them, for messages
+    ordered = False  # bytes must be fetched in the order of the entries, by one thread
+    skipped = 0  # files that are no images by their names; complete after `entries`
 
     @abstractmethod
     def files(self) -> Iterable[Entry]:

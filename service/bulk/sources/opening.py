@@ -52,15 +52,17 @@ def open_source(
     if not images:
         spec = RowSpec("latents", (model.latent_size,))
     found = _find(options, lines)
-    if isinstance(found, Store):
-        return _image_files(found, spec, options, scratch, listing)
     source: Source
     if isinstance(found, Path):
         source = ArrayFile(found, spec, options)
+    elif isinstance(found, Store):
+        listing = listing or _listing(found, options, scratch / "listing")
+        return ImageFiles(found, Decoder(spec, fit=options.fit, invert=options.invert), listing)
     else:
         if options.batch:
             raise OptionError("--batch with a Parquet input", expected="its row groups as units")
-        source = Parquet(found, spec, _decoder(spec, options) if images else None, options)
+        decoder = Decoder(spec, fit=options.fit, invert=options.invert) if images else None
+        source = Parquet(found, spec, decoder, options)
     if not images:
         if source.provenance is not None:
             source.provenance.check_same(model, mine=options.input, others=f"model {model.name}")
@@ -105,14 +107,12 @@ def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[Entry] | P
     raise _unsupported(options.input, options, hint)
 
 
-def _image_files(
-    store: Store, spec: RowSpec, options: BulkOptions, scratch: Path, listing: Listing | None
-) -> ImageFiles:
+def _listing(store: Store, options: BulkOptions, path: Path) -> Listing:
+    """Of the image files in a store, which is closed if they cannot be the input."""
     try:
         if options.reads != "images":
             raise _unsupported(f"image files in {store.name}", options)
-        group = options.batch or UNIT_FILES
-        listing = listing or Listing(scratch / "listing", store.entries(), group=group)
+        listing = Listing(path, store.entries(), group=options.batch or UNIT_FILES)
         if not listing.total:
             raise InputMissingError(
                 f"no images in {store.name}",
@@ -121,11 +121,7 @@ def _image_files(
     except BaseException:
         store.close()
         raise
-    return ImageFiles(store, _decoder(spec, options), listing)
-
-
-def _decoder(spec: RowSpec, options: BulkOptions) -> Decoder:
-    return Decoder(spec, fit=options.fit, invert=options.invert)
+    return listing
 
 
 def _parquets(folder: Path, out: Path) -> list[Entry]:
