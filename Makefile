@@ -60,12 +60,13 @@ test-fast: env  ## the tests that need no TensorFlow and no server: for every ed
 
 test-serving: $(VENV_TEST)/.test  ## the service's tests, in an environment for serving alone
 	@$(VENV_TEST)/bin/python -m pytest -q -n auto -m "not tensorflow" \
-	  tests/service $(wildcard tests/common tests/client)
+	  tests/service tests/common tests/client
 
-check: env  ## ruff, formatting, mypy: what CI asks for
+check: env  ## ruff, formatting, mypy, who imports whom: what CI asks for
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
 
 format: env  ## let ruff mend what it can
 	@$(PY) -m ruff check --fix .
@@ -105,10 +106,10 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.ready
 	@touch $@
 
 lock: env  ## resolve pyproject.toml into hashed pins under requirements/
-	@$(LOCK) pyproject.toml --extra train --extra dev --extra evaluate --extra bulk --extra drift \
-	  --extra examples --extra ray -o requirements/dev.txt $(LOCK_FLAGS)
-	@$(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
-	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	@$(LOCK) pyproject.toml --extra serve --extra train --extra evaluate --extra bulk --extra ray \
+	  --extra drift --extra examples --extra dev -o requirements/dev.txt $(LOCK_FLAGS)
+	@$(LOCK) pyproject.toml --extra serve --extra train -c requirements/dev.txt -o requirements/train.txt
+	@$(LOCK) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
 	@$(LOCK) requirements/spark.in -c requirements/dev.txt -o requirements/spark.txt
 	@$(LOCK) requirements/peers.in -o requirements/peers.txt

@@ -204,7 +204,7 @@ def _ray(
 
 
 def _steady(options: BulkOptions, runner: Runner) -> tuple[int, float]:
-    """Rows that came after the first parts, one for each actor; seconds from these to the last."""
+    """Rows after the first parts, one for each actor; seconds from these to the last."""
     moments: list[tuple[float, int]] = []
 
     def watched(work: Work, units: Iterable[int], done: pipeline.Done) -> None:
@@ -214,7 +214,7 @@ def _steady(options: BulkOptions, runner: Runner) -> tuple[int, float]:
 
         runner(work, units, noted)
 
-    job.run(options, say=lambda _: None, runner=watched)
+    job.run(options, runner=watched)
     rest = moments[ACTORS:]
     return sum(rows for _, rows in rest), rest[-1][0] - moments[ACTORS - 1][0]
 

@@ -92,7 +92,7 @@ def prepared(settings: Settings) -> Iterator[Material]:
             digits_run(run, fit, image_shape)
             weights = f"trained on the embedded digits, {fit.epochs} epochs, seed {fit.seed}"
         bundle = base / "bundles" / "measured"
-        export_run(run, bundle, say=lambda line: None)
+        export_run(run, bundle)
         material = Material(run, bundle, base / "plain", weights, settings.seed)
         write_plain(material.plain, material.keras)
         yield material

@@ -77,7 +77,11 @@ def _engine_int8(material: Material, model: str) -> Run:
 
 
 def _called(engine: Engine, model: str) -> Run:
-    call = {"encoder": engine.encode, "decoder": engine.decode, "autoencoder": engine.denoise}
+    call: dict[str, Any] = {
+        "encoder": engine.encode,
+        "decoder": engine.decode,
+        "autoencoder": engine.denoise,
+    }
 
     def run(rows: Array, batch: int, out: Array) -> Array:
         for start in range(0, len(rows), batch):

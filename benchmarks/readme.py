@@ -14,7 +14,7 @@ from benchmarks import report
 from benchmarks.harness import Spread, Timing
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+README = ROOT / "docs" / "performance.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(?<=<!-- speed: python -m benchmarks.readme -->\n).*(?=<!-- end -->)", re.S)
 
@@ -51,7 +51,7 @@ def section() -> str:
         "machine's other guests; the ratios are taken round by round.",
         _engine_table(engine["results"]["denoise"], f"denoise, {engine['images']:,} images"),
         "![Images per second by batch size, every runtime, and the limit of matrix products]"
-        "(benchmarks/results/engine.png)",
+        "(../benchmarks/results/engine.png)",
         _limits(engine),
         f"The same layers for 64×64×3 images, {colour['machine']['date'][:10]}: {_shares(colour)} "
         "of their limits. `benchmarks/LOG.md` says where the time goes.",

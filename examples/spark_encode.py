@@ -68,6 +68,7 @@ def latents(spark: SparkSession, folder: str, bundle: Path) -> DataFrame:
 
 
 def main() -> int:
+    """Encode with Spark; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", help="PNGs of the model's own size")
     parser.add_argument("out", help="folder for the Parquet files; must not be there yet")

@@ -20,7 +20,7 @@ TENSORS = {
 
 
 class Graphs(NamedTuple):
-    """One network twice, both float32: as it is served, and as quantising starts from it."""
+    """One network as two float32 models: the one that is served, and the input of quantisation."""
 
     served: onnx.ModelProto
     reducible: onnx.ModelProto
@@ -32,7 +32,7 @@ def to_onnx(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelPro
     Args:
         model: the Keras encoder, decoder or autoencoder, channels last.
         name: which of the three it is; decides the names of input and output.
-        metadata: text that travels inside the file.
+        metadata: properties stored in the file.
 
     Returns:
         A float32 model of opset 18 with input (N, …) and output (N, …).
@@ -41,15 +41,15 @@ def to_onnx(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelPro
 
 
 def graphs(model: Any, name: str, *, metadata: dict[str, str]) -> Graphs:
-    """`to_onnx`, and beside it the graph without what int8 would lose by (`optimise`)."""
+    """As `to_onnx`, and also without the rewrites that slow int8 down (`optimise`)."""
     import tensorflow as tf
     import tf2onnx
 
-    source, answer = TENSORS[name]
+    source, output = TENSORS[name]
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=source)]
     raw, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=OPSET)
     graph = Graph(raw)
-    _name_ends(graph, source, answer)
+    _name_tensors(graph, source, output)
     clean(graph)
     cleaned = graph.model()
     return Graphs(*(_finished(cleaned, name, metadata, tiled=tiled) for tiled in (True, False)))
@@ -60,26 +60,26 @@ def _finished(
 ) -> onnx.ModelProto:
     graph = Graph(cleaned)
     optimise(graph, tiled=tiled)
-    made = graph.model()
-    onnx.helper.set_model_props(made, {"denoiser.model": name, **metadata})
-    onnx.checker.check_model(made, full_check=True)
-    return made
+    model = graph.model()
+    onnx.helper.set_model_props(model, {"denoiser.model": name, **metadata})
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def serialize(model: onnx.ModelProto) -> bytes:
     """The model's bytes, the same for the same model."""
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
-def _name_ends(graph: Graph, source: str, answer: str) -> None:
-    """Name the output, and call the batch dimension N at both ends."""
+def _name_tensors(graph: Graph, source: str, output: str) -> None:
+    """Name the output, and call the batch dimension of input and output N."""
     assert graph.inputs[0].name == source
     old = graph.outputs[0].name
     producer = graph.producer(old)
     assert producer is not None
-    producer.output[:] = [answer if name == old else name for name in producer.output]
+    producer.output[:] = [output if name == old else name for name in producer.output]
     for reader in graph.readers(old):
-        reader.input[:] = [answer if name == old else name for name in reader.input]
-    graph.outputs[0].name = answer
+        reader.input[:] = [output if name == old else name for name in reader.input]
+    graph.outputs[0].name = output
     for value in (graph.inputs[0], graph.outputs[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "N"

@@ -1,4 +1,4 @@
-"""What can go wrong between a run and a bundle."""
+"""Errors between a run and a bundle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from common.errors import DenoiserError
 
 
 class ExportError(DenoiserError):
-    """A run that cannot become a bundle."""
+    """A run cannot become a bundle."""
 
     title = "The export failed"
 

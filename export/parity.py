@@ -1,9 +1,9 @@
-"""Parity: do the files that ship compute what Keras computes?
+"""Parity: the files that ship compute what Keras computes.
 
-The engine that will serve them runs every case; Keras runs the same arrays in double precision
-(`export.exact`), so that what is measured is the error of the files alone. Differences are
-measured as the largest over all values, images in absolute terms (they lie in [0, 1]), latents
-relative to the largest latent of the case (they are unbounded).
+The engine that will serve them runs every case. Keras runs the same arrays in double precision
+(`export.exact`), so that only the files' own error is measured. A difference is the largest over
+all values: absolute for images, which lie in [0, 1]; for latents, which are unbounded, relative to
+the largest latent of the case.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from common.arrays import Array
+from common.arrays import Array, to_floats
 from export.errors import ParityError
 from export.exact import Exact
 from service.engine import Engine
 
-# float32 rounds at 6e-8; these networks sum up to some 3,000 products, in another order in each
-# runtime. Observed differences are near 1e-6, a wrong weight shows from 1e-4 on.
+# float32 rounds at 6e-8, and these networks sum up to 3,000 products, in another order in each
+# runtime. Observed differences are near 1e-6; a wrong weight gives at least 1e-4.
 LIMIT = 1e-5
 BATCHES = (1, 7, 64, 1000)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `difference` is in the unit that `limit` is in; both are dimensionless."""
+    """One comparison; `difference` and `limit` are dimensionless."""
 
     model: str
     case: str
@@ -38,17 +38,18 @@ class Row:
 
     @property
     def holds(self) -> bool:
+        """Whether shapes and dtypes are equal and the difference is within the limit."""
         return not self.problem and self.difference <= self.limit
 
 
 def compare(
     engine: Engine, models: Exact, *, clean: Array, noisy: Array, seed: int = 0
 ) -> list[Row]:
-    """Every case at every batch size, for all three models and their composition.
+    """Compare the three models and their composition, every case at every batch size.
 
     Args:
-        engine: on the exported files.
-        models: what the files were made from, as Keras computes it in double precision.
+        engine: runs the exported files.
+        models: the Keras models in double precision.
         clean: held-out images, float32 (N, H, W, C) in [0, 1].
         noisy: the same images with the run's noise.
         seed: of the uniform random images.
@@ -56,24 +57,23 @@ def compare(
     rows = []
     for case, images in _cases(clean, noisy, seed):
         for batch in [size for size in BATCHES if size < len(images)] + [min(1000, len(images))]:
-            some = images[:batch]
-            unit = some.astype(np.float32) / 255 if some.dtype == np.uint8 else some
-            latents = models.encoder(unit)
-            decoded = models.decoder(latents)
-            denoised = models.autoencoder(unit)
-            composed = engine.decode(engine.encode(some))
-            whole = engine.denoise(some)
-            rows += [
-                _row("encoder", case, batch, engine.encode(some), latents, relative=True),
-                _row("decoder", case, batch, engine.decode(latents), decoded),
-                _row("autoencoder", case, batch, whole, denoised),
-                _row("decoder(encoder)", case, batch, composed, whole),
-            ]
+            inputs = images[:batch]
+            floats = to_floats(inputs) if inputs.dtype == np.uint8 else inputs
+            latents = models.encoder(floats)
+            encoded, denoised = engine.encode(inputs), engine.denoise(inputs)
+            for model, result, expected in (
+                ("encoder", encoded, latents),
+                ("decoder", engine.decode(latents), models.decoder(latents)),
+                ("autoencoder", denoised, models.autoencoder(floats)),
+                ("decoder(encoder)", engine.decode(encoded), denoised),
+            ):
+                relative = model == "encoder"
+                rows.append(_row(model, case, batch, result, expected, relative=relative))
     return rows
 
 
 def enforce(rows: list[Row]) -> None:
-    """Raise for the worst row that breaks its limit.
+    """Raise for the worst row beyond its limit.
 
     Raises:
         ParityError: names model, case and batch.
@@ -87,12 +87,12 @@ def enforce(rows: list[Row]) -> None:
         + (worst.problem or f"differs from Keras by {worst.difference:.2e}")
         + f" ({len(broken)} of {len(rows)} comparisons fail)",
         expected=f"at most {worst.limit:.0e}",
-        hint="No bundle was written. Compare the two graphs layer by layer from the input on.",
+        hint="No bundle was written. Compare the two graphs layer by layer, from the input on.",
     )
 
 
 def report(rows: list[Row]) -> dict[str, Any]:
-    """`parity.json`: the largest difference by model, and every row."""
+    """The content of `parity.json`: the largest difference by model, and every row."""
     return {"limit": LIMIT, **summary(rows), "rows": [asdict(row) for row in rows]}
 
 
@@ -105,15 +105,13 @@ def summary(rows: list[Row]) -> dict[str, Any]:
 
 
 def table(rows: list[Row]) -> str:
-    """The comparisons as a table: a line for each model and case, the worst batch of each."""
+    """The comparisons as a table: the worst batch of each model and case."""
     worst: dict[tuple[str, str], Row] = {}
     for row in rows:
-        key = (row.model, row.case)
-        if key not in worst or (row.holds, -row.difference) < (
-            worst[key].holds,
-            -worst[key].difference,
-        ):
-            worst[key] = row
+        before = worst.get((row.model, row.case), row)
+        worst[row.model, row.case] = max(
+            before, row, key=lambda row: (not row.holds, row.difference)
+        )
     lines = [f"{'model':<18}{'images':<16}{'worst batch':>12}{'difference':>13}{'limit':>9}"]
     for row in worst.values():
         verdict = "ok" if row.holds else row.problem or "TOO LARGE"
@@ -134,15 +132,15 @@ def _cases(clean: Array, noisy: Array, seed: int) -> Iterator[tuple[str, Array]]
 
 
 def _row(
-    model: str, case: str, batch: int, found: Array, wanted: Array, *, relative: bool = False
+    model: str, case: str, batch: int, result: Array, expected: Array, *, relative: bool = False
 ) -> Row:
     """Compare dtype, shape, then values; NaN on either side never holds."""
-    if found.dtype != wanted.dtype or found.shape != wanted.shape:
-        problem = f"{found.dtype} {found.shape} where Keras gives {wanted.dtype} {wanted.shape}"
+    if result.dtype != expected.dtype or result.shape != expected.shape:
+        problem = f"{result.dtype} {result.shape}; Keras gives {expected.dtype} {expected.shape}"
         return Row(model, case, batch, float("inf"), LIMIT, problem)
-    scale = float(np.abs(wanted).max()) if relative else 1.0
+    scale = float(np.abs(expected).max()) if relative else 1.0
     with np.errstate(invalid="ignore"):  # infinity minus infinity
-        difference = float(np.abs(found - wanted).max()) / (scale or 1.0)
+        difference = float(np.abs(result - expected).max()) / (scale or 1.0)
     if not np.isfinite(difference):
         return Row(model, case, batch, float("inf"), LIMIT, "NaN or infinity")
     return Row(model, case, batch, difference, LIMIT)

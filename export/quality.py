@@ -1,7 +1,7 @@
-"""What a reduced precision costs in image quality, and how much of that is allowed.
+"""The loss of image quality in a reduced precision, and its limits.
 
-Measured on held-out pairs that the calibration has not seen, through the engines that will serve:
-PSNR and SSIM of the answers against the clean images, float32 minus reduced.
+Measured on held-out pairs that were not used for calibration, through the engines that will serve:
+PSNR and SSIM of the output against the clean images, float32 minus reduced.
 """
 
 from __future__ import annotations
@@ -15,27 +15,29 @@ from service.engine import Engine
 from training.evaluation import metrics
 
 LIMITS = {"psnr": 0.05, "ssim": 0.002}  # dB and a number; means over images
-MIN_IMAGES = 64  # fewer cannot tell a loss of that size from chance
-NO_ERROR = 100.0  # dB for an image without any error, so that means stay finite
+MIN_IMAGES = 64  # with fewer, a loss of that size may be chance
+MAX_PSNR = 100.0  # dB, so that the mean stays finite when an image has no error
 _UNITS = {"psnr": " dB", "ssim": ""}
 
 
 def losses(full: Engine, reduced: Engine, *, clean: Array, noisy: Array) -> dict[str, Any]:
-    """How much quality each model loses when it alone, or all of them, are reduced.
+    """The loss of quality when one model, or all of them, are reduced.
 
-    The encoder is judged by the float32 decoder's images of its latents, the decoder by its images
-    of float32 latents.
+    For the encoder, the float32 decoder makes images of its latents; the decoder gets float32
+    latents.
 
     Args:
-        full, reduced: engines on the same bundle.
-        clean, noisy: held-out pairs, float32 (N, H, W, C) in [0, 1].
+        full: float32 engine on the bundle.
+        reduced: engine on the same bundle in the reduced precision.
+        clean: held-out images, float32 (N, H, W, C) in [0, 1].
+        noisy: the same images with the run's noise.
 
     Returns:
-        `images`, `limits`, `float32` figures, and in `loss` a figure each for PSNR (dB) and SSIM
-        by model; negative where the reduced model happens to be better.
+        `images`, `limits`, `float32` figures, and in `loss` PSNR (dB) and SSIM by model; negative
+        where the reduced model happens to be better.
     """
     latents = full.encode(noisy)
-    answers = {
+    outputs = {
         "encoder": full.decode(reduced.encode(noisy)),
         "decoder": reduced.decode(latents),
         "autoencoder": reduced.denoise(noisy),
@@ -43,14 +45,14 @@ def losses(full: Engine, reduced: Engine, *, clean: Array, noisy: Array) -> dict
     }
     before = _means(clean, full.denoise(noisy))
     loss = {}
-    for name, images in answers.items():
+    for name, images in outputs.items():
         after = _means(clean, images)
         loss[name] = {figure: before[figure] - after[figure] for figure in LIMITS}
     return {"images": len(clean), "limits": LIMITS, "float32": before, "loss": loss}
 
 
 def refusal(figures: dict[str, Any]) -> str:
-    """Why these figures may not ship: the worst that breaks its limit, in words; "" if none."""
+    """Why these models may not ship: the worst figure beyond its limit; "" if there is none."""
     broken = [
         (
             loss[figure] / limit,
@@ -62,13 +64,12 @@ def refusal(figures: dict[str, Any]) -> str:
     ]
     if not broken:
         return ""
-    said = max(broken)[1]
     limits = " and ".join(f"{limit}{_UNITS[figure]}" for figure, limit in LIMITS.items())
-    return f"{said}, where {limits} (PSNR, SSIM) are allowed"
+    return f"{max(broken)[1]}; the limits are {limits} (PSNR, SSIM)"
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The losses as a table, a line for each model."""
+    """The losses as a table, a line per model."""
     lines = [f"{'int8 instead of float32':<26}{'PSNR loss':>13}{'SSIM loss':>11}"]
     lines += [
         f"{name:<26}{loss['psnr']:>10.4f} dB{loss['ssim']:>11.5f}"
@@ -78,6 +79,6 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def _means(clean: Array, images: Array) -> dict[str, float]:
-    found = metrics.quality(clean=clean, output=images)
-    psnr = np.minimum(found.psnr, NO_ERROR)
-    return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(found.ssim))}
+    values = metrics.quality(clean=clean, output=images)
+    psnr = np.minimum(values.psnr, MAX_PSNR)
+    return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(values.ssim))}

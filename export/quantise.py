@@ -1,14 +1,14 @@
 """int8: the layers that gain from it, calibrated on the run's own samples.
 
-What comes out is standard ONNX: float32 ends, and QuantizeLinear/DequantizeLinear pairs around the
-layers that a runtime may compute in integers. Activations are uint8 with one scale a tensor, a ReLU
-being the lower end of the range; weights are int8 with one scale an output channel. Weights use 7
-bits of the 8: on x86 without VNNI the sum of two products saturates at 16 bits, and the same file
-would answer otherwise there.
+The result is standard ONNX: float32 inputs and outputs, QuantizeLinear/DequantizeLinear pairs
+around the layers that a runtime may compute in integers. Activations are uint8 with one scale per
+tensor, and a ReLU becomes the lower end of the range; weights are int8 with one scale per output
+channel. Weights use 7 of the 8 bits: on x86 without VNNI the sum of two products saturates at 16
+bits, and the same file would give another result there.
 
-The latents, whose range is open, are never quantised; the activations behind them do saturate for
-latents far outside those of the samples. Encoder and decoder are the quantised autoencoder, cut at
-the latents, so that all three agree in every bit: decode(encode(images)) is denoise(images).
+The latents are unbounded and never quantised; the activations after them saturate for latents far
+outside those of the samples. Encoder and decoder are the quantised autoencoder, split at the
+latents, so that the three agree bit for bit: decode(encode(images)) is denoise(images).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from common.arrays import Array
 from export.rewrite import cost
 from export.rewrite.graph import Graph
 
-# Products in one sum from which int8 gains: the classic first layer (3 × 3 × 1) took 5.6 µs
-# an image in int8 and 1.5 µs in float32, its second (3 × 3 × 32) 5.3 and 15.7 (benchmarks/LOG.md).
+# Products per sum from which int8 gains: the first layer of `classic` (3 × 3 × 1) took 5.6 µs per
+# image in int8 and 1.5 µs in float32, its second (3 × 3 × 32) 5.3 and 15.7 (benchmarks/LOG.md).
 MIN_PRODUCTS = 32
-# int8 saves time on each multiply-add and costs some on each activation that goes in or comes out.
-# Of ten networks those with 26 to 61 multiply-adds an activation gained a factor of 1.2 to 1.9, and
-# those with 16 or fewer lost.
+# Multiply-adds per activation from which int8 gains: each multiply-add takes less time, each
+# activation read or written takes more. Of ten networks, those with 26 to 61 ran 1.2 to 1.9 times
+# as fast, those with 16 or fewer more slowly.
 MIN_INTENSITY = 20.0
 BATCH = 64
 _MOVES = ("Reshape", "Flatten", "Transpose")
@@ -43,28 +43,28 @@ _PASSES = (*_MOVES, "Relu", "Concat")
 def quantised_layers(model: onnx.ModelProto) -> list[str]:
     """Names of the layers to compute in int8.
 
-    A Conv where its sums are long enough; a dense layer where what it reads has been through a
-    ReLU: one that reads latents, whose range is open, stays float32.
+    A Conv whose sums are long enough; a dense layer that reads the output of a ReLU. One that reads
+    latents, which are unbounded, stays float32.
     """
     graph = Graph(model)
-    found = []
+    names = []
     for node in graph.nodes:
         weights = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
         if weights is None:
             continue
         if node.op_type == "Conv" and prod(weights.shape[1:]) >= MIN_PRODUCTS:
-            found.append(node.name)
+            names.append(node.name)
         if node.op_type in _DENSE:
             before = graph.producer(node.input[0])
             while before is not None and before.op_type in _MOVES:
                 before = graph.producer(before.input[0])
             if before is not None and before.op_type == "Relu":
-                found.append(node.name)
-    return found
+                names.append(node.name)
+    return names
 
 
 def intensity(model: onnx.ModelProto) -> float:
-    """Multiply-adds for each activation that `quantised_layers` read or write."""
+    """Multiply-adds per activation that the `quantised_layers` read or write."""
     chosen = set(quantised_layers(model))
     names = [node.name for node in model.graph.node if node.op_type in cost.LINEAR]
     layers = zip(names, cost.layers(model), strict=True)
@@ -79,33 +79,33 @@ def quantise(models: Mapping[str, onnx.ModelProto], images: Array) -> dict[str, 
     Args:
         models: encoder, decoder and autoencoder, float32, as `convert.graphs` makes them.
         images: noisy samples, float32 (N, H, W, C) in [0, 1]; the ranges of activations are the
-            smallest and largest values that these give.
+            smallest and largest values on them.
     """
-    encoder, whole = models["encoder"], models["autoencoder"]
-    latents = whole.graph.node[len(encoder.graph.node) - 1].output[0]
+    whole = models["autoencoder"]
+    latents = whole.graph.node[len(models["encoder"].graph.node) - 1].output[0]
+    source, output = whole.graph.input[0].name, whole.graph.output[0].name
     reduced = _quantised(whole, images)
     ends = {
-        "encoder": (whole.graph.input[0].name, latents),
-        "decoder": (latents, whole.graph.output[0].name),
-        "autoencoder": (whole.graph.input[0].name, whole.graph.output[0].name),
+        "encoder": (source, latents),
+        "decoder": (latents, output),
+        "autoencoder": (source, output),
     }
     return {name: _part(reduced, *ends[name], like=models[name]) for name in ends}
 
 
 def _quantised(model: onnx.ModelProto, samples: Array) -> onnx.ModelProto:
-    """One model with its `quantised_layers` in int8; `model` is left as it is."""
-    # Here and not above: it brings a second runtime of calibrators that the rules do without.
-    from onnxruntime import quantization
+    """One model with its `quantised_layers` in int8; `model` is not modified."""
+    from onnxruntime import quantization  # slow to import
 
     passing = [node.name for node in model.graph.node if node.op_type in _PASSES]
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
-    # Says that the graph is clean and its shapes inferred; without it each call prints advice.
-    prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    # Marks the graph as preprocessed; without it each call prints advice.
+    copy.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with TemporaryDirectory(prefix="denoiser-int8-") as folder:
         path = Path(folder) / "int8.onnx"
         quantization.quantize_static(
-            prepared,
+            copy,
             path,
             _Reader(model.graph.input[0].name, samples),
             quant_format=quantization.QuantFormat.QDQ,
@@ -122,20 +122,18 @@ def _quantised(model: onnx.ModelProto, samples: Array) -> onnx.ModelProto:
 
 
 def _part(
-    whole: onnx.ModelProto, source: str, answer: str, *, like: onnx.ModelProto
+    whole: onnx.ModelProto, source: str, output: str, *, like: onnx.ModelProto
 ) -> onnx.ModelProto:
-    """What lies between two tensors of `whole` as a model with the ends and metadata of `like`."""
-    part = onnx.utils.Extractor(whole).extract_model([source], [answer])
-    names = {source: like.graph.input[0].name, answer: like.graph.output[0].name}
+    """The part of `whole` between two tensors, with inputs, outputs and metadata as in `like`."""
+    part = onnx.utils.Extractor(whole).extract_model([source], [output])
+    names = {source: like.graph.input[0].name, output: like.graph.output[0].name}
     for node in part.graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    for ends, wanted in (
-        (part.graph.input, like.graph.input),
-        (part.graph.output, like.graph.output),
-    ):
-        del ends[:]
-        ends.extend(wanted)
+    part.graph.ClearField("input")
+    part.graph.input.extend(like.graph.input)
+    part.graph.ClearField("output")
+    part.graph.output.extend(like.graph.output)
     del part.graph.value_info[:], part.metadata_props[:]
     props = {prop.key: prop.value for prop in like.metadata_props}
     helper.set_model_props(part, {**props, "denoiser.precision": "int8"})
@@ -145,7 +143,7 @@ def _part(
 
 
 class _Reader:
-    """Samples in batches of a fixed size and order: what `quantize_static` asks of its readers."""
+    """Samples in batches of a fixed size and order, as `quantize_static` reads them."""
 
     def __init__(self, name: str, samples: Array) -> None:
         self._batches: Iterator[dict[str, Any]] = (

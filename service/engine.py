@@ -1,22 +1,23 @@
-"""The engine: a bundle as functions on arrays of any length.
+"""The engine: the models of a bundle as one function on arrays of any length.
 
-Two things make it faster than one big `InferenceSession.run`: a call is split into chunks whose
-activations stay in a core's cache, and each chunk runs on a one-thread session, so cores work on
-different images instead of sharing one convolution. Only calls of a few large images that follow
-each other at once, alone in the engine, run on all cores.
+A call is split into chunks whose activations stay in a core's cache, and each chunk runs on a
+session of one thread, so that the cores work on different images instead of sharing one
+convolution. Only calls of a few large images that follow each other immediately, with nothing else
+running, use all cores (`service.runtime.cores`).
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from common.arrays import Array
+from common.arrays import Array, Floats
 from common.errors import BundleDamagedError, InputError, OptionError, RangeError
 from service.bundle import FLOAT32, INT8, MODELS, Bundle, Manifest, PrecisionName
 from service.runtime import validation
@@ -24,14 +25,15 @@ from service.runtime.cores import AllCores
 from service.runtime.pool import Call, Pool, chunk_count, chunk_slice, usable_cores
 from service.runtime.session import Session
 
-# Images in one chunk where the manifest names no number (export/rewrite/cost.py has the rule).
+# Images in a chunk where the manifest has no number for the model (export/rewrite/cost.py: rule).
 CHUNK = 16
 
-# Bytes of a chunk's output from which the model writes it in place (IO binding). Beyond a core's
-# cache that saves 1 % of the time; below, binding costs more than a copy (benchmarks/LOG.md).
+# Bytes of a chunk's result from which the model writes directly to its destination. For results
+# larger than a core's cache that saves 1 % of the time; for smaller ones the binding costs more
+# than the copy (LOG.md).
 IO_BINDING_MIN_BYTES = 1 << 20
 
-# Golden outputs were computed on another machine, perhaps with other vector units: float32 sums in
+# Golden answers were computed on another machine, perhaps with other vector units: float32 sums in
 # another order differ in the last digits, a damaged model differs in the first. In int8 such a last
 # digit can round an activation to its neighbour: one runtime with and without its optimisations
 # differed by 3e-5, ONNX Runtime from OpenVINO by 0.057 in the worst pixel.
@@ -39,23 +41,45 @@ GOLDEN_TOLERANCE = {FLOAT32: 1e-4, INT8: 0.08}
 
 ImageDtype = Literal["float32", "uint8"]
 OutputName = Literal["latents", "denoised", "scores", "images"]
+OUTPUTS: dict[str, tuple[OutputName, ...]] = {
+    "images": ("latents", "denoised", "scores"),
+    "latents": ("images",),
+}
+IMAGES = ("denoised", "images")  # outputs that are images
 _E = TypeVar("_E", bound="Engine")
 
 
 class _Step(NamedTuple):
-    """One model of a call: the tensors that it reads, and the one that it makes."""
+    """One model of a call: the tensors it reads, in its order, and the one it computes."""
 
-    output: str
-    session: Session
+    model: str
     inputs: tuple[str, ...]
+    output: OutputName
+
+
+class _Plan(NamedTuple):
+    """What a call of certain outputs runs on each chunk.
+
+    Attributes:
+        source: its input, "images" or "latents".
+        steps: the models, in order.
+        results: name → shape of one row, for each requested output.
+        chunk: most rows of a chunk.
+        multithreaded: whether one of the models can use several threads for one image.
+    """
+
+    source: str
+    steps: tuple[_Step, ...]
+    results: dict[OutputName, tuple[int, ...]]
+    chunk: int
+    multithreaded: bool
 
 
 class Engine:
-    """Encode, decode, denoise and score with the models of one bundle.
+    """Encode, decode, denoise and score with the models of one bundle. Create with `Engine.load`.
 
     Safe to call from many threads. Apart from its output, a call allocates one chunk's activations
-    per thread, whatever N is: about a megabyte for 28×28 images, 60 for 64×64×3. Make one with
-    `Engine.load`.
+    per thread, whatever N is: about 1 MB for 28×28 images, 60 MB for 64×64×3.
     """
 
     def __init__(
@@ -71,8 +95,9 @@ class Engine:
         self._sessions = {
             name: Session(bundle.model(name, precision), threads=self.threads) for name in MODELS
         }
-        novelty = bundle.novelty(precision)
-        self._novelty = Session(novelty) if novelty else None
+        if novelty := bundle.novelty(precision):
+            self._sessions["novelty"] = Session(novelty)
+        self._plans: dict[frozenset[OutputName], _Plan] = {}
         self._pool = Pool(self.threads)
         self._all_cores = AllCores()
         weakref.finalize(self, self._pool.close)
@@ -85,12 +110,12 @@ class Engine:
         threads: int | None = None,
         precision: PrecisionName = FLOAT32,
     ) -> _E:
-        """Open a bundle, verify its hashes, replay its golden outputs.
+        """Open a bundle, verify its hashes, replay its golden answers.
 
         Args:
             path: the bundle's folder.
             threads: worker threads; all usable cores by default.
-            precision: "float32", or "int8" where the bundle has it: faster, a little less exact,
+            precision: "float32", or "int8" where the bundle has it: faster, slightly less exact,
                 and with latents of its own fingerprint.
 
         Raises:
@@ -103,69 +128,42 @@ class Engine:
 
     @property
     def fingerprint(self) -> str:
-        """The identity of the latents that this engine makes: 64 hex digits."""
+        """The identity of the latents that this engine computes: 64 hex digits."""
         return self.manifest.fingerprint
 
     def encode(self, images: Array, *, out: Array | None = None) -> Array:
-        """Images to latents.
-
-        Args:
-            images: uint8 (N, H, W, C) in 0..255, or float32 (N, H, W, C) in [0, 1]; any N, also 0.
-            out: an array of the result's shape and dtype to write it to, as in numpy; it shares no
-                memory with the input. Memory that the process already has is faster than fresh
-                memory, which the operating system has to clear (benchmarks/LOG.md).
-
-        Returns:
-            float32 (N, latent_size), unbounded; `out` where it is passed. After an error `out`
-            may hold a part of the result.
-
-        Raises:
-            ShapeError, DtypeError, RangeError.
-        """
-        return self._one("latents", "images", images, out=out)
+        """Images → latents, float32 (N, latent_size), unbounded. Arguments as in `run`."""
+        return self.run(("latents",), images=images, out=_named("latents", out))["latents"]
 
     def decode(
         self, latents: Array, *, dtype: ImageDtype = "float32", out: Array | None = None
     ) -> Array:
-        """Latents to images.
-
-        Args:
-            latents: float32 (N, latent_size), finite.
-            dtype: "float32" for images in [0, 1], "uint8" for 0..255, rounded.
-            out: as in `encode`.
-
-        Returns:
-            (N, H, W, C) of that dtype.
-        """
-        return self._one("images", "latents", latents, dtype=dtype, out=out)
+        """Latents → images (N, H, W, C) of `dtype`. Arguments as in `run`."""
+        call = self.run(("images",), latents=latents, dtype=dtype, out=_named("images", out))
+        return call["images"]
 
     def denoise(
         self, images: Array, *, dtype: ImageDtype = "float32", out: Array | None = None
     ) -> Array:
-        """Noisy images to clean ones: arguments as in `encode`, result as in `decode`.
+        """Noisy images → clean ones, (N, H, W, C) of `dtype`. Arguments as in `run`.
 
         `out` may be `images` itself, which are then denoised in place.
         """
-        return self._one("denoised", "images", images, dtype=dtype, out=out)
+        call = self.run(("denoised",), images=images, dtype=dtype, out=_named("denoised", out))
+        return call["denoised"]
 
     def score(self, images: Array) -> Array:
-        """Novelty score per image: 0 = typical of the training data, 1 = unlike it.
+        """Novelty score of each image, float32 (N,) in [0, 1]: 1 = unlike the training data.
 
-        A score is the share of the run's validation images, with noise as in training, whose
-        novelty is lower: 0.5 is the median image, 0.99 beyond 99 in 100 of them. What lies beyond
-        all of them keeps its order on the last step to 1. The manifest's `novelty` names the
-        method and a threshold.
-
-        Args:
-            images: as in `encode`.
-
-        Returns:
-            float32 (N,) in [0, 1].
+        The score is the share of the run's validation images, corrupted as in training, that are
+        less unusual: 0.5 is typical, 0.99 is more unusual than 99 in 100. Images beyond all of them
+        keep their order between the last step and 1. The manifest's `novelty` has the method, a
+        threshold and detection rates.
 
         Raises:
             OptionError: the bundle has no novelty model. ShapeError, DtypeError, RangeError.
         """
-        return self._one("scores", "images", images)
+        return self.run(("scores",), images=images)["scores"]
 
     def run(
         self,
@@ -176,8 +174,39 @@ class Engine:
         dtype: ImageDtype = "float32",
         out: Mapping[str, Array] | None = None,
     ) -> dict[str, Array]:
-        """Several outputs of one pass, each by its name; `submit` has the arguments."""
-        return self.submit(outputs, images=images, latents=latents, dtype=dtype, out=out).result()
+        """Compute the named outputs of one input, in one pass over it.
+
+        "denoised" alone runs the autoencoder. Several outputs, and scores, run the encoder and then
+        the decoder on each chunk; "denoised" is then what the decoder gives. It equals the
+        autoencoder's result where the bundle's `parity` says so, and else differs by less than the
+        export's tolerance.
+
+        Args:
+            outputs: of `images`: any of "latents", "denoised", "scores"; of `latents`: "images".
+            images: uint8 (N, H, W, C) in 0–255, or float32 (N, H, W, C) in [0, 1]; any N, also 0.
+            latents: float32 (N, latent_size), finite; only for the output "images".
+            dtype: of "denoised" and "images": "float32" in [0, 1], or "uint8" in 0–255, rounded.
+            out: arrays to write outputs to, by name, as numpy's `out`: of the output's shape and
+                dtype, not overlapping the input (but "denoised" may be `images` itself). Memory
+                that the process already has is faster than new pages (benchmarks/LOG.md).
+
+        Returns:
+            name → float32 (N, latent_size) "latents", (N, H, W, C) of `dtype` "denoised" or
+            "images", float32 (N,) "scores"; the arrays of `out` where they were passed. After an
+            error these may be partly written.
+
+        Raises:
+            OptionError: unknown output, or scores without a novelty model.
+            ShapeError, DtypeError, RangeError.
+        """
+        future = self.submit(outputs, images=images, latents=latents, dtype=dtype, out=out)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        finally:
+            del future  # it holds the exception, whose traceback holds this frame
 
     def submit(
         self,
@@ -188,148 +217,106 @@ class Engine:
         dtype: ImageDtype = "float32",
         out: Mapping[str, Array] | None = None,
     ) -> Future[dict[str, Array]]:
-        """Start a pass over the rows of `images` or of `latents`; exactly one of the two.
+        """Start what `run` computes, and return at once with a future of its result.
 
-        A call of one chunk is computed before this returns; a longer one goes to the pool.
-        Cancelling the future drops the chunks that have not begun.
-
-        Args:
-            outputs: from images any of "latents" (float32 (N, latent_size)), "denoised"
-                ((N, H, W, C)) and "scores" (float32 (N,)); from latents "images" ((N, H, W, C)).
-                "denoised" alone runs the autoencoder; with others, encoder and decoder run once
-                for all of them, which gives the same images to within what export allows.
-            images: as in `encode`. latents: as in `decode`.
-            dtype: of "denoised" or "images".
-            out: arrays to write outputs to, by name; they belong to the call until the future is
-                done.
+        A call of one chunk is computed before this returns; longer ones go to the pool. Cancelling
+        the future drops the chunks that have not begun. `out` is in use until the future is done.
 
         Raises:
-            OptionError: an output that these rows or this bundle do not have. ShapeError,
-            DtypeError: at once. RangeError: from the future.
+            OptionError, ShapeError, DtypeError: at once. RangeError: from the future.
         """
-        if (images is None) == (latents is None):
-            raise TypeError("pass either images or latents")
-        if latents is not None:
-            return self._submit(outputs, "latents", latents, dtype=dtype, out=out or {})
-        assert images is not None
-        return self._submit(outputs, "images", images, dtype=dtype, out=out or {})
+        plan = self._plan(outputs)
+        received, other = (images, latents) if plan.source == "images" else (latents, images)
+        if other is not None:
+            raise OptionError(f"the wrong input for {', '.join(outputs)}", expected=plan.source)
+        rows = validation.checked_rows(plan.source, received, self.manifest)
+        results = _allocate(plan, len(rows), dtype=dtype, out=out)
+        check = validation.unit_images if plan.source == "images" else validation.finite_latents
+        chunks = chunk_count(len(rows), plan.chunk, threads=self.threads)
+        bound = {name: result for name, result in results.items() if _can_bind(result, chunks)}
 
-    def _submit(
-        self,
-        outputs: Sequence[OutputName],
-        source: str,
-        rows: Array,
-        *,
-        dtype: ImageDtype,
-        out: Mapping[str, Array],
-    ) -> Future[dict[str, Array]]:
-        steps, size = self._plan(source, outputs)
-        validation.check_rows(source, rows, self.manifest)
-        validation.check_dtype(dtype)
-        results = {
-            step.output: self._allocate(step, len(rows), dtype, out.get(step.output))
-            for step in steps
-            if step.output in outputs
-        }
-        check = validation.finite_latents if source == "latents" else validation.unit_images
-        chunks = chunk_count(len(rows), size, threads=self.threads)
-        bound = {
-            name
-            for name, result in results.items()
-            if result.dtype == np.float32
-            and result.flags.c_contiguous
-            and result.nbytes >= chunks * IO_BINDING_MIN_BYTES
-        }
-
-        def run(index: int) -> None:
+        def run_chunk(index: int) -> None:
             chunk = chunk_slice(index, rows=len(rows), chunks=chunks)
             batch = check(rows[chunk])
-            tensors = {source: batch}
-            with self._all_cores.claim(alone=self._alone(steps, chunks)) as multithreaded:
-                for output, session, inputs in steps:
-                    target = results[output][chunk] if output in results else None
-                    in_place = (
-                        target is not None
-                        and output in bound
-                        and not np.may_share_memory(batch, target)
-                    )
-                    tensor = session(
+            targets = {
+                name: result[chunk]
+                for name, result in bound.items()
+                if not np.may_share_memory(result[chunk], batch)
+            }
+            tensors = {plan.source: batch}
+            alone = plan.multithreaded and chunks == 1 and not self._pool.busy
+            with self._all_cores.claim() if alone else nullcontext(False) as all_cores:
+                for model, inputs, output in plan.steps:
+                    tensors[output] = self._sessions[model](
                         *[tensors[name] for name in inputs],
-                        multithreaded=multithreaded,
-                        out=target if in_place else None,
+                        multithreaded=all_cores,
+                        out=targets.get(output),
                     )
-                    tensors[output] = tensor
-                    if target is not None and not in_place:
-                        target[...] = tensor if target.dtype != np.uint8 else np.rint(tensor * 255)
+            for name, result in results.items():
+                if name not in targets:
+                    exact = result.dtype != np.uint8
+                    result[chunk] = tensors[name] if exact else np.rint(tensors[name] * 255)
 
+        return self._start(run_chunk, chunks, results)
+
+    def _plan(self, outputs: Sequence[OutputName]) -> _Plan:
+        """The models that compute `outputs`; each set of names is worked out once."""
+        names = frozenset(outputs)
+        plan = self._plans.get(names)
+        if plan is None:
+            plan = self._plans[names] = self._new_plan(names)
+        return plan
+
+    def _new_plan(self, names: frozenset[OutputName]) -> _Plan:
+        source = "latents" if "images" in names else "images"
+        if not names or not names <= set(OUTPUTS[source]):
+            raise OptionError(
+                f"outputs {', '.join(sorted(map(str, names))) or '()'}",
+                expected=" or ".join(f"{', '.join(out)} of {n}" for n, out in OUTPUTS.items()),
+            )
+        if "scores" in names and "novelty" not in self._sessions:
+            raise OptionError(
+                f"a score from the bundle {self.manifest.name}, which has no novelty model",
+                expected="a bundle with a novelty entry in its manifest",
+                hint="Leave the score out, or export the run again; train an older run first.",
+            )
+        if source == "latents":
+            steps = [_Step("decoder", ("latents",), "images")]
+        elif names == {"denoised"}:
+            steps = [_Step("autoencoder", ("images",), "denoised")]
+        else:
+            steps = [_Step("encoder", ("images",), "latents")]
+            if names != {"latents"}:
+                steps.append(_Step("decoder", ("latents",), "denoised"))
+            if "scores" in names:
+                steps.append(_Step("novelty", ("images", "latents", "denoised"), "scores"))
+        shapes = {step.output: self._sessions[step.model].row_shape for step in steps}
+        model = steps[0].model if len(steps) == 1 else "autoencoder"
+        return _Plan(
+            source,
+            tuple(steps),
+            results={name: shape for name, shape in shapes.items() if name in names},
+            chunk=self.manifest.chunks.get(model, CHUNK),
+            multithreaded=any(self._sessions[step.model].multithreaded for step in steps),
+        )
+
+    def _start(
+        self, run_chunk: Callable[[int], None], chunks: int, results: dict[str, Array]
+    ) -> Future[dict[str, Array]]:
+        """Run one chunk at once, more in the pool; the future gives `results`, filled."""
         if chunks > 1:
-            return self._pool.submit(Call(run, chunks=chunks, answer=results))
-        done: Future[dict[str, Array]] = Future()
+            return self._pool.submit(Call(run_chunk, chunks=chunks, result=results))
+        future: Future[dict[str, Array]] = Future()
         try:
             if chunks:
-                run(0)
-            done.set_result(results)
+                run_chunk(0)
+            future.set_result(results)
         except RangeError as exc:
-            done.set_exception(exc)
-        return done
-
-    def _one(
-        self,
-        output: OutputName,
-        source: str,
-        rows: Array,
-        *,
-        dtype: ImageDtype = "float32",
-        out: Array | None = None,
-    ) -> Array:
-        target = {} if out is None else {output: out}
-        return self._submit((output,), source, rows, dtype=dtype, out=target).result()[output]
-
-    def _plan(self, source: str, outputs: Sequence[str]) -> tuple[list[_Step], int]:
-        """The models to run in turn, and the largest number of rows in a chunk."""
-        known = {"latents": ("images",), "images": ("latents", "denoised", "scores")}[source]
-        if not outputs or set(outputs) - set(known):
-            raise OptionError(
-                f"outputs {', '.join(outputs) or 'none'} from {source}",
-                expected=f"any of {', '.join(known)}",
-            )
-        encoder, decoder, autoencoder = (self._sessions[name] for name in MODELS)
-        if source == "latents":
-            steps, model = [_Step("images", decoder, ("latents",))], "decoder"
-        elif set(outputs) == {"denoised"}:
-            steps, model = [_Step("denoised", autoencoder, ("images",))], "autoencoder"
-        elif set(outputs) == {"latents"}:
-            steps, model = [_Step("latents", encoder, ("images",))], "encoder"
-        else:
-            steps, model = [_Step("latents", encoder, ("images",))], "autoencoder"
-            steps.append(_Step("denoised", decoder, ("latents",)))
-            if "scores" in outputs:
-                if self._novelty is None:
-                    raise OptionError(
-                        f"a score from the bundle {self.manifest.name}, which has no novelty model",
-                        expected="a bundle with a novelty entry in its manifest",
-                        hint="Leave the score out, or export the run again.",
-                    )
-                steps.append(_Step("scores", self._novelty, ("images", "latents", "denoised")))
-        return steps, self.manifest.chunks.get(model, CHUNK)
-
-    def _allocate(self, step: _Step, rows: int, dtype: ImageDtype, out: Array | None) -> Array:
-        """The array for one output: `out`, checked, or a new one."""
-        shape = (rows, *step.session.row_shape)
-        kind = np.dtype(dtype if step.output in ("denoised", "images") else "float32")
-        if out is None:
-            return np.empty(shape, kind)
-        validation.check_out(out, shape, kind)
-        return out
-
-    def _alone(self, steps: Sequence[_Step], chunks: int) -> bool:
-        """Whether a call could use every core: it is one chunk and nothing else runs."""
-        if chunks != 1 or self._pool.busy:
-            return False
-        return any(step.session.multithreaded for step in steps)
+            future.set_exception(exc)
+        return future
 
     def _replay(self, bundle: Bundle) -> None:
-        """Compute the golden outputs again; a bundle that gives others is not served."""
+        """Compute the golden answers again; a bundle that gives other results is not served."""
         golden = bundle.golden(self.precision)
         tolerance = GOLDEN_TOLERANCE[self.precision]
         try:
@@ -345,14 +332,50 @@ class Engine:
                 hint="Export the run again, or restore the bundle.",
             ) from exc
         for name, result in results.items():
-            stored = golden[name]
-            scale = max(1.0, float(np.abs(stored).max(initial=0.0)))
-            worst = np.inf
-            if stored.shape == result.shape:
-                worst = float(np.abs(result - stored).max(initial=0.0)) / scale
-            if not worst <= tolerance:
+            difference = _relative_difference(result, golden[name])
+            if not difference <= tolerance:
                 raise BundleDamagedError(
-                    f"{bundle.path}: golden {name} differ by {worst:.2e}",
+                    f"{bundle.path}: golden {name} differ by {difference:.2e}",
                     expected=f"at most {tolerance:.0e} of their largest value",
                     hint="The models do not compute what they did at export: restore the bundle.",
                 )
+
+
+def _allocate(
+    plan: _Plan, rows: int, *, dtype: ImageDtype, out: Mapping[str, Array] | None
+) -> dict[str, Array]:
+    """The arrays to fill, by name: those of `out`, checked, else new ones."""
+    validation.check_image_dtype(dtype)
+    results: dict[str, Array] = {}
+    for name, row_shape in plan.results.items():
+        shape, result_dtype = (rows, *row_shape), dtype if name in IMAGES else "float32"
+        if out is not None and name in out:
+            validation.check_out(out[name], shape, np.dtype(result_dtype))
+            results[name] = out[name]
+        else:
+            results[name] = np.empty(shape, result_dtype)
+    if out is not None and (unknown := out.keys() - results.keys()):
+        raise OptionError(
+            f"out for {', '.join(sorted(unknown))}", expected=f"out for {', '.join(results)}"
+        )
+    return results
+
+
+def _named(name: str, out: Array | None) -> dict[str, Array] | None:
+    """`out` of a single output, as `run` takes it."""
+    return None if out is None else {name: out}
+
+
+def _can_bind(result: Array, chunks: int) -> bool:
+    """Whether the model can write to `result` directly, and that is faster than a copy."""
+    if result.dtype != np.float32 or not result.flags.c_contiguous:
+        return False
+    return result.nbytes >= chunks * IO_BINDING_MIN_BYTES
+
+
+def _relative_difference(result: Array, golden: Floats) -> float:
+    """The largest difference, divided by the largest golden value if above 1; inf, NaN: unequal."""
+    if result.shape != golden.shape:
+        return float("inf")
+    scale = max(1.0, float(np.abs(golden).max(initial=0.0)))
+    return float(np.abs(result - golden).max(initial=0.0)) / scale

@@ -1,16 +1,15 @@
 """The ONNX model that scores images: `images`, `latents`, `denoised` → `scores`.
 
-    features   the latents; the norm of the input; and on means over blocks of 2×2 pixels, where
-               noise counts for half, mean and norm of the input, the answer, their product and
-               the answer's square, and the norm of what the answer leaves of the input: there,
-               and over 4×4 pixels, where little but structure is left of it
-    surprise   half the squared Mahalanobis distance of the features from those of training images,
-               plus the weighted log-odds that a small network gives for a contrast
-    scores     the share of validation images with a lower surprise
+    features   the latents; the RMS of the input; from 2×2 block means, which halve the noise: mean
+               and RMS of input, output and residual, and the mean of input × output and of
+               output²; from 4×4 block means, where little but structure remains: the RMS again
+    logit      half the squared Mahalanobis distance of the features from the training images',
+               plus the weighted log-odds that a small classifier gives for a negative sample
+    scores     the share of validation images with a lower logit
 
-It reads what the engine's models have made anyway, and costs a few per cent of them. As a graph it
-runs on the engine's own one-thread sessions; the products are too large for numpy, whose BLAS would
-start threads of its own inside the engine's.
+The model reads what the engine has computed anyway, and costs a few per cent of it. As a graph it
+runs on the engine's own one-thread sessions; numpy's BLAS would start threads of its own for
+products of this size.
 """
 
 from __future__ import annotations
@@ -26,18 +25,19 @@ from common.arrays import Array
 from export.convert import OPSET
 
 IR_VERSION = 8  # as in the models beside it
-# Deviations from the usual that count. A million of them square to what float32 holds; without an
-# end, infinity less infinity would make NaN of the very unusual.
-FARTHEST = np.float32(1e6)
-Shape = tuple[int, int, int]
+# Whitened features are clipped here: 1e6 standard deviations square to what float32 holds. Beyond
+# it, infinity minus infinity would give NaN.
+MAX_DEVIATION = np.float32(1e6)
+Shape = tuple[int, int, int]  # (H, W, C)
 
 
 @dataclass(frozen=True)
 class Residual:
-    """What is left of an input value x where the answer is y: (x − a − b y) · (c + d y).
+    """Standardised residual of an input value x for the output y: (x − a − b·y) · (c + d·y).
 
     Attributes:
-        mean: b, a: the line that x lies about. precision: d, c: about one over its deviation there.
+        mean: (b, a), the regression line of x on y.
+        precision: (d, c), about one over the standard deviation around it.
     """
 
     mean: tuple[float, float]
@@ -45,13 +45,14 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class Surprise:
-    """How features become one number; F features, shapes as of float arrays.
+class LogitWeights:
+    """Parameters of the novelty logit over F features, as float arrays.
 
     Attributes:
-        centre (F,), whiten (F, F): features to those of mean 0 and unit covariance.
-        layers: (weights, bias) of the network that tells contrasts, ReLU between them; the last
-            gives one number, the weighted log-odds.
+        centre: (F,), the mean of the features.
+        whiten: (F, F), maps centred features to unit covariance.
+        layers: (weights, bias) of the classifier of negative samples, ReLU between them; the last
+            one has one output, the weighted log-odds.
     """
 
     centre: Array
@@ -60,15 +61,17 @@ class Surprise:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Surprise to score: straight lines between knots, and a last stretch beyond them.
+class Calibration:
+    """Logit to score: linear between knots, with a tail beyond the last.
 
-    Beyond the largest knot, at distance d, the score is 1 − (1 − last) / (1 + d / spread): a Pareto
-    tail, whose slow fall keeps far outliers in order in float32 for some thousand spreads.
+    At distance d beyond the last knot, whose share is `last`, the score is
+    1 − (1 − last) / (1 + d / spread): a Pareto tail, slow enough to keep the order of far outliers
+    in float32 for some thousand spreads.
 
     Attributes:
-        knots: float (M,), ascending. shares: float (M,) in [0, 1), what the score is there.
-        spread: in units of surprise.
+        knots: logits, float (M,), ascending.
+        shares: scores at the knots, float (M,) in [0, 1).
+        spread: in units of the logit.
     """
 
     knots: Array
@@ -76,147 +79,151 @@ class Scale:
     spread: float
 
 
-class _Nodes:
-    """A graph in the making: each call adds a node and gives the name of its output."""
+class _Builder:
+    """A graph under construction: each call adds a node and returns the name of its output."""
 
     def __init__(self) -> None:
-        self.made: list[onnx.NodeProto] = []
+        self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, op: str, *inputs: str | Array, name: str = "", **attributes: Any) -> str:
-        """A node; arrays among its inputs become constants."""
-        output = name or f"{op.lower()}_{len(self.made)}"
+        """Add a node; arrays among its inputs become constants."""
+        output = name or f"{op.lower()}_{len(self.nodes)}"
         tensors = [
-            value if isinstance(value, str) else self._constant(value, f"{output}_{place}")
-            for place, value in enumerate(inputs)
+            value if isinstance(value, str) else self._constant(value, f"{output}_{index}")
+            for index, value in enumerate(inputs)
         ]
-        self.made.append(helper.make_node(op, tensors, [output], name=output, **attributes))
+        self.nodes.append(helper.make_node(op, tensors, [output], name=output, **attributes))
         return output
+
+    def dense(self, tensor: str, weights: Array, bias: Array) -> str:
+        """Add a Gemm with these weights as float32."""
+        return self.add("Gemm", tensor, weights.astype(np.float32), bias.astype(np.float32))
 
     def _constant(self, value: Array, name: str) -> str:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
+    def model(
+        self, shape: Shape, latent_size: int, output: str, row: tuple[int, ...] = ()
+    ) -> onnx.ModelProto:
+        """The nodes as a checked model whose output is (N, *row)."""
+        rows = {"images": shape, "latents": (latent_size,), "denoised": shape, output: row}
+        *inputs, result = (
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *sides])
+            for name, sides in rows.items()
+        )
+        graph = helper.make_graph(self.nodes, "novelty", inputs, [result], self.constants)
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+        onnx.helper.set_model_props(model, {"denoiser.model": "novelty"})
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
 
 def features_model(shape: Shape, latent_size: int, residual: Residual) -> onnx.ModelProto:
     """The first part alone, output `features` (N, F): what the statistics are fitted on."""
-    nodes = _Nodes()
-    _features(nodes, shape, residual)
-    return _model(nodes, shape, latent_size, "features", [count(shape, latent_size)])
+    builder = _Builder()
+    _features(builder, shape, residual)
+    return builder.model(shape, latent_size, "features", (feature_count(shape, latent_size),))
 
 
 def novelty_model(
-    shape: Shape, latent_size: int, residual: Residual, surprise: Surprise, scale: Scale | None
+    shape: Shape,
+    latent_size: int,
+    residual: Residual,
+    weights: LogitWeights,
+    calibration: Calibration | None,
 ) -> onnx.ModelProto:
-    """The whole, output `scores` (N,); without a scale `surprise` (N,), to make one from."""
-    nodes = _Nodes()
-    surprised = _surprise(nodes, _features(nodes, shape, residual), surprise)
-    name = "surprise" if scale is None else "scores"
-    answer = surprised if scale is None else _scores(nodes, surprised, scale)
-    nodes.add("Squeeze", answer, _axes(1), name=name)
-    return _model(nodes, shape, latent_size, name, [])
+    """The whole model, output `scores` (N,); without a calibration, output `logit` (N,)."""
+    builder = _Builder()
+    result = _logit(builder, _features(builder, shape, residual), weights)
+    name = "logit"
+    if calibration is not None:
+        result, name = _scores(builder, result, calibration), "scores"
+    builder.add("Squeeze", result, _axes(1), name=name)
+    return builder.model(shape, latent_size, name)
 
 
-def count(shape: Shape, latent_size: int) -> int:
-    """How many features there are."""
+def feature_count(shape: Shape, latent_size: int) -> int:
+    """The number of features, F."""
     return latent_size + 11 * shape[2]
 
 
-def _features(nodes: _Nodes, shape: Shape, residual: Residual) -> str:
-    """(N, F). Small steps on few values: what does more at once is slower in ONNX Runtime here.
+def _features(builder: _Builder, shape: Shape, residual: Residual) -> str:
+    """Features, (N, F), by many small operators: the fused ones are slower in ONNX Runtime.
 
     ReduceL2 takes twice as long as its three steps, a 1×1 Conv three times as long as the residual.
     """
-    fine = _planes(nodes, "images", shape)
-    given, made = _pooled(nodes, fine), _pooled(nodes, _planes(nodes, "denoised", shape))
-    left = nodes.add("Sub", given, _line(nodes, made, residual.mean))
-    left = nodes.add("Mul", left, _line(nodes, made, residual.precision))
-    blocks = nodes.add("Concat", given, made, left, axis=1)  # (N, 3C, H/2, W/2)
-    product = nodes.add("Mul", given, made)
-    means = [_mean(nodes, planes) for planes in (blocks, product)]
+    fine = _planes(builder, "images", shape)
+    source = _pooled(builder, fine)
+    output = _pooled(builder, _planes(builder, "denoised", shape))
+    rest = builder.add("Sub", source, _line(builder, output, residual.mean))
+    rest = builder.add("Mul", rest, _line(builder, output, residual.precision))
+    blocks = builder.add("Concat", source, output, rest, axis=1)  # (N, 3C, H/2, W/2)
+    product = builder.add("Mul", source, output)
+    means = [_mean(builder, planes) for planes in (blocks, product)]
     squares = [
-        _mean(nodes, nodes.add("Mul", planes, planes))
-        for planes in (fine, blocks, _pooled(nodes, blocks))
+        _mean(builder, builder.add("Mul", planes, planes))
+        for planes in (fine, blocks, _pooled(builder, blocks))
     ]
-    sizes = nodes.add("Sqrt", nodes.add("Concat", *squares, axis=1))
-    return nodes.add("Concat", "latents", *means, sizes, name="features", axis=1)
+    rms = builder.add("Sqrt", builder.add("Concat", *squares, axis=1))
+    return builder.add("Concat", "latents", *means, rms, name="features", axis=1)
 
 
-def _mean(nodes: _Nodes, planes: str) -> str:
-    """(N, K, …) → (N, K)"""
-    return nodes.add("ReduceMean", planes, _axes(2, 3), keepdims=0)
+def _mean(builder: _Builder, planes: str) -> str:
+    """Mean over the pixels: (N, K, H, W) → (N, K)."""
+    return builder.add("ReduceMean", planes, _axes(2, 3), keepdims=0)
 
 
-def _line(nodes: _Nodes, tensor: str, line: tuple[float, float]) -> str:
-    """Slope · tensor + start"""
-    slope, start = (np.array(value, np.float32) for value in line)
-    return nodes.add("Add", nodes.add("Mul", tensor, slope), start)
+def _line(builder: _Builder, tensor: str, line: tuple[float, float]) -> str:
+    """The value slope · tensor + intercept."""
+    slope, intercept = (np.array(value, np.float32) for value in line)
+    return builder.add("Add", builder.add("Mul", tensor, slope), intercept)
 
 
-def _planes(nodes: _Nodes, images: str, shape: Shape) -> str:
-    """(N, H, W, C) → (N, C, H, W)"""
+def _planes(builder: _Builder, images: str, shape: Shape) -> str:
+    """Channels first: (N, H, W, C) → (N, C, H, W)."""
     height, width, channels = shape
-    if channels == 1:  # nothing to move
-        return nodes.add("Reshape", images, np.array([-1, 1, height, width]))
-    return nodes.add("Transpose", images, perm=[0, 3, 1, 2])
+    if channels == 1:  # the same order in memory
+        return builder.add("Reshape", images, np.array([-1, 1, height, width]))
+    return builder.add("Transpose", images, perm=[0, 3, 1, 2])
 
 
-def _pooled(nodes: _Nodes, planes: str) -> str:
-    """Means over blocks of 2×2; an odd side's last line is left out."""
-    return nodes.add("AveragePool", planes, kernel_shape=[2, 2], strides=[2, 2])
+def _pooled(builder: _Builder, planes: str) -> str:
+    """Means over 2×2 blocks; the last line of an odd side is dropped."""
+    return builder.add("AveragePool", planes, kernel_shape=[2, 2], strides=[2, 2])
 
 
-def _surprise(nodes: _Nodes, features: str, surprise: Surprise) -> str:
-    """(N, 1)"""
-    # the half of the squared distance goes into the distance itself, and out of the first layer
-    whiten = surprise.whiten * np.sqrt(0.5)
-    (weights, bias), *layers = surprise.layers
-    white = _dense(nodes, features, whiten, -surprise.centre @ whiten)
-    white = nodes.add("Clip", white, np.array(-FARTHEST), np.array(FARTHEST))
+def _logit(builder: _Builder, features: str, logit: LogitWeights) -> str:
+    """The novelty logit, (N, F) → (N, 1)."""
+    # The half of the squared distance is folded into the whitening, and out of the first layer.
+    whiten = logit.whiten * np.sqrt(0.5)
+    (weights, bias), *layers = logit.layers
+    white = builder.dense(features, whiten, -logit.centre @ whiten)
+    white = builder.add("Clip", white, np.array(-MAX_DEVIATION), np.array(MAX_DEVIATION))
     hidden = white
-    for more in [(weights * np.sqrt(2), bias), *layers[:-1]]:
-        hidden = nodes.add("Relu", _dense(nodes, hidden, *more))
+    for layer in [(weights * np.sqrt(2), bias), *layers[:-1]]:
+        hidden = builder.add("Relu", builder.dense(hidden, *layer))
     weights, bias = layers[-1]
-    distance = nodes.add("ReduceSumSquare", white, _axes(1))  # (N, 1)
-    distance = nodes.add("Add", distance, bias.astype(np.float32))
-    return nodes.add("Gemm", hidden, weights.astype(np.float32), distance)
+    distance = builder.add("ReduceSumSquare", white, _axes(1))  # (N, 1)
+    distance = builder.add("Add", distance, bias.astype(np.float32))
+    return builder.add("Gemm", hidden, weights.astype(np.float32), distance)
 
 
-def _scores(nodes: _Nodes, surprise: str, scale: Scale) -> str:
-    """(N, 1) → (N, 1): between two knots the share climbs from one's to the other's."""
+def _scores(builder: _Builder, logit: str, calibration: Calibration) -> str:
+    """The calibrated score, (N, 1) → (N, 1): linear between two knots, a tail beyond the last."""
     zero, one = np.array(0, np.float32), np.array(1, np.float32)
-    steps = 1 / np.diff(scale.knots)
-    parts = _dense(nodes, surprise, steps[None], -scale.knots[:-1] * steps)  # (N, M − 1)
-    last = scale.knots[-1:]
-    beyond = _dense(nodes, surprise, np.array([[1 / scale.spread]]), -last / scale.spread)
-    beyond = nodes.add("Softsign", nodes.add("Relu", beyond))  # d → d / (1 + d)
-    climbs = np.diff(scale.shares)[:, None].astype(np.float32)
-    parts = nodes.add("Clip", parts, zero, one)
-    found = nodes.add("Gemm", parts, climbs, beyond, beta=float(1 - scale.shares[-1]))
-    return nodes.add("Clip", found, zero, one)
-
-
-def _dense(nodes: _Nodes, tensor: str, weights: Array, bias: Array) -> str:
-    return nodes.add("Gemm", tensor, weights.astype(np.float32), bias.astype(np.float32))
+    knots, shares, spread = calibration.knots, calibration.shares, calibration.spread
+    steps = 1 / np.diff(knots)
+    parts = builder.dense(logit, steps[None], -knots[:-1] * steps)  # (N, M − 1)
+    tail = builder.dense(logit, np.array([[1 / spread]]), -knots[-1:] / spread)
+    tail = builder.add("Softsign", builder.add("Relu", tail))  # d → d / (1 + d)
+    parts = builder.add("Clip", parts, zero, one)
+    rises = np.diff(shares)[:, None].astype(np.float32)
+    score = builder.add("Gemm", parts, rises, tail, beta=float(1 - shares[-1]))
+    return builder.add("Clip", score, zero, one)
 
 
 def _axes(*axes: int) -> Array:
     return np.array(axes, np.int64)
-
-
-def _model(
-    nodes: _Nodes, shape: Shape, latent_size: int, output: str, row: list[int]
-) -> onnx.ModelProto:
-    """A checked model of what is in `nodes`."""
-    ends = {"images": [*shape], "latents": [latent_size], "denoised": [*shape]}
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *rows])
-        for name, rows in ends.items()
-    ]
-    answer = helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *row])
-    graph = helper.make_graph(nodes.made, "novelty", inputs, [answer], nodes.constants)
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    onnx.helper.set_model_props(model, {"denoiser.model": "novelty"})
-    onnx.checker.check_model(model, full_check=True)
-    return model

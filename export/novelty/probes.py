@@ -1,7 +1,7 @@
-"""A few things that are surely unusual, to say in the manifest how well scores find them.
+"""Out-of-distribution probes: how well the scores detect images that are surely novel.
 
-They are drawn for any image shape and cost a second. `benchmarks/novelty.py` has many more kinds,
-for models of digits.
+They are drawn for any image shape in a second; the manifest holds the result.
+`benchmarks/novelty.py` has many more kinds, for models of digits.
 """
 
 from __future__ import annotations
@@ -11,57 +11,62 @@ from typing import Any
 
 import numpy as np
 
-from common.arrays import Array
+from common.arrays import Bytes, Floats
 from service.engine import Engine
 
 IMAGES = 500  # of each kind
 SEED = 41_000
 
-Spoil = Callable[[Array, np.random.Generator], Array]
+AddNoise = Callable[[Bytes, np.random.Generator], Floats]
 
 
-def judge(
-    engine: Engine, ordinary: Array, validation: Array, add_noise: Spoil, threshold: float
+def evaluate(
+    engine: Engine,
+    validation: Bytes,
+    *,
+    add_noise: AddNoise,
+    typical_scores: Floats,
+    threshold: float,
 ) -> dict[str, dict[str, float]]:
-    """Each kind against validation images.
+    """Detection of each kind of probe against validation images.
 
     Args:
-        ordinary: scores of noisy validation images, float32 (N,).
-        validation: those images before noise, uint8 (N, H, W, C).
-        spoil: adds the run's noise.
+        engine: has the novelty model.
+        validation: clean validation images, uint8 (N, H, W, C) in 0..255.
+        add_noise: the run's noise.
+        typical_scores: of the noisy validation images, float32 (N,) in [0, 1].
+        threshold: in [0, 1].
 
     Returns:
-        kind → `auroc` (0.5: no better than chance, 1: all found) and `share_above` the threshold.
+        kind → `auroc` (0.5: chance, 1: perfect) and `share_above` the threshold.
     """
     from sklearn.metrics import roc_auc_score  # slow to import
 
-    rng = np.random.default_rng(SEED)
-    found = {}
-    for kind, images in drawn(validation, add_noise, rng).items():
+    results = {}
+    for kind, images in draw(validation, add_noise, np.random.default_rng(SEED)).items():
         scores = engine.score(images)
-        truth = np.repeat([0, 1], [len(ordinary), len(scores)])
-        found[kind] = {
-            "auroc": float(roc_auc_score(truth, np.concatenate([ordinary, scores]))),
+        novel = np.repeat([0, 1], [len(typical_scores), len(scores)])
+        results[kind] = {
+            "auroc": float(roc_auc_score(novel, np.concatenate([typical_scores, scores]))),
             "share_above": float((scores > threshold).mean()),
         }
-    return found
+    return results
 
 
-def drawn(validation: Array, add_noise: Spoil, rng: np.random.Generator) -> dict[str, Array]:
-    """Kind → images as the model would get them, float32 (n, H, W, C) in [0, 1]."""
-    some = validation[:IMAGES]
-    shape = (len(some), *validation.shape[1:])
+def draw(validation: Bytes, add_noise: AddNoise, rng: np.random.Generator) -> dict[str, Floats]:
+    """Kind → images with the run's noise, float32 (n, H, W, C) in [0, 1]."""
+    images = validation[:IMAGES]
     clean = {
-        "black pages": np.zeros(shape, np.uint8),
-        "white pages": np.full(shape, 255, np.uint8),
-        "inverted": 255 - some,
-        "upside down": np.ascontiguousarray(some[:, ::-1, ::-1]),
+        "black images": np.zeros_like(images),
+        "white images": np.full_like(images, 255),
+        "inverted": 255 - images,
+        "rotated by 180°": np.ascontiguousarray(images[:, ::-1, ::-1]),
     }
     noisy = {kind: add_noise(images, rng) for kind, images in clean.items()}
-    return {**noisy, "uniform noise": rng.random(shape, dtype=np.float32)}
+    return {**noisy, "uniform noise": rng.random(images.shape, dtype=np.float32)}
 
 
 def line(facts: Mapping[str, Any]) -> str:
-    """The figures for a terminal."""
+    """The figures of one precision on one line."""
     figures = ", ".join(f"{kind} {probe['auroc']:.3f}" for kind, probe in facts["probes"].items())
     return f"{facts['share_above']:.2%} of validation above {facts['threshold']}; AUROC {figures}"

@@ -100,7 +100,7 @@ def _around_zero(taps: list[tuple[int, int]]) -> bool:
 def _products_are_worth_it(final: Layer) -> bool:
     """Whether the tap products are few: of one output, and fewer than the channels."""
     channels, outputs, *kernel = final.weights.shape
-    return outputs == 1 and kernel[0] * kernel[1] < channels
+    return bool(outputs == 1 and kernel[0] * kernel[1] < channels)
 
 
 def _each_alone(

@@ -189,7 +189,7 @@ def _in_rows(
 
     def node(op: str, inputs: list[str], **how: list[int]) -> str:
         nodes.append(helper.make_node(op, inputs, [f"{answer}_rows{len(nodes)}"], **how))
-        return nodes[-1].output[0]
+        return str(nodes[-1].output[0])
 
     def reshaped(source: str, *sides: int) -> str:
         target = graph.add_constant(f"{source}_shape", np.array([0, *sides], np.int64))

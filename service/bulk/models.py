@@ -13,7 +13,7 @@ import numpy as np
 
 from common.arrays import Array, to_bytes, to_floats
 from common.errors import BundleError, OptionError
-from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteError, UnavailableError
+from denoiser_client import DenoiserClient, DenoiserClientError
 from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
@@ -123,7 +123,7 @@ def _translated() -> Iterator[None]:
     """The client's own errors as errors of this job."""
     try:
         yield
-    except (ModelChangedError, RemoteError, UnavailableError) as exc:
+    except DenoiserClientError as exc:
         raise ServiceError(exc.received, expected=exc.expected, hint=exc.hint) from exc
 
 

@@ -1,8 +1,8 @@
 """What the routes do: body → codec → engine → codec, and no arithmetic.
 
-Small work is done on the event loop, where it costs less than a hand-over to a thread; the rest
-runs in the engine's threads (models) and in a few threads of its own (JSON, PNG, compression), so
-that the loop is free for other requests and for health.
+Small work runs on the event loop, where it costs less than passing it to a thread. The rest runs in
+the engine's threads (models) and in a few codec threads (JSON, images, compression), so that the
+loop stays free for other requests and health checks.
 """
 
 from __future__ import annotations
@@ -13,30 +13,29 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import orjson
-
 from common.arrays import Array
 from common.errors import BusyError, MalformedError, TooLargeError
-from service.codecs import compression, jsontext
+from service.codecs import compression
 from service.codecs.rows import RowSpec
-from service.engine import Engine, OutputName
-from service.http import formats, openapi, pages, query
-from service.http.asgi import Answer, Body, DisconnectedError, Receive, Scope
+from service.engine import Engine, ImageDtype, OutputName
+from service.http import formats, query
+from service.http.asgi import Body, DisconnectedError, Receive, Response, Scope
+from service.http.formats import Operation
 from service.http.metrics import Metrics
 from service.http.v2 import inference as v2
-from service.http.v2 import models
+from service.http.v2.models import INPUTS
 from service.runtime.pool import usable_cores
 from service.settings import Settings
 
 T = TypeVar("T")
 
-# Bodies and answers up to this many bytes are parsed and written on the event loop: a single image
-# in any format. That takes some tens of microseconds, less than a thread's hand-over and back.
+# Bodies and responses up to this many bytes, a single image in any format, are parsed and written
+# on the event loop. That takes tens of microseconds, less than switching to a thread and back.
 INLINE = 16 * 1024
 
 
 class Endpoints:
-    """The handlers of one worker, and what they share: engine, limits, threads, counters."""
+    """The handlers of one worker, and their shared engine, limits, threads and counters."""
 
     def __init__(
         self, engine: Callable[[], Engine], settings: Settings, metrics: Callable[[], Metrics]
@@ -44,47 +43,49 @@ class Endpoints:
         self.engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._in_work = 0
+        self._active = 0
         self._codecs = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="codec")
 
-    async def operate(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/encode, /decode and /denoise."""
-        operation = formats.OPERATIONS[scope["path"]]
+    async def operate(
+        self, scope: Scope, body: Body, receive: Receive, operation: Operation
+    ) -> Response:
+        """Respond to /encode, /decode or /denoise."""
         content_type = body.header(b"content-type")
         request_type = formats.read_type(operation, content_type)
         response_type = formats.write_type(operation, body.header(b"accept"), request_type)
         options = query.read(scope.get("query_string", b""))
         self._enter()
         try:
-            json = request_type == formats.JSON
-            raw = await self._read(body, jsontext.MAX_BYTES if json else None)
+            raw = await self._read(body)
             manifest = self.engine().manifest
-            shape = (
-                manifest.image_shape if operation.source == "images" else (manifest.latent_size,)
-            )
+            spec = RowSpec(operation.source, manifest.row_shape(operation.source))
 
             def decode() -> formats.Rows:
                 return formats.decode(
                     raw,
                     request_type,
-                    RowSpec(operation.source, shape),
+                    spec,
                     content_type=content_type or "",
                     options=options,
                     max_rows=self._settings.max_rows,
                 )
 
-            # an image file that is to be resized may hold millions of pixels in a few bytes
+            # a PNG to be fitted may hold millions of pixels in a few bytes
             small = request_type == formats.NPY or (len(raw) <= INLINE and options.fit is None)
             rows = await self._run(decode, small=small)
-            dtype = formats.answer_dtype(operation, response_type, rows.array, options)
             formats.require_scorable(
-                operation, response_type, len(rows.array), options, scored=bool(manifest.novelty)
+                operation,
+                response_type,
+                len(rows.array),
+                options,
+                scored=bool(manifest.novelty),
             )
-            outputs: tuple[OutputName, ...] = (operation.output,)
+            outputs: list[OutputName] = [operation.output]
             if options.score:
-                outputs = (operation.output, "scores")
+                outputs.append("scores")
+            dtype = formats.answer_dtype(operation, response_type, rows.array, options)
             results = await self._compute(
-                operation.model, outputs, operation.source, rows.array, receive, dtype=dtype
+                operation.model, operation.source, rows.array, outputs, receive, dtype=dtype
             )
             result, scores = results[operation.output], results.get("scores")
 
@@ -102,98 +103,46 @@ class Endpoints:
             headers: tuple[tuple[bytes, bytes], ...] = ()
             if scores is not None and response_type != formats.JSON:
                 headers = (formats.scores_header(scores),)
-            return await self._compressed(Answer(answer, response_type, headers=headers), body)
+            return await self._compressed(Response(answer, response_type, headers=headers), body)
         finally:
             self._leave(body)
 
-    async def v2_infer(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
-        """/v2/models/{model}/infer."""
-        models.check_model(model, version)
-        length = body.header(b"inference-header-content-length")
-        if length is not None and not (length.isascii() and length.isdigit() and len(length) < 12):
+    async def infer(self, scope: Scope, body: Body, receive: Receive, model: str) -> Response:
+        """Respond to /v2/models/{model}/infer."""
+        header = body.header(b"inference-header-content-length")
+        if header is not None and not (header.isascii() and header.isdigit() and len(header) < 12):
             raise MalformedError(
                 "an Inference-Header-Content-Length that is not a number",
                 expected="the length of the JSON part",
-                hint="Leave it out for requests without binary tensors.",
+                hint="Omit it for requests without binary tensors.",
             )
+        length = int(header) if header else None
         self._enter()
         try:
             raw = await self._read(body)
-            engine = self.engine()
+            manifest = self.engine().manifest
 
             def read() -> v2.Request:
-                return v2.read(raw, int(length) if length else None, model, engine.manifest)
+                return v2.read(raw, length, model, manifest)
 
-            small = (int(length) if length else len(raw)) <= INLINE
-            request = await self._run(read, small=small)
+            request = await self._run(read, small=(length or len(raw)) <= INLINE)
             self._check_rows(len(request.rows))
-            names = [name for name, _ in request.outputs]
-            results = await self._compute(model, names, models.INPUTS[model], request.rows, receive)
+            outputs = [name for name, _ in request.outputs]
+            results = await self._compute(model, INPUTS[model], request.rows, outputs, receive)
 
             def write() -> tuple[bytes, int | None]:
-                return v2.write(request, results, engine.manifest.fingerprint)
+                return v2.write(request, results, manifest.fingerprint)
 
             small = sum(array.nbytes for array in results.values()) <= INLINE
             answer, head = await self._run(write, small=small)
             if head is None:
-                return await self._compressed(Answer(answer, formats.JSON), body)
+                return await self._compressed(Response(answer, formats.JSON), body)
             headers = ((b"inference-header-content-length", b"%d" % head),)
             return await self._compressed(
-                Answer(answer, "application/octet-stream", headers=headers), body
+                Response(answer, "application/octet-stream", headers=headers), body
             )
         finally:
             self._leave(body)
-
-    async def manifest(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/model."""
-        return json_answer(self.engine().manifest.as_dict())
-
-    async def document(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/docs.json."""
-        return json_answer(openapi.document(self.engine().manifest, self._settings))
-
-    async def page(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/playground and its files."""
-        return pages.load()[scope["path"]].answer(body)
-
-    async def to_playground(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/."""
-        return pages.redirect()
-
-    async def v2_server(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/v2."""
-        return json_answer(models.server_metadata())
-
-    async def v2_health(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/v2/health/live and /v2/health/ready."""
-        return json_answer({})
-
-    async def v2_index(self, scope: Scope, body: Body, receive: Receive) -> Answer:
-        """/v2/repository/index."""
-        return json_answer(models.repository_index())
-
-    async def v2_model(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
-        """/v2/models/{model}."""
-        models.check_model(model, version)
-        return json_answer(models.model_metadata(model, self.engine().manifest))
-
-    async def v2_model_ready(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
-        """/v2/models/{model}/ready."""
-        models.check_model(model, version)
-        return json_answer({"name": model, "ready": True})
-
-    async def v2_model_config(
-        self, scope: Scope, body: Body, receive: Receive, *, model: str, version: str = ""
-    ) -> Answer:
-        """/v2/models/{model}/config."""
-        models.check_model(model, version)
-        return json_answer(models.model_config(model, self.engine().manifest))
 
     def _check_rows(self, rows: int) -> None:
         if rows > self._settings.max_rows:
@@ -204,32 +153,32 @@ class Endpoints:
             )
 
     def _enter(self) -> None:
-        """Count a request as in work, or refuse it."""
-        if self._in_work >= self._settings.concurrency:
+        """Count an active request, or refuse it."""
+        if self._active >= self._settings.concurrency:
             raise BusyError(
-                f"{self._in_work} requests in work",
-                expected="a free place",
+                f"{self._active} active requests in this worker",
+                expected=f"fewer than {self._settings.concurrency}",
                 hint="Try again in a second.",
             )
-        self._in_work += 1
+        self._active += 1
         self._metrics().entered()
 
     def _leave(self, body: Body) -> None:
-        """The request is answered: its place and its bytes are free."""
-        self._in_work -= 1
+        """Release the request's place and its bytes."""
+        self._active -= 1
         self._metrics().left()
         body.release()
 
-    async def _read(self, body: Body, limit: int | None = None) -> bytes:
-        """The body without its Content-Encoding, of at most `limit` bytes (max_body)."""
-        limit = min(limit or self._settings.max_body, self._settings.max_body)
-        raw = await body.read(limit=limit, seconds=self._settings.timeout)
+    async def _read(self, body: Body) -> bytes:
+        """The whole body, without its Content-Encoding."""
+        settings = self._settings
+        raw = await body.read(limit=settings.max_body, seconds=settings.timeout)
         encoding = body.header(b"content-encoding")
         if encoding is None:
             return raw
 
         def expand() -> bytes:
-            return compression.decode(raw, encoding, limit=limit)
+            return compression.decode(raw, encoding, limit=settings.max_body)
 
         plain = await self._run(expand, small=False)
         body.count(len(plain))
@@ -238,24 +187,25 @@ class Endpoints:
     async def _compute(
         self,
         model: str,
-        outputs: Sequence[Any],
         source: str,
         rows: Array,
+        outputs: Sequence[OutputName],
         receive: Receive,
         *,
-        dtype: Any = "float32",
+        dtype: ImageDtype = "float32",
     ) -> dict[str, Array]:
-        """Run the engine; a client that disconnects meanwhile cancels what has not begun.
+        """Run the engine, and count the rows under `model`; cancelled if the client disconnects.
 
-        `model` is the name under which the rows are counted.
+        `source` says what `rows` are: "images" or "latents".
         """
         started = time.perf_counter()
-        future = self.engine().submit(outputs, dtype=dtype, **{source: rows})
-        results = await _unless_gone(future, receive)
+        images, latents = (rows, None) if source == "images" else (None, rows)
+        future = self.engine().submit(outputs, images=images, latents=latents, dtype=dtype)
+        results = await _unless_disconnected(future, receive)
         self._metrics().computed(model, len(rows), time.perf_counter() - started)
         return results
 
-    async def _compressed(self, answer: Answer, body: Body) -> Answer:
+    async def _compressed(self, answer: Response, body: Body) -> Response:
         if answer.media_type in (formats.PNG, formats.ZIP):
             return answer
         encoding = compression.choose(
@@ -271,7 +221,7 @@ class Endpoints:
 
         packed = await self._run(compress, small=len(answer.body) <= INLINE)
         headers = (*answer.headers, (b"content-encoding", encoding.encode()))
-        return Answer(packed, answer.media_type, answer.status, headers)
+        return Response(packed, answer.media_type, answer.status, headers)
 
     async def _run(self, work: Callable[[], T], *, small: bool) -> T:
         if small:
@@ -279,23 +229,18 @@ class Endpoints:
         return await asyncio.get_running_loop().run_in_executor(self._codecs, work)
 
 
-async def _unless_gone(future: Future[T], receive: Receive) -> T:
+async def _unless_disconnected(future: Future[T], receive: Receive) -> T:
     """The future's result; DisconnectedError, and no more chunks, if the client leaves first."""
     if future.done():
         return future.result()
     result = asyncio.wrap_future(future)
-    # The body is complete, so all that can arrive is a disconnect.
-    gone: asyncio.Future[Any] = asyncio.ensure_future(receive())
+    # The body is complete, so the next message can only be a disconnect
+    disconnect: asyncio.Future[Any] = asyncio.ensure_future(receive())
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({result, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
             result.cancel()
             raise DisconnectedError
         return result.result()
     finally:
-        gone.cancel()
-
-
-def json_answer(content: Any) -> Answer:
-    """`content` as JSON."""
-    return Answer(orjson.dumps(content), formats.JSON)
+        disconnect.cancel()

@@ -17,7 +17,7 @@ from common.errors import (
 )
 from service.codecs import archive, jsontext, multipart, npy, png
 from service.codecs.rows import RowSpec
-from service.engine import OutputName
+from service.engine import ImageDtype, OutputName
 from service.http.query import Options
 
 JSON = "application/json"
@@ -34,7 +34,7 @@ class Operation:
     Attributes:
         model: the ONNX model.
         output: the engine's name of the result.
-        source, answer: what goes in and comes out, the keys in JSON: "images" or "latents".
+        source, answer: keys of request and response in JSON: "images" or "latents".
         reads, writes: media types.
     """
 
@@ -55,11 +55,12 @@ OPERATIONS = {
     "/denoise": Operation("autoencoder", "denoised", "images", "images", _IMAGES_IN, _IMAGES_OUT),
 }
 
-# A few kilobytes of PNG may claim millions of pixels, and fitting decodes them all: some seconds.
+# Pixels to resize in one request: a PNG of a few kilobytes may contain millions, and decoding them
+# all takes seconds.
 MAX_FITTED = 2**27
 
-# Scores beside an answer that has no place for them go into a header, some 12 bytes each; servers
-# and proxies on the way take headers of a few kilobytes.
+# Scores of responses that are not JSON are sent in a header, 12 bytes each; servers and proxies
+# accept headers of a few kilobytes.
 MAX_HEADER_SCORES = 256
 
 # The response's media type for a client that names none, where it cannot be the request's.
@@ -75,7 +76,7 @@ class Rows:
 
 
 def read_type(operation: Operation, content_type: str | None) -> str:
-    """The media type to decode; JSON where none is named, as BentoML has it.
+    """The media type to decode; JSON where the header is missing, as in BentoML.
 
     Raises:
         UnsupportedTypeError
@@ -133,16 +134,15 @@ def write_type(operation: Operation, accept: str | None, request_type: str) -> s
     if not accept or accept in ("*/*", preferred):  # nearly always
         return preferred if preferred in operation.writes else JSON
     offers = sorted(operation.writes, key=lambda offer: (offer != preferred, offer != JSON))
-    best = _best(offers, accept)
-    if best is None:
-        raise NotAcceptableError(
-            f"Accept: {accept}"[:120],
-            expected=" or ".join(operation.writes),
-        )
+    best = max(offers, key=lambda offer: _quality(offer, accept))
+    if _quality(best, accept) <= 0:
+        raise NotAcceptableError(f"Accept: {accept}"[:120], expected=" or ".join(operation.writes))
     return best
 
 
-def answer_dtype(operation: Operation, media_type: str, rows: Array, options: Options) -> str:
+def answer_dtype(
+    operation: Operation, media_type: str, rows: Array, options: Options
+) -> ImageDtype:
     """uint8 for PNG and zip, for npy the option or the request's dtype; else float32."""
     if operation.answer == "latents" or media_type == JSON:
         return "float32"
@@ -160,7 +160,7 @@ def encode(
     options: Options,
     scores: Array | None = None,
 ) -> bytes:
-    """An answer's rows in that media type; JSON has room for `scores`, float32 (N,), too.
+    """The response's rows in that media type; JSON includes `scores`, float32 (N,).
 
     Raises:
         NotAcceptableError: several images as one PNG.
@@ -185,7 +185,7 @@ def encode(
 def require_scorable(
     operation: Operation, media_type: str, rows: int, options: Options, *, scored: bool
 ) -> None:
-    """Refuse scores that cannot be made, or that the response has no room for.
+    """Refuse scores that cannot be computed, or that do not fit in the response.
 
     `scored`: whether the bundle has a novelty model.
 
@@ -215,21 +215,21 @@ def require_scorable(
 
 
 def scores_header(scores: Array) -> tuple[bytes, bytes]:
-    """X-Scores: as many numbers as images, in their order, with commas between."""
+    """X-Scores: one number per image, in order, separated by commas."""
     return b"x-scores", ",".join(map(str, scores)).encode("ascii")
 
 
 def _decode_form(
     body: bytes, spec: RowSpec, content_type: str, options: Options, max_rows: int
 ) -> Rows:
-    """Every part is a PNG; a fault names the part it is in."""
+    """The images of a form, one per part; an error names its part."""
     parts = multipart.decode(body, content_type, max_parts=max_rows)
     area = sum(png.pixels(part.data) for part in parts)
     if options.fit and area > MAX_FITTED:
         raise TooLargeError(
-            f"{area:,} pixels to be fitted",
+            f"{area:,} pixels to resize",
             expected=f"at most {MAX_FITTED:,} in one request",
-            hint="Shrink the images, or send fewer at a time.",
+            hint="Shrink the images, or send fewer per request.",
         )
     images = np.empty((len(parts), *spec.shape), np.uint8)
     for index, part in enumerate(parts):
@@ -243,17 +243,8 @@ def _decode_form(
     return Rows(images, tuple(part.name for part in parts))
 
 
-def _best(offers: Sequence[str], accept: str | None) -> str | None:
-    """The offer with the highest quality in an Accept header (RFC 9110, 12.5.1)."""
-    if not accept or accept.strip() == "*/*":
-        return offers[0]
-    qualities = [_quality(offer, accept) for offer in offers]
-    best = max(qualities)
-    return offers[qualities.index(best)] if best > 0 else None
-
-
 def _quality(offer: str, accept: str) -> float:
-    """The quality of one media type: that of the most specific range that matches."""
+    """The quality of a media type: that of the most specific range that matches (RFC 9110)."""
     best = (-1, 0.0)
     for item in accept.lower().split(","):
         media_range, *parameters = (part.strip() for part in item.split(";"))
@@ -267,7 +258,6 @@ def _quality(offer: str, accept: str) -> float:
                     quality = float(parameter[2:])
                 except ValueError:
                     quality = 0.0
-                if not 0 <= quality <= 1:  # also NaN
-                    quality = 0.0
+                quality = quality if 0 <= quality <= 1 else 0.0  # NaN also counts as 0
         best = max(best, (ranges.index(media_range), quality))
     return best[1]

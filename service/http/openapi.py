@@ -1,55 +1,78 @@
-"""The OpenAPI 3.1 document: `openapi.json`, filled in for the model and the settings.
+"""The OpenAPI 3.1 document: `openapi.json`, filled in with what this server runs with.
 
-Nodes with `"x-requires": "key"` are left out where no API key is set, those with `"novelty"` where
-the bundle has no novelty model.
+In the file, "${name}" stands for a value, and a part with `"x-if": name` is left out where that
+value is false. Which operations need the API key is read from the table of routes.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from service import __version__
 from service.bundle import Manifest
+from service.http.formats import MAX_HEADER_SCORES
+from service.http.routes import ROUTES
+from service.http.v2 import models as v2_models
 from service.settings import Settings
 
-TEMPLATE = Path(__file__).with_name("openapi.json")
+FILE = Path(__file__).with_name("openapi.json")
 
 
 def document(manifest: Manifest, settings: Settings) -> dict[str, Any]:
-    """The document for a server of this model with these settings, as plain JSON types."""
-    available = {"key": bool(settings.api_key), "novelty": bool(manifest.novelty)}
-    filled: dict[str, Any] = _without(json.loads(TEMPLATE.read_text("utf-8")), available)
-    if not filled["security"]:
-        del filled["security"]  # an empty list would say that no route needs a key
-    filled["info"]["version"] = __version__
-    schemas = filled["components"]["schemas"]
-    schemas["Latent"] |= _array({"type": "number"}, manifest.latent_size)
+    """The whole document.
+
+    Args:
+        manifest: gives shapes, the fingerprint, and whether there are novelty scores.
+        settings: gives the limits; with an API key, 401 and the security scheme are declared.
+    """
     height, width, channels = manifest.image_shape
-    pixel = {"type": "number", "minimum": 0, "maximum": 1}
-    schemas["Images"] |= _array(_array(_array(_array(pixel, channels), width), height))
-    fingerprint = filled["components"]["headers"]["Fingerprint"]
-    fingerprint["schema"]["const"] = manifest.fingerprint
+    values = {
+        "version": __version__,
+        "fingerprint": manifest.fingerprint,
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "latent_size": manifest.latent_size,
+        "models": list(v2_models.INPUTS),
+        "model_version": v2_models.VERSION,
+        "max_rows": settings.max_rows,
+        "max_body": settings.max_body,
+        "max_header_scores": MAX_HEADER_SCORES,
+        "scores": bool(manifest.novelty),
+        "api_key": bool(settings.api_key),
+    }
+    filled: dict[str, Any] = _fill(json.loads(FILE.read_text(encoding="utf-8")), values)
+    if settings.api_key:
+        filled["security"] = [{"key": []}]
+    for route in ROUTES:
+        if route.alias:
+            continue
+        operation = filled["paths"][route.path][route.methods[0].lower()]
+        if not route.key:
+            operation["security"] = []
+        elif settings.api_key:
+            name = "V2Unauthorized" if route.path.startswith("/v2") else "Unauthorized"
+            operation["responses"]["401"] = {"$ref": f"#/components/responses/{name}"}
     return filled
 
 
-def _without(node: Any, available: dict[str, bool]) -> Any:
-    """`node` without what is not available, at any depth, and without the marks."""
-    if isinstance(node, list):
-        return [_without(item, available) for item in node if _kept(item, available)]
+def _fill(node: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of a part of the file with its places filled in."""
     if isinstance(node, dict):
-        items = {name: item for name, item in node.items() if _kept(item, available)}
-        items.pop("x-requires", None)
-        return {name: _without(item, available) for name, item in items.items()}
+        kept = {key: part for key, part in node.items() if key != "x-if" and _kept(part, values)}
+        return {key: _fill(part, values) for key, part in kept.items()}
+    if isinstance(node, list):
+        return [_fill(part, values) for part in node if _kept(part, values)]
+    if isinstance(node, str):
+        place = re.fullmatch(r"\$\{(\w+)\}", node)
+        return values[place[1]] if place else Template(node).substitute(values)
     return node
 
 
-def _kept(node: Any, available: dict[str, bool]) -> bool:
-    return not isinstance(node, dict) or available.get(node.get("x-requires", ""), True)
-
-
-def _array(items: dict[str, Any], length: int | None = None) -> dict[str, Any]:
-    """The schema of a list, of exactly `length` items where that is given."""
-    size = {} if length is None else {"minItems": length, "maxItems": length}
-    return {"type": "array", "items": items, **size}
+def _kept(part: Any, values: Mapping[str, Any]) -> bool:
+    return not isinstance(part, dict) or "x-if" not in part or values[part["x-if"]]

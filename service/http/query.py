@@ -56,10 +56,7 @@ def read(query: bytes) -> Options:
         if name not in _CHOICES:
             continue
         if value not in _CHOICES[name]:
-            raise OptionError(
-                f"{name}={value[:40]!r}",
-                expected=" or ".join(_CHOICES[name]),
-            )
+            raise OptionError(f"{name}={value[:40]!r}", expected=" or ".join(_CHOICES[name]))
         values[name] = value
     return Options(
         dtype=cast("Literal['uint8', 'float32'] | None", values.get("dtype")),

@@ -1,109 +1,109 @@
-"""The table of routes: what is answered, by which handler, and to whom.
-
-Read by the gateway (dispatch), the OpenAPI document and the tests of the docs.
-"""
+"""The table of routes: read by dispatch, by the OpenAPI document and by the test of the docs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-GET, POST = ("GET", "HEAD"), ("POST",)
-BENTOML = ""  # no handler of ours: BentoML answers
+GET = ("GET", "HEAD")
+POST = ("POST",)
+BENTOML = "bentoml"  # the handler of routes that BentoML's own app answers
+MODEL = "/v2/models/{model}"
+VERSION = MODEL + "/versions/{version}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Route:
-    """One path, or one shape of paths.
+    """One row of the table.
 
-    Attributes:
-        path: segments in braces match any one segment and reach the handler by that name.
-        methods: those that are answered; others get 405.
-        handler: a method of `Endpoints`, or BENTOML.
-        open: answered without the API key.
-        docs: only with DENOISER_DOCS=on.
-        alias: the route whose label, in metrics, and entry in OpenAPI it shares.
+    Args:
+        path: literal, or with `{names}`; `{file}` stands for a closed set of file names.
+        methods: those that the route answers; others get 405.
+        handler: the name of a handler in `Gateway`, or BENTOML.
+        label: its name in metrics; empty: the path.
+        key: whether it needs the API key, where one is set.
+        docs: whether it is served with DENOISER_DOCS=on only.
+        alias: whether it is another name or a part of a route above it, and so not documented.
     """
 
     path: str
     methods: tuple[str, ...]
-    handler: str = BENTOML
-    open: bool = False
+    handler: str
+    label: str = ""
+    key: bool = True
     docs: bool = False
-    alias: str = ""
-
-    @property
-    def label(self) -> str:
-        """The name in metrics: one for all paths of the route, so that series are few."""
-        return self.alias or self.path
+    alias: bool = False
 
 
-TABLE = (
+ROUTES = (
     Route("/encode", POST, "operate"),
     Route("/decode", POST, "operate"),
     Route("/denoise", POST, "operate"),
     Route("/model", GET, "manifest"),
-    Route("/livez", GET, open=True),
-    Route("/healthz", GET, open=True),
-    Route("/readyz", GET, open=True),
-    Route("/metrics", GET),
+    Route("/metrics", GET, BENTOML),
+    Route("/livez", GET, BENTOML, key=False),
+    Route("/readyz", GET, BENTOML, key=False),
+    Route("/healthz", GET, BENTOML, key=False),
+    # Descriptions and pages
     Route("/docs.json", GET, "document", docs=True),
-    Route("/schema.json", GET, docs=True),
-    Route("/api", GET, docs=True),
-    Route("/", GET, "to_playground", open=True, docs=True),
-    Route("/playground", GET, "page", open=True, docs=True),
-    Route("/v2", GET, "v2_server"),
-    Route("/v2/", GET, "v2_server", alias="/v2"),
-    Route("/v2/health/live", GET, "v2_health", open=True),
-    Route("/v2/health/ready", GET, "v2_health", open=True),
-    Route("/v2/repository/index", POST, "v2_index"),
-    Route("/v2/models/{model}", GET, "v2_model"),
-    Route("/v2/models/{model}/ready", GET, "v2_model_ready"),
-    Route("/v2/models/{model}/config", GET, "v2_model_config"),
-    Route("/v2/models/{model}/infer", POST, "v2_infer"),
-)
-# The protocol's other spelling of each: only one version is served.
-VERSIONED = tuple(
-    Route(
-        route.path.replace("{model}", "{model}/versions/{version}"),
-        route.methods,
-        route.handler,
-        alias=route.path,
-    )
-    for route in TABLE
-    if "{model}" in route.path
+    Route("/schema.json", GET, BENTOML, docs=True),
+    Route("/api", GET, BENTOML, docs=True),
+    Route("/static_content/{file}", GET, BENTOML, "/static_content", docs=True, alias=True),
+    Route("/", GET, "root", key=False, docs=True),
+    Route("/playground", GET, "playground", key=False, docs=True),
+    Route("/playground/{file}", GET, "playground", "/playground", key=False, docs=True, alias=True),
+    # The Open Inference Protocol; tritonclient asks for "/v2/"
+    Route("/v2", GET, "server_metadata"),
+    Route("/v2/", GET, "server_metadata", "/v2", alias=True),
+    Route("/v2/health/live", GET, "health", key=False),
+    Route("/v2/health/ready", GET, "health", key=False),
+    Route("/v2/repository/index", POST, "repository_index"),
+    Route(MODEL + "/infer", POST, "infer"),
+    Route(MODEL, GET, "model_metadata"),
+    Route(MODEL + "/ready", GET, "model_ready"),
+    Route(MODEL + "/config", GET, "model_config"),
+    Route(VERSION + "/infer", POST, "infer", MODEL + "/infer"),
+    Route(VERSION, GET, "model_metadata", MODEL),
+    Route(VERSION + "/ready", GET, "model_ready", MODEL + "/ready"),
+    Route(VERSION + "/config", GET, "model_config", MODEL + "/config"),
 )
 
 
 class Router:
-    """The routes of one server, by path.
+    """Finds the route of a path: a dict lookup, and a few patterns for paths with parameters.
 
     Args:
-        docs: whether the routes marked `docs` exist.
-        pages: paths of the playground's files. static: those of BentoML's page.
+        files: label of a `{file}` route → the names that it serves.
+        docs: DENOISER_DOCS; without it, the routes marked `docs` do not exist.
     """
 
-    def __init__(self, *, docs: bool, pages: Iterable[str], static: Iterable[str]) -> None:
-        routes = [*TABLE, *VERSIONED]
-        routes += [Route(p, GET, "page", open=True, docs=True, alias="/playground") for p in pages]
-        routes += [
-            Route(f"/static_content/{name}", GET, docs=True, alias="/static_content")
-            for name in static
-        ]
-        served = [route for route in routes if docs or not route.docs]
-        self.exact = {route.path: route for route in served if "{" not in route.path}
-        self._shapes = [(route.path.split("/"), route) for route in served if "{" in route.path]
+    def __init__(self, files: Mapping[str, Iterable[str]], *, docs: bool) -> None:
+        self._literal: dict[str, Route] = {}
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        for route in ROUTES:
+            if route.docs and not docs:
+                continue
+            if "{file}" in route.path:
+                for name in files[route.label]:
+                    self._literal[route.path.replace("{file}", name)] = route
+            elif "{" in route.path:
+                pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]*)", route.path)
+                self._patterns.append((re.compile(pattern), route))
+            else:
+                self._literal[route.path] = route
 
     def find(self, path: str) -> tuple[Route | None, dict[str, str]]:
-        """The route of a path, or None, and what the segments in braces matched."""
-        if (route := self.exact.get(path)) is not None:
+        """The route of `path`, or None; and the values of its parameters."""
+        if (route := self._literal.get(path)) is not None:
             return route, {}
-        segments = path.split("/")
-        for shape, route in self._shapes:
-            if len(shape) == len(segments) and all(
-                part == segment or part[:1] == "{"
-                for part, segment in zip(shape, segments, strict=True)
-            ):
-                matched = zip(shape, segments, strict=True)
-                return route, {part[1:-1]: text for part, text in matched if part[:1] == "{"}
+        for pattern, route in self._patterns:
+            if match := pattern.fullmatch(path):
+                return route, match.groupdict()
         return None, {}
+
+
+def documented() -> list[str]:
+    """The paths that the docs must name; those of the V2 protocol as one, `/v2/…`."""
+    paths = (route.path for route in ROUTES if not route.alias)
+    return list(dict.fromkeys("/v2/…" if path.startswith("/v2") else path for path in paths))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +115,14 @@ def test_orientation_turns_the_picture(form: str, orientation: int) -> None:
     """A white corner ends where EXIF says; the corner is that of the upright picture's top left."""
     upright = np.zeros((16, 24), np.uint8)
     upright[:8, :8] = 255
-    to_file = {
+    ways: dict[int, Callable[[Any], Any]] = {
         1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud,
         5: np.transpose, 6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(a, 2).T,
         8: lambda a: np.rot90(a, -1),
-    }[orientation]  # fmt: skip
+    }  # fmt: skip
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(to_file(upright))).convert("RGB")
+    stored = Image.fromarray(np.ascontiguousarray(ways[orientation](upright))).convert("RGB")
     body = saved(stored, form, exif=exif)
     pixels = images.read(body, channels=1, size=(16, 24))[..., 0]
     assert pixels[:7, :7].min() > 200

@@ -1,7 +1,8 @@
-"""A real run becomes a bundle, or nothing: through `export_run` and `python -m export`."""
+"""A real run becomes a bundle, or nothing, through `export_run` and `python -m export`."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from onnx import numpy_helper
 
 from common.publishing import TargetExistsError
 from export import __main__ as command
-from export import convert
+from export import bundling, card, convert
 from export.bundling import export_run
 from export.errors import ParityError
 from service.bundle import MODELS, Bundle
@@ -25,10 +26,6 @@ from service.engine import Engine
 from tests.support.paths import ROOT
 from training.errors import RunError
 from training.runs import Run
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
 
 
 def names(folder: Path) -> list[str]:
@@ -43,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the tiny run; only to be read."""
     out = tmp_path_factory.mktemp("exported") / "tiny"
-    export_run(tiny_run, out, say=quiet)
+    export_run(tiny_run, out)
     return out
 
 
@@ -52,17 +49,17 @@ def perturbed(monkeypatch: pytest.MonkeyPatch) -> str:
     """One weight of the decoder, a thousandth too large, on its way into the file."""
     real = convert.graphs
 
-    def add_noise(model: Any, name: str, *, metadata: dict[str, str]) -> convert.Graphs:
-        made = real(model, name, metadata=metadata)
+    def perturb(model: Any, name: str, *, metadata: dict[str, str]) -> convert.Graphs:
+        graphs = real(model, name, metadata=metadata)
         if name == "decoder":
-            weights = made.served.graph.initializer
+            weights = graphs.served.graph.initializer
             tensor = next(t for t in weights if t.name.endswith(".bias"))
             values = numpy_helper.to_array(tensor).copy()
             values.flat[0] += 1e-3
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        return made
+        return graphs
 
-    monkeypatch.setattr(convert, "graphs", add_noise)
+    monkeypatch.setattr(convert, "graphs", perturb)
     return "decoder"
 
 
@@ -71,10 +68,11 @@ def test_the_bundle_is_whole_and_computes_what_keras_computes(
 ) -> None:
     run, bundle = Run.load(tiny_run), Bundle.open(exported)
     assert names(exported) == sorted(
-        [f"{m}.onnx" for m in MODELS] + ["golden.npz", "parity.json", "manifest.json"]
+        [f"{m}.onnx" for m in MODELS] + ["golden.npz", "parity.json", "manifest.json", "README.md"]
     )
     manifest = bundle.manifest
     assert (manifest.name, manifest.image_shape, manifest.latent_size) == ("tiny", (8, 8, 1), 6)
+    assert set(manifest.files) == {*names(exported)} - {"manifest.json", "README.md"}
     assert manifest.training == run.config
     assert manifest.quality == run.metrics
     assert manifest.parity["comparisons"] >= 60
@@ -82,9 +80,52 @@ def test_the_bundle_is_whole_and_computes_what_keras_computes(
     assert set(manifest.tools) >= {"tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime"}
     engine = Engine.load(exported, threads=2)
     noisy = run.samples().noisy
-    wanted = run.models().autoencoder([noisy], training=False).numpy()
-    np.testing.assert_allclose(engine.denoise(noisy), wanted, rtol=0, atol=1e-5)
+    expected = run.models().autoencoder([noisy], training=False).numpy()
+    np.testing.assert_allclose(engine.denoise(noisy), expected, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(bundle.golden()["images"], noisy[:16])
+
+
+def test_the_manifest_is_written_once(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[list[str]] = []
+    real = bundling.write_manifest  # type: ignore[attr-defined]
+
+    def note(folder: Path, **facts: Any) -> Any:
+        written.append(names(folder))
+        return real(folder, **facts)
+
+    monkeypatch.setattr(bundling, "write_manifest", note)
+    export_run(tiny_run, tmp_path / "out")
+    assert written == [sorted({*names(tmp_path / "out")} - {"manifest.json", "README.md"})]
+
+
+def test_the_card_has_the_manifests_facts(exported: Path) -> None:
+    manifest = Bundle.open(exported).manifest
+    text = (exported / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("# tiny\n")
+    for fact in (
+        manifest.fingerprint,
+        "8×8×1 images, with latents of 6 numbers",
+        "gaussian:0.5,0.5",
+        f"{manifest.parity['comparisons']} comparisons",
+        f"{manifest.quality['test']['output']['mse']:.4f}",
+        "not included: too little to gain",
+        "Novelty score**: not included",
+        "Source of the data: not recorded",
+    ):
+        assert fact in text, fact
+    (exported / "README.md").write_text(text + "edited\n", encoding="utf-8")
+    assert Bundle.open(exported).manifest == manifest
+    (exported / "README.md").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["mnist", "classic"])
+def test_the_shipped_cards_are_those_of_their_manifests(name: str) -> None:
+    folder = ROOT / "bundles" / name
+    text = card.text(Bundle.open(folder).manifest)
+    assert (folder / card.CARD).read_text(encoding="utf-8") == text
+    assert "CC BY-SA" in text and "AUROC for black images" in text
 
 
 def test_a_bundle_names_no_path_of_the_machine(tiny_run: Path, exported: Path) -> None:
@@ -94,16 +135,16 @@ def test_a_bundle_names_no_path_of_the_machine(tiny_run: Path, exported: Path) -
 
 
 def test_the_same_run_twice_has_the_same_fingerprint(
-    tiny_run: Path, exported: Path, tmp_path: Path
+    tiny_run: Path, exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: list[str] = []
-    again = export_run(tiny_run, tmp_path / "again", say=said.append)
+    caplog.set_level(logging.INFO, logger="export")
+    again = export_run(tiny_run, tmp_path / "again")
     first = Bundle.open(exported).manifest
     assert again.fingerprint == first.fingerprint
     for model in MODELS:
         assert again.files[f"{model}.onnx"] == first.files[f"{model}.onnx"]
-    assert said[-1] == f"{tmp_path / 'again'}: fingerprint {first.fingerprint}"
-    assert any("held-out noisy" in line for line in said)  # the table is on the screen
+    assert caplog.messages[-1] == f"{tmp_path / 'again'}: fingerprint {first.fingerprint}"
+    assert any("held-out noisy" in line for line in caplog.messages)  # the table
     assert names(tmp_path) == ["again"]
 
 
@@ -111,20 +152,20 @@ def test_one_perturbed_weight_stops_the_export(
     tiny_run: Path, tmp_path: Path, perturbed: str
 ) -> None:
     with pytest.raises(ParityError) as caught:
-        export_run(tiny_run, tmp_path / "out", say=quiet)
+        export_run(tiny_run, tmp_path / "out")
     assert caught.value.received.startswith((perturbed, f"{perturbed}(encoder)"))
     assert "batch" in caught.value.received
     assert names(tmp_path) == []
 
 
-def test_the_command_tells_a_failed_parity_in_one_line(
+def test_the_command_reports_a_failed_parity_in_one_line(
     tiny_run: Path, tmp_path: Path, perturbed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([str(tiny_run), "--out", str(tmp_path / "out")]) == 1
-    told = capsys.readouterr()
-    assert told.err.startswith(f"export: {perturbed}")
-    assert len(told.err.splitlines()) == 1
-    assert "TOO LARGE" in told.out  # the table shows where
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"export: {perturbed}")
+    assert len(printed.err.splitlines()) == 1
+    assert "TOO LARGE" in printed.out  # the table shows where
     assert names(tmp_path) == []
 
 
@@ -133,8 +174,8 @@ def test_an_existing_target_is_refused_and_left_alone(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(TargetExistsError, match="--overwrite"):
-        export_run(tiny_run, tmp_path / "out", say=quiet)
+    with pytest.raises(TargetExistsError, match="no manifest.json"):
+        export_run(tiny_run, tmp_path / "out", overwrite=True)
     assert command.main([str(tiny_run), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith("export: ")
     assert contents(tmp_path / "out") == {"mine.txt": b"mine"}
@@ -146,7 +187,7 @@ def test_overwriting_replaces_the_whole_bundle(
 ) -> None:
     out = Path(shutil.copytree(exported, tmp_path / "out"))
     (out / "old-only.txt").write_text("x")
-    export_run(tiny_run, out, overwrite=True, say=quiet)
+    export_run(tiny_run, out, overwrite=True)
     assert names(out) == names(exported)
     Engine.load(out, threads=1)
     assert names(tmp_path) == ["out"]
@@ -171,11 +212,11 @@ def test_a_missing_or_damaged_run(
         shutil.copytree(tiny_run, run)
         (run / damage).write_bytes(b"damaged")
     with pytest.raises(RunError):
-        export_run(run, tmp_path / "out", say=quiet)
+        export_run(run, tmp_path / "out")
     assert command.main([str(run), "--out", str(tmp_path / "out")]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("export: ")
-    assert len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("export: ")
+    assert len(printed.splitlines()) == 1
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / ".out.partial").exists()
 
@@ -196,8 +237,8 @@ def start(run: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
     )
 
 
-# What must be there when the child is killed; each export goes through all of these.
-MOMENTS = ["", "encoder.onnx", "manifest.json", "golden.npz"]
+# The file whose appearance ends the child; each export writes all of these, in this order.
+MOMENTS = ["", "encoder.onnx", "parity.json", "manifest.json"]
 
 
 def test_kill_9_at_any_moment_leaves_no_bundle_or_a_whole_one(
@@ -221,9 +262,9 @@ def test_kill_9_at_any_moment_leaves_no_bundle_or_a_whole_one(
                 killed += child.returncode == -signal.SIGKILL
                 del waiting[child]
         time.sleep(0.0005)
-    said = {child.returncode: child.communicate()[1] for child in children}
-    assert set(said) <= {-signal.SIGKILL, 0}, said
-    assert killed >= len(MOMENTS) - 1  # the last moment is short: one may have come to its end
+    errors = {child.returncode: child.communicate()[1] for child in children}
+    assert set(errors) <= {-signal.SIGKILL, 0}, errors
+    assert killed >= len(MOMENTS) - 1  # the last moment is short: that export may have finished
     fingerprint = Bundle.open(exported).manifest.fingerprint
     left = 0
     for k, (out, _) in enumerate(children.values()):
@@ -231,7 +272,7 @@ def test_kill_9_at_any_moment_leaves_no_bundle_or_a_whole_one(
         if k % 2 or out.exists():
             assert Engine.load(out, threads=1).manifest.fingerprint == fingerprint
     assert left >= len(MOMENTS) - 1  # there was something half-written to hide
-    for out in (children_out[0] for children_out in list(children.values())[2:4]):
-        export_run(tiny_run, out, overwrite=True, say=quiet)  # the next call clears it away
+    for out, _ in list(children.values())[2:4]:
+        export_run(tiny_run, out, overwrite=True)  # clears away what the killed one left
         assert not out.with_name(f".{out.name}.partial").exists()
         Engine.load(out, threads=1)

@@ -52,35 +52,35 @@ def rows_for(model: Any, size: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
 
 
-def run(made: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
-    session = ort.InferenceSession(serialize(made), providers=["CPUExecutionProvider"])
-    answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
-    return answer
+def run(model: onnx.ModelProto, rows: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(serialize(model), providers=["CPUExecutionProvider"])
+    output: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
+    return output
 
 
 @pytest.fixture(scope="module")
 def converted() -> dict[Any, Any]:
     """Case → name → (Keras model, ONNX model)."""
-    made: dict[Any, Any] = {}
+    pairs: dict[Any, Any] = {}
     for case in [*CASES, TILED]:
         models = build(*case)
-        made[case] = {
+        pairs[case] = {
             name: (getattr(models, name), to_onnx(getattr(models, name), name, metadata={}))
             for name in TENSORS
         }
-    return made
+    return pairs
 
 
 @pytest.mark.parametrize(("case", "name"), list(itertools.product([*CASES, TILED], TENSORS)))
 def test_the_same_numbers_as_keras(converted: Any, case: Any, name: str) -> None:
-    model, made = converted[case][name]
+    model, onnx_model = converted[case][name]
     for size in (1, 3, 17):
         rows = rows_for(model, size, seed=size)
-        wanted = model(rows, training=False).numpy()
-        found = run(made, rows)
-        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
-        scale = max(1.0, float(np.abs(wanted).max()))
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * scale)
+        expected = model(rows, training=False).numpy()
+        result = run(onnx_model, rows)
+        assert (result.dtype, result.shape) == (expected.dtype, expected.shape)
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize(("case", "name"), list(itertools.product(CASES, TENSORS)))
@@ -130,12 +130,16 @@ def test_tensor_names_are_the_contracts() -> None:
 @pytest.mark.parametrize("name", TENSORS)
 def test_the_same_model_always_gives_the_same_bytes(name: str) -> None:
     first = build((8, 8, 1), (2, 3), 3)
-    again = build((8, 8, 1), (2, 3), 3)  # Keras numbers its layers anew: names must not leak
+    again = build(
+        (8, 8, 1), (2, 3), 3
+    )  # Keras gives its layers new numbers, which must not be in the names
     other = build((8, 8, 1), (2, 3), 3, seed=1)
-    made = [serialize(to_onnx(getattr(m, name), name, metadata={"a": "b"}))
-            for m in (first, first, again, other)]  # fmt: skip
-    assert made[0] == made[1] == made[2]
-    assert made[3] != made[0]
+    files = [
+        serialize(to_onnx(getattr(models, name), name, metadata={"a": "b"}))
+        for models in (first, first, again, other)
+    ]
+    assert files[0] == files[1] == files[2]
+    assert files[3] != files[0]
 
 
 def test_nothing_of_the_machine_or_the_day_is_in_the_bytes() -> None:
@@ -144,15 +148,15 @@ def test_nothing_of_the_machine_or_the_day_is_in_the_bytes() -> None:
         assert trace not in made
 
 
-def test_a_model_that_fails_the_checker_is_not_handed_out(
+def test_a_model_that_fails_the_checker_is_not_returned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = cleanup.clean
 
-    def add_noise(graph: Any) -> None:
+    def damage(graph: Any) -> None:
         real(graph)
         graph.nodes[0].op_type = "NoSuchOperator"
 
-    monkeypatch.setattr("export.convert.clean", add_noise)
+    monkeypatch.setattr("export.convert.clean", damage)
     with pytest.raises(onnx.checker.ValidationError):
         to_onnx(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={})

@@ -24,25 +24,25 @@ GOOD = Row("encoder", "held-out noisy", 7, 2e-7, LIMIT)
 def reference(
     network: Any,
     *,
-    add_noise: str = "",
+    changed: str = "",
     by: float = 0.0,
     batches: set[tuple[str, int]] | None = None,
 ) -> Exact:
-    """The tiny network of the tests in the place of Keras; `batches` takes what was computed."""
+    """The tiny network of the tests in place of Keras; `batches` collects what was computed."""
 
-    def answer(name: str, method: Compute) -> Compute:
+    def function(name: str, method: Compute) -> Compute:
         def compute(rows: np.ndarray) -> np.ndarray:
             if batches is not None:
                 batches.add((name, len(rows)))
-            found = method(rows)
-            return found + np.float32(by) if name == add_noise else found
+            result = method(rows)
+            return result + np.float32(by) if name == changed else result
 
         return compute
 
     return Exact(
-        answer("encoder", network.encode),
-        answer("decoder", network.decode),
-        answer("autoencoder", network.denoise),
+        function("encoder", network.encode),
+        function("decoder", network.decode),
+        function("autoencoder", network.denoise),
     )
 
 
@@ -61,27 +61,27 @@ def test_every_model_on_every_case_at_every_batch(
     models = {"encoder", "decoder", "autoencoder", "decoder(encoder)"}
     held = {"held-out noisy": (1, 7, 64, 100), "held-out uint8": (1, 7, 64, 100)}
     whole = dict.fromkeys(("all zero", "all one", "uniform random"), (1, 7, 64, 1000))
-    wanted = {(m, case, b) for m in models for case, bs in (held | whole).items() for b in bs}
-    assert {(row.model, row.case, row.batch) for row in rows} == wanted
-    assert len(rows) == len(wanted) == 80
+    expected = {(m, case, b) for m in models for case, bs in (held | whole).items() for b in bs}
+    assert {(row.model, row.case, row.batch) for row in rows} == expected
+    assert len(rows) == len(expected) == 80
     sizes = {(m, b) for m in models - {"decoder(encoder)"} for b in (1, 7, 64, 100, 1000)}
-    assert batches == sizes  # a row's batch is what was really computed
+    assert batches == sizes  # a row's batch is the one that was computed
     assert all(row.holds and row.limit == LIMIT == 1e-5 for row in rows)
     assert max(row.difference for row in rows) > 0  # they were computed
     enforce(rows)
 
 
-@pytest.mark.parametrize("add_noise", ["encoder", "decoder", "autoencoder"])
-def test_a_difference_in_any_model_is_found_and_named(
-    engine: Engine, network: Any, held_out: dict[str, Any], add_noise: str
+@pytest.mark.parametrize("changed", ["encoder", "decoder", "autoencoder"])
+def test_a_difference_in_any_model_is_detected_and_named(
+    engine: Engine, network: Any, held_out: dict[str, Any], changed: str
 ) -> None:
-    rows = compare(engine, reference(network, add_noise=add_noise, by=1e-3), **held_out)
-    assert {row.model for row in rows if not row.holds} == {add_noise}
-    with pytest.raises(ParityError, match=f"{add_noise} on .*, batch .*differs from Keras by"):
+    rows = compare(engine, reference(network, changed=changed, by=1e-3), **held_out)
+    assert {row.model for row in rows if not row.holds} == {changed}
+    with pytest.raises(ParityError, match=f"{changed} on .*, batch .*differs from Keras by"):
         enforce(rows)
 
 
-def test_three_right_models_that_do_not_belong_together(
+def test_an_autoencoder_that_is_not_the_decoder_after_the_encoder(
     bundle_copy: Path, seal_bundle: Callable[..., None], network: Any, held_out: dict[str, Any]
 ) -> None:
     """Each file computes what its Keras model does, yet decoder(encoder) is not autoencoder."""
@@ -95,31 +95,31 @@ def test_three_right_models_that_do_not_belong_together(
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
 def test_a_dtype_that_differs_never_holds(dtype: type) -> None:
-    some = np.zeros((2, 3), np.float32)
-    row = parity._row("encoder", "all zero", 2, some.astype(dtype), some)
+    zeros = np.zeros((2, 3), np.float32)
+    row = parity._row("encoder", "all zero", 2, zeros.astype(dtype), zeros)
     assert not row.holds
-    with pytest.raises(ParityError, match=r"float(64|16) \(2, 3\) where Keras gives float32"):
+    with pytest.raises(ParityError, match=r"float(64|16) \(2, 3\); Keras gives float32"):
         enforce([GOOD, row])
 
 
 def test_a_shape_that_differs_never_holds_even_if_it_broadcasts() -> None:
     row = parity._row("decoder", "c", 2, np.zeros((1, 3), np.float32), np.zeros((2, 3), np.float32))
     assert not row.holds
-    with pytest.raises(ParityError, match=r"\(1, 3\) where Keras gives float32 \(2, 3\)"):
+    with pytest.raises(ParityError, match=r"\(1, 3\); Keras gives float32 \(2, 3\)"):
         enforce([row])
 
 
-@pytest.mark.parametrize("side", ["found", "wanted", "both"])
+@pytest.mark.parametrize("side", ["result", "expected", "both"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("relative", [False, True])
 def test_nan_and_infinity_never_hold(side: str, value: float, relative: bool) -> None:
-    found, wanted = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
-    if side in ("found", "both"):
-        found[1, 1] = value
-    if side in ("wanted", "both"):
-        wanted[1, 1] = value
+    result, expected = np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    if side in ("result", "both"):
+        result[1, 1] = value
+    if side in ("expected", "both"):
+        expected[1, 1] = value
     with np.errstate(invalid="ignore"):
-        row = parity._row("encoder", "c", 2, found, wanted, relative=relative)
+        row = parity._row("encoder", "c", 2, result, expected, relative=relative)
     assert not row.holds
     with pytest.raises(ParityError, match="NaN or infinity"):
         enforce([GOOD, row])
@@ -146,9 +146,9 @@ def test_a_bare_nan_difference_never_holds() -> None:
 def test_latents_are_measured_against_their_largest_value(
     difference: float, scale: float, relative: bool, holds: bool
 ) -> None:
-    wanted = np.array([[0, -scale, scale / 2]], np.float32)
-    found = wanted + np.array([[difference, 0, 0]], np.float32)
-    assert parity._row("encoder", "c", 1, found, wanted, relative=relative).holds is holds
+    expected = np.array([[0, -scale, scale / 2]], np.float32)
+    result = expected + np.array([[difference, 0, 0]], np.float32)
+    assert parity._row("encoder", "c", 1, result, expected, relative=relative).holds is holds
 
 
 def test_the_worst_of_several_failures_is_named_and_all_are_counted() -> None:
@@ -176,10 +176,10 @@ def test_report_and_summary() -> None:
     rows = [GOOD, replace(GOOD, batch=64, difference=5e-7), replace(GOOD, model="decoder")]
     largest = {"encoder": 5e-7, "decoder": 2e-7}
     assert summary(rows) == {"comparisons": 3, "largest_difference": largest}
-    told = json.loads(json.dumps(report(rows)))
-    assert told["limit"] == LIMIT
-    assert told["largest_difference"] == largest
-    assert [row["batch"] for row in told["rows"]] == [7, 64, 7]
+    read = json.loads(json.dumps(report(rows)))
+    assert read["limit"] == LIMIT
+    assert read["largest_difference"] == largest
+    assert [row["batch"] for row in read["rows"]] == [7, 64, 7]
 
 
 def test_the_table_shows_the_worst_batch_of_each() -> None:
@@ -187,10 +187,10 @@ def test_the_table_shows_the_worst_batch_of_each() -> None:
         GOOD,
         replace(GOOD, batch=1000, difference=9e-7),
         Row("decoder", "all one", 1, 1.0, LIMIT),
-        Row("decoder", "all one", 7, float("inf"), LIMIT, "float64 where Keras gives float32"),
+        Row("decoder", "all one", 7, float("inf"), LIMIT, "float64; Keras gives float32"),
     ]
     head, first, second = table(rows).splitlines()
     assert head.split() == ["model", "images", "worst", "batch", "difference", "limit"]
     assert first.split() == ["encoder", "held-out", "noisy", "1,000", "9.00e-07", "1e-05", "ok"]
-    assert second.endswith("float64 where Keras gives float32")
+    assert second.endswith("float64; Keras gives float32")
     assert "TOO LARGE" in table([replace(GOOD, difference=1.0)])

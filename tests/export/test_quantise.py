@@ -1,8 +1,9 @@
-"""int8: the right layers, real integer kernels, three models that agree, and a gate that holds."""
+"""int8: the right layers, integer kernels, three models that agree, and limits that hold."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,6 @@ SHAPE = (12, 8, 3)
 INT8_FILES = sorted([golden_file(INT8), *(model_file(model, INT8) for model in MODELS)])
 
 
-def quiet(line: str) -> None:
-    """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def models() -> dict[str, onnx.ModelProto]:
     """Our three ONNX models of a network with random weights; only to be read."""
@@ -39,13 +36,16 @@ def models() -> dict[str, onnx.ModelProto]:
     from training.model import ModelSettings, classic
 
     keras.utils.set_random_seed(3)
-    made = classic(ModelSettings(image_shape=SHAPE, filters=(32, 64), latent_size=6))
+    keras_models = classic(ModelSettings(image_shape=SHAPE, filters=(32, 64), latent_size=6))
     rng = np.random.default_rng(3)
-    for weight in made.autoencoder.weights:
+    for weight in keras_models.autoencoder.weights:
         if len(weight.shape) == 1:  # Keras begins with biases of zero
             weight.assign(rng.normal(0, 0.1, weight.shape))
     metadata = {"denoiser.latent_size": "6"}
-    return {name: convert.to_onnx(getattr(made, name), name, metadata=metadata) for name in MODELS}
+    return {
+        name: convert.to_onnx(getattr(keras_models, name), name, metadata=metadata)
+        for name in MODELS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def run(model: onnx.ModelProto, rows: np.ndarray, optimised: Path | None = None)
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
-    return answer
+    output: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
+    return output
 
 
 def test_the_layers_that_gain_are_chosen(models: dict[str, onnx.ModelProto]) -> None:
@@ -83,7 +83,7 @@ def test_the_layers_that_gain_are_chosen(models: dict[str, onnx.ModelProto]) -> 
     assert not [n for n in quantise.quantised_layers(models["decoder"]) if n.startswith("gemm")]
 
 
-def test_float32_models_are_left_as_they_are(
+def test_float32_models_are_not_modified(
     models: dict[str, onnx.ModelProto], images: np.ndarray
 ) -> None:
     before = {name: convert.serialize(model) for name, model in models.items()}
@@ -92,34 +92,34 @@ def test_float32_models_are_left_as_they_are(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_ends_names_and_metadata_stay(
+def test_inputs_outputs_and_metadata_stay(
     models: dict[str, onnx.ModelProto], reduced: dict[str, onnx.ModelProto], name: str
 ) -> None:
     old, new = models[name], reduced[name]
     assert list(new.graph.input) == list(old.graph.input)
     assert list(new.graph.output) == list(old.graph.output)
     assert {o.domain: o.version for o in new.opset_import} == {"": convert.OPSET}
-    said = {prop.key: prop.value for prop in new.metadata_props}
-    kept = {prop.key: prop.value for prop in old.metadata_props}
-    assert said == {**kept, "denoiser.precision": "int8"}
+    before = {prop.key: prop.value for prop in old.metadata_props}
+    after = {prop.key: prop.value for prop in new.metadata_props}
+    assert after == {**before, "denoiser.precision": "int8"}
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_the_answers_are_near_and_the_three_agree_in_every_bit(
+def test_the_outputs_are_near_and_the_three_agree_bit_for_bit(
     models: dict[str, onnx.ModelProto],
     reduced: dict[str, onnx.ModelProto],
     images: np.ndarray,
     size: int,
 ) -> None:
-    some = images[:size]
-    whole = run(reduced["autoencoder"], some)
-    latents = run(reduced["encoder"], some)
+    rows = images[:size]
+    whole = run(reduced["autoencoder"], rows)
+    latents = run(reduced["encoder"], rows)
     np.testing.assert_array_equal(run(reduced["decoder"], latents), whole)
-    wanted = run(models["autoencoder"], some)
-    difference = np.abs(whole - wanted)
+    expected = run(models["autoencoder"], rows)
+    difference = np.abs(whole - expected)
     assert 0 < difference.max() < 0.05
     assert difference.mean() < 0.005
-    exact = run(models["encoder"], some)
+    exact = run(models["encoder"], rows)
     assert 0 < np.abs(latents - exact).max() < 0.05 * np.abs(exact).max()
 
 
@@ -189,7 +189,7 @@ def figures(**loss: tuple[float, float]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("loss", "told"),
+    ("loss", "reason"),
     [
         ({"encoder": (0.05, 0.002)}, ""),
         ({"encoder": (-3.0, -0.5)}, ""),
@@ -200,10 +200,10 @@ def figures(**loss: tuple[float, float]) -> dict[str, Any]:
         ({"encoder": (0.0, float("inf"))}, "encoder loses inf of SSIM"),
     ],
 )
-def test_the_gate(loss: dict[str, tuple[float, float]], told: str) -> None:
-    found = quality.refusal(figures(**loss))
-    assert found.startswith(told)
-    assert bool(found) == bool(told)
+def test_the_limits(loss: dict[str, tuple[float, float]], reason: str) -> None:
+    refusal = quality.refusal(figures(**loss))
+    assert refusal.startswith(reason)
+    assert bool(refusal) == bool(reason)
 
 
 def test_the_limits_are_those_of_the_design() -> None:
@@ -227,26 +227,26 @@ class Fake:
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_each_model_is_judged_alone_and_all_together(part: str) -> None:
+def test_each_model_is_measured_alone_and_all_together(part: str) -> None:
     clean = np.random.default_rng(0).random((20, *SHAPE), dtype=np.float32)
     noisy = clean + np.float32(0.01)  # 40 dB
     full, worse = Fake(), Fake(**{part: 0.01})  # 34 dB where the error enters
-    found = quality.losses(full, worse, clean=clean, noisy=noisy)  # type: ignore[arg-type]
-    assert (found["images"], found["limits"]) == (20, quality.LIMITS)
-    assert found["float32"]["psnr"] == pytest.approx(40, abs=0.01)
-    for name, loss in found["loss"].items():
+    losses = quality.losses(full, worse, clean=clean, noisy=noisy)  # type: ignore[arg-type]
+    assert (losses["images"], losses["limits"]) == (20, quality.LIMITS)
+    assert losses["float32"]["psnr"] == pytest.approx(40, abs=0.01)
+    for name, loss in losses["loss"].items():
         changed = name in (part, "autoencoder", "decoder(encoder)")
         assert loss["psnr"] == pytest.approx(6.02 if changed else 0, abs=0.01), name
-    assert set(found["loss"]) == {*MODELS, "decoder(encoder)"}
-    assert json.dumps(found, allow_nan=False)
-    assert part in quality.table(found)
+    assert set(losses["loss"]) == {*MODELS, "decoder(encoder)"}
+    assert json.dumps(losses, allow_nan=False)
+    assert part in quality.table(losses)
 
 
 def test_images_without_any_error_count_as_a_finite_number() -> None:
     clean = np.zeros((3, *SHAPE), np.float32)
-    found = quality.losses(Fake(), Fake(), clean=clean, noisy=clean)  # type: ignore[arg-type]
-    assert found["float32"]["psnr"] == 100
-    assert json.dumps(found, allow_nan=False)
+    losses = quality.losses(Fake(), Fake(), clean=clean, noisy=clean)  # type: ignore[arg-type]
+    assert losses["float32"]["psnr"] == 100
+    assert json.dumps(losses, allow_nan=False)
 
 
 @pytest.fixture
@@ -258,16 +258,16 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_that_cannot_gain_ships_without_int8_and_says_why(
-    tiny_run: Path, tmp_path: Path
+    tiny_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    said: list[str] = []
-    manifest = export_run(tiny_run, tmp_path / "out", say=said.append)
+    caplog.set_level(logging.INFO, logger="export")
+    manifest = export_run(tiny_run, tmp_path / "out")
     assert not set(INT8_FILES) & set(manifest.files)
     assert manifest.available == ["float32"]
     tried = manifest.precisions["int8"]
     assert "too little to gain" in tried.reason
     assert 0 < tried.figures["multiply_adds_per_activation"] < 20
-    assert f"int8: {tried.reason}" in said
+    assert f"int8: {tried.reason}" in caplog.messages
     with pytest.raises(BundleMissingError, match="too little to gain"):
         Engine.load(tmp_path / "out", precision="int8")
 
@@ -276,8 +276,8 @@ def test_a_run_with_few_images_ships_without_int8(
     tiny_run: Path, tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quality, "MIN_IMAGES", 1000)
-    manifest = export_run(tiny_run, tmp_path / "out", say=quiet)
-    assert "held-out images to judge it by" in manifest.precisions["int8"].reason
+    manifest = export_run(tiny_run, tmp_path / "out")
+    assert "held-out images to measure the loss" in manifest.precisions["int8"].reason
     assert not set(INT8_FILES) & set(manifest.files)
 
 
@@ -292,7 +292,7 @@ def test_a_run_that_passes_ships_both(
         return real(models, images)
 
     monkeypatch.setattr(quantise, "quantise", spy)
-    manifest = export_run(tiny_run, tmp_path / "out", say=quiet)
+    manifest = export_run(tiny_run, tmp_path / "out")
     samples = Run.load(tiny_run).samples()
     np.testing.assert_array_equal(seen[0], samples.noisy[0::2])
     tried = manifest.precisions["int8"]
@@ -302,11 +302,11 @@ def test_a_run_that_passes_ships_both(
     int8 = Engine.load(tmp_path / "out", precision="int8")
     full = Engine.load(tmp_path / "out")
     assert int8.fingerprint == tried.fingerprint != full.fingerprint
-    answers = int8.denoise(samples.noisy), full.denoise(samples.noisy)
-    assert 0 < np.abs(answers[0] - answers[1]).max() < 0.1
+    difference = np.abs(int8.denoise(samples.noisy) - full.denoise(samples.noisy))
+    assert 0 < difference.max() < 0.1
     golden = Bundle.open(tmp_path / "out").golden(INT8)
     np.testing.assert_array_equal(golden["latents"], int8.encode(golden["images"]))
-    again = export_run(tiny_run, tmp_path / "again", say=quiet)
+    again = export_run(tiny_run, tmp_path / "again")
     assert again.at(INT8).fingerprint == tried.fingerprint
     assert again.files[GOLDEN] == manifest.files[GOLDEN]
 
@@ -316,18 +316,18 @@ def test_a_run_that_loses_too_much_ships_without_int8_and_with_the_figures(
 ) -> None:
     real = quantise.quantise
 
-    def add_noise(models: Any, images: np.ndarray) -> Any:
-        made = real(models, images)
-        graph = made["decoder"].graph
-        ends = (node.input for node in graph.node if node.op_type == "ConvTranspose")
-        bias = next(given[2] for given in ends if len(given) > 2)
+    def damage(models: Any, images: np.ndarray) -> Any:
+        reduced = real(models, images)
+        graph = reduced["decoder"].graph
+        inputs = (node.input for node in graph.node if node.op_type == "ConvTranspose")
+        bias = next(names[2] for names in inputs if len(names) > 2)
         tensor = next(t for t in graph.initializer if t.name == bias)
         values = numpy_helper.to_array(tensor)
         tensor.CopyFrom(numpy_helper.from_array(values + 4, tensor.name))  # nearly white
-        return made
+        return reduced
 
-    monkeypatch.setattr(quantise, "quantise", add_noise)
-    manifest = export_run(tiny_run, tmp_path / "out", say=quiet)
+    monkeypatch.setattr(quantise, "quantise", damage)
+    manifest = export_run(tiny_run, tmp_path / "out")
     tried = manifest.precisions["int8"]
     assert tried.reason.startswith("decoder") and tried.fingerprint == ""
     assert not quality.refusal({"loss": {"encoder": tried.figures["loss"]["encoder"]}})

@@ -14,40 +14,44 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from common.arrays import Array
 from common.errors import DtypeError, OptionError, RangeError, ShapeError
 from service.engine import CHUNK, IO_BINDING_MIN_BYTES, Engine
 from service.runtime import pool
 from service.runtime.cores import STEADY
 from service.runtime.session import Session
 from tests.support.paths import DATA, ROOT
-from tests.support.tiny import TinyNetwork, some_images
 
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1000]
 MODELS = ["encoder", "decoder", "autoencoder"]
 
 
-def rows_for(engine: Engine, model: str, size: int, seed: int = 0) -> np.ndarray:
+def rows_for(engine: Engine, model: str, size: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     if model == "decoder":
         return rng.normal(0, 1, (size, engine.manifest.latent_size)).astype(np.float32)
     return rng.random((size, *engine.manifest.image_shape), dtype=np.float32)
 
 
-def bytes_for(engine: Engine, size: int, seed: int = 0) -> np.ndarray:
+def bytes_for(engine: Engine, size: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (size, *engine.manifest.image_shape), dtype=np.uint8)
 
 
-def run(engine: Engine, model: str, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    if model == "decoder":
-        return engine.decode(rows, out=out)
-    call = engine.encode if model == "encoder" else engine.denoise
-    return call(rows, out=out)
+METHODS: dict[str, Callable[..., Array]] = {
+    "encoder": Engine.encode,
+    "decoder": Engine.decode,
+    "autoencoder": Engine.denoise,
+}
 
 
-def in_one_call(path: Path, model: str, rows: np.ndarray) -> np.ndarray:
+def run(engine: Engine, model: str, rows: Array) -> Array:
+    return METHODS[model](engine, rows)
+
+
+def in_one_call(path: Path, model: str, rows: Array) -> Array:
     session = ort.InferenceSession(path / f"{model}.onnx", providers=["CPUExecutionProvider"])
-    answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
+    answer: Array = session.run(None, {session.get_inputs()[0].name: rows})[0]
     return answer
 
 
@@ -97,7 +101,7 @@ def test_uint8_reaches_both_ends(engine: Engine) -> None:
     assert set(found) == {0, 255}
 
 
-def layouts(rows: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
+def layouts(rows: Array, tmp_path: Path) -> dict[str, Array]:
     """The same values in memory layouts that callers really have."""
     doubled = np.repeat(rows, 2, axis=0)
     read_only = rows.copy()
@@ -162,8 +166,7 @@ def test_out_holds_the_answer(engine: Engine, model: str, size: int) -> None:
     wanted = run(engine, model, rows)
     wide = np.full((2 * size, *wanted.shape[1:]), np.nan, np.float32)
     out = wide[::2]  # not contiguous: every other row
-    methods = {"encoder": engine.encode, "decoder": engine.decode, "autoencoder": engine.denoise}
-    answer = methods[model](rows, out=out)  # type: ignore[operator]
+    answer = METHODS[model](engine, rows, out=out)
     assert answer is out
     np.testing.assert_array_equal(out, wanted)
     assert np.isnan(wide[1::2]).all(), "the rows between belong to somebody else"
@@ -196,6 +199,63 @@ def test_an_out_that_does_not_fit_is_refused_before_anything_is_written(engine: 
     assert not long.any()
     assert not doubles.any()
     assert not frozen.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_one_pass_gives_several_outputs(
+    scored_engine: Engine, monkeypatch: pytest.MonkeyPatch, dtype: Any, size: int
+) -> None:
+    images = rows_for(scored_engine, "encoder", size)
+    names: Any = ("latents", "denoised", "scores")
+    expected = {
+        "latents": scored_engine.encode(images),
+        "denoised": scored_engine.denoise(images, dtype=dtype),
+        "scores": scored_engine.score(images),
+    }
+    results = scored_engine.run(names, images=images, dtype=dtype)
+    assert results.keys() == expected.keys()
+    monkeypatch.setattr("service.engine.IO_BINDING_MIN_BYTES", 0)
+    out = {name: np.empty_like(result) for name, result in expected.items()}
+    if dtype == "float32":
+        out["denoised"] = images  # denoised in place, after the scores were computed
+    written = scored_engine.run(names, images=images, dtype=dtype, out=out)
+    for name, array in expected.items():
+        assert written[name] is out[name]
+        assert results[name].dtype == out[name].dtype == array.dtype
+        limit = 1.01 if array.dtype == np.uint8 else 1e-5
+        for found in (results[name], out[name]):
+            np.testing.assert_allclose(found.astype(float), array, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "arguments", "text"),
+    [
+        ([], {"images": None}, "outputs"),
+        (["reward"], {"images": None}, "reward"),
+        (["images", "latents"], {"latents": None}, "images of latents"),
+        (["scores"], {"images": None}, "novelty"),
+        (["latents"], {"latents": None}, "expected images"),
+        (["images"], {"images": None}, "expected latents"),
+        (["latents"], {"images": None, "latents": None}, "expected images"),
+        (["latents"], {"images": None, "out": {"denoised": np.zeros(1)}}, "out for denoised"),
+    ],
+)
+def test_outputs_that_cannot_be_computed(
+    engine: Engine, outputs: Any, arguments: dict[str, Any], text: str
+) -> None:
+    for name, model in (("images", "encoder"), ("latents", "decoder")):
+        if name in arguments:
+            arguments = {**arguments, name: rows_for(engine, model, 1)}
+    with pytest.raises(OptionError, match=text):
+        engine.run(outputs, **arguments)
+
+
+def test_a_missing_input_is_refused(engine: Engine) -> None:
+    with pytest.raises(DtypeError, match="images of dtype NoneType"):
+        engine.run(["latents"])
+    with pytest.raises(DtypeError, match="latents of dtype NoneType"):
+        engine.run(["images"])
 
 
 def test_byte_order_is_refused_or_respected(engine: Engine) -> None:
@@ -397,7 +457,7 @@ def test_memory_grows_with_the_answer_alone(bundle_path: Path) -> None:
 # --- how a call is cut
 
 
-def cut(threads: int, rows: int, size: int) -> list[int]:
+def chunk_sizes(threads: int, rows: int, size: int) -> list[int]:
     """The rows of each chunk that a call becomes."""
     chunks = pool.chunk_count(rows, size, threads=threads)
     pieces = [pool.chunk_slice(index, rows=rows, chunks=chunks) for index in range(chunks)]
@@ -410,7 +470,7 @@ def cut(threads: int, rows: int, size: int) -> list[int]:
 def test_chunks_cover_every_row_once_and_none_is_larger_than_allowed(threads: int) -> None:
     for size in range(1, 65):
         for rows in range(301):
-            parts = cut(threads, rows, size)
+            parts = chunk_sizes(threads, rows, size)
             case = (rows, size, parts)
             assert sum(parts) == rows, case
             assert all(1 <= part <= size for part in parts), case
@@ -422,7 +482,7 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
     """The busiest of the threads, if each takes the next chunk in turn."""
     for size in range(1, 65):
         for rows in range(301):
-            parts = cut(threads, rows, size)
+            parts = chunk_sizes(threads, rows, size)
             busiest = sum(sorted(parts)[::-1][: -(-len(parts) // threads)])
             whole = -(-rows // size)
             plain = min(rows, -(-whole // threads) * size)
@@ -451,13 +511,13 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
     ],
 )
 def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, wanted: list[int]) -> None:
-    assert cut(threads, rows, size) == wanted
+    assert chunk_sizes(threads, rows, size) == wanted
 
 
 @pytest.mark.parametrize("rows", [8, 24, 30, 48, 100, 1_000, 9_999])
 @pytest.mark.parametrize("threads", [2, 3, 4])
 def test_threads_share_a_call_to_a_row_for_each_turn(threads: int, rows: int) -> None:
-    parts = cut(threads, rows, 64)
+    parts = chunk_sizes(threads, rows, 64)
     turns = -(-len(parts) // threads)
     assert len(parts) % threads == 0
     assert turns * max(parts) - rows / threads < turns
@@ -467,9 +527,9 @@ def seen_chunks(engine: Engine, model: str, size: int) -> list[int]:
     """The numbers of rows that a call's chunks had."""
     real, seen = engine._sessions[model], list[int]()
 
-    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
-        seen.append(len(batch))
-        return real(batch, multithreaded=multithreaded, out=out)
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
+        seen.append(len(chunk))
+        return real(chunk, multithreaded=multithreaded, out=out)
 
     spy.row_shape, spy.multithreaded = real.row_shape, real.multithreaded  # type: ignore[attr-defined]
     engine._sessions[model] = spy  # type: ignore[assignment]
@@ -512,11 +572,11 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
     assert real.multithreaded
     flags: list[bool] = []
 
-    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
         flags.append(multithreaded)
-        if multithreaded:  # a call that arrives meanwhile has one core, and does not wait
+        if multithreaded:  # whoever comes while this runs takes one core, and does not wait
             run(engine, model, rows_for(engine, model, 1))
-        return real(batch, multithreaded=multithreaded, out=out)
+        return real(chunk, multithreaded=multithreaded, out=out)
 
     spy.row_shape, spy.multithreaded = real.row_shape, True  # type: ignore[attr-defined]
     engine._sessions[model] = spy  # type: ignore[assignment]
@@ -535,26 +595,26 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
     assert flags == [False], "the cores are at work for another call"
 
 
-@pytest.mark.parametrize(("at_once", "wide"), [(60.0, True), (0.0, False)])
+@pytest.mark.parametrize(("max_gap", "all_cores"), [(60.0, True), (0.0, False)])
 def test_images_have_one_core_until_many_follow_each_other_at_once(
-    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: float, wide: bool
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, max_gap: float, all_cores: bool
 ) -> None:
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
-    monkeypatch.setattr("service.runtime.cores.AT_ONCE", at_once)
+    monkeypatch.setattr("service.runtime.cores.MAX_GAP", max_gap)
     engine = Engine.load(bundle_path, threads=2)
     engine._all_cores._ended = -1e9  # loading replayed the golden answers, long ago
     real, flags = engine._sessions["encoder"], list[bool]()
 
-    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
         flags.append(multithreaded)
-        return real(batch, multithreaded=multithreaded, out=out)
+        return real(chunk, multithreaded=multithreaded, out=out)
 
     spy.row_shape, spy.multithreaded = real.row_shape, True  # type: ignore[attr-defined]
     engine._sessions["encoder"] = spy  # type: ignore[assignment]
     image = rows_for(engine, "encoder", 1)
     for _ in range(STEADY + 2):
         engine.encode(image)
-    assert flags == [False] * STEADY + [wide] * 2
+    assert flags == [False] * STEADY + [all_cores] * 2
     flags.clear()
     engine._all_cores._ended = -1e9  # a pause
     engine.encode(image)
@@ -604,9 +664,9 @@ def bound(engine: Engine, model: str, monkeypatch: pytest.MonkeyPatch) -> list[b
     """Whether each call of a network is given a place for its answer, from now on."""
     real, seen = engine._sessions[model], list[bool]()
 
-    def spy(batch: np.ndarray, *, multithreaded: bool, out: np.ndarray | None) -> np.ndarray:
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
         seen.append(out is not None)
-        return real(batch, multithreaded=multithreaded, out=out)
+        return real(chunk, multithreaded=multithreaded, out=out)
 
     spy.row_shape, spy.multithreaded = real.row_shape, real.multithreaded  # type: ignore[attr-defined]
     monkeypatch.setitem(engine._sessions, model, spy)
@@ -623,7 +683,7 @@ def test_answers_written_in_place_are_the_copied_ones(
     seen = bound(straight, model, monkeypatch)
     np.testing.assert_array_equal(run(straight, model, rows), wanted)
     out = np.full_like(wanted, np.nan)
-    assert run(straight, model, rows, out=out) is out
+    assert METHODS[model](straight, rows, out=out) is out
     np.testing.assert_array_equal(out, wanted)
     assert all(seen) and seen
 
@@ -658,38 +718,3 @@ def test_only_large_answers_are_written_in_place(
     seen.clear()
     engine.denoise(images)
     assert all(seen)
-
-
-# --- outputs by name
-
-
-def test_outputs_of_one_pass(engine: Engine, network: TinyNetwork) -> None:
-    images = some_images(50)
-    results = engine.run(("denoised", "latents"), images=images)
-    assert set(results) == {"latents", "denoised"}
-    np.testing.assert_allclose(results["latents"], network.encode(images), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(results["denoised"], network.denoise(images), rtol=0, atol=1e-5)
-    decoded = engine.run(("images",), latents=results["latents"], dtype="uint8")["images"]
-    np.testing.assert_array_equal(decoded, engine.decode(results["latents"], dtype="uint8"))
-
-
-def test_each_output_goes_to_its_own_array(engine: Engine) -> None:
-    images = some_images(50)
-    expected = engine.run(("latents", "denoised"), images=images)
-    out = {name: np.full_like(array, np.nan) for name, array in expected.items()}
-    results = engine.run(("latents", "denoised"), images=images, out=out)
-    for name, array in expected.items():
-        assert results[name] is out[name]
-        np.testing.assert_array_equal(out[name], array)
-
-
-@pytest.mark.parametrize("outputs", [(), ("images",), ("latents", "other")])
-def test_unknown_outputs_are_refused(engine: Engine, outputs: Any) -> None:
-    with pytest.raises(OptionError, match="latents, denoised, scores"):
-        engine.run(outputs, images=some_images(1))
-
-
-def test_rows_are_images_or_latents(engine: Engine) -> None:
-    for rows in ({}, {"images": some_images(1), "latents": np.zeros((1, 4), np.float32)}):
-        with pytest.raises(TypeError, match="either images or latents"):
-            engine.run(("latents",), **rows)

@@ -1,4 +1,4 @@
-"""JSON in and out: sizes up to the limit, damaged bodies, writing in pieces."""
+"""JSON bodies: layouts, refusals, the size limit; writing in pieces. More in test_codecs.py."""
 
 from __future__ import annotations
 
@@ -11,75 +11,122 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.arrays import Array
 from common.errors import DtypeError, InputError, MalformedError, ShapeError, TooLargeError
 from service.codecs import jsontext
 from service.codecs.rows import RowSpec
 
 SMALL = RowSpec("images", (2, 2, 1))
-WHOLE = 10**9
+LATENTS = RowSpec("latents", (3,))
+
+SPACE = st.text(" \t\r\n", max_size=4).map(str.encode)
+NUMBER = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False, width=32).map(repr),
+    st.integers(-5, 5).map(str),
+).map(str.encode)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> bytes:
+    """Rows of LATENTS, with white space wherever JSON allows it."""
+
+    def spaced(token: bytes) -> bytes:
+        return draw(SPACE) + token + draw(SPACE)
+
+    rows = []
+    for _ in range(draw(st.integers(0, 6))):
+        numbers = b",".join(spaced(draw(NUMBER)) for _ in range(3))
+        rows.append(spaced(b"[" + numbers + b"]"))
+    inside = b",".join(rows) or draw(SPACE)
+    return spaced(b"{" + spaced(b'"latents"') + b":" + spaced(b"[" + inside + b"]") + b"}")
+
+
+@given(layouts())
+def test_any_layout_is_read(body: bytes) -> None:
+    rows = jsontext.decode(body, LATENTS)
+    assert rows.dtype == np.float32
+    expected = np.array(json.loads(body)["latents"], np.float64).reshape(-1, 3)
+    np.testing.assert_array_equal(rows, expected.astype(np.float32))
+
+
+def reference(body: bytes) -> Array | None:
+    """What Python's parser and numpy read in a body; None where they refuse it."""
+    try:
+        message = json.loads(body.decode())
+        rows = np.asarray(message["images"])
+        valid = list(message) == ["images"] and rows.dtype.kind in "iuf"
+        return SMALL.conform(rows.astype(np.float32)) if valid or not rows.size else None
+    except (ValueError, KeyError, TypeError, InputError):
+        return None
+
+
+DAMAGE = [b"", b",", b"[", b"]", b"],[", b"]],[[", b"]]],[[[", b"]]]],[[[[", b"0", b" ", b"[0]"]
+
+
+@given(st.integers(1, 3), st.booleans(), st.data())
+def test_damaged_images_are_read_as_the_reference_reads_them(
+    count: int, spaces: bool, data: st.DataObject
+) -> None:
+    images = np.arange(count * 4).reshape(count, 2, 2, 1).tolist()
+    separators = (", ", ": ") if spaces else (",", ":")
+    body = json.dumps({"images": images}, separators=separators).encode()
+    start = data.draw(st.integers(10, len(body) - 1))
+    end = start + data.draw(st.integers(0, 5))
+    body = body[:start] + data.draw(st.sampled_from(DAMAGE)) + body[end:]
+    expected = reference(body)
+    if expected is None:
+        with pytest.raises(InputError):
+            jsontext.decode(body, SMALL)
+    else:
+        np.testing.assert_array_equal(jsontext.decode(body, SMALL), expected, err_msg=repr(body))
 
 
 ROW = b"[[0.5,1],[0,0.25]]"
-FEW = b",".join([ROW] * 9)
-MANY = b",".join([ROW] * 40_000)  # some 0.7 MB
 
 
-@pytest.mark.parametrize("rows", [FEW, MANY])
+@pytest.mark.parametrize("count", [9, 40_000])
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
         (b'{"images":[%s]}', None),
         (b' {\n"images" :\t[ %s ] } \r\n', None),
-        (b'{"images":[%s]}' + b"\n" * 500, None),
         (b'{"images":[%s %s]}', MalformedError),
-        (b'{"images":[%s%s]}', MalformedError),
-        (b'{"images":[%s,,%s]}', MalformedError),
-        (b'{"images":[%s;%s]}', MalformedError),
-        (b'{"images":[,%s]}', MalformedError),
         (b'{"images":[%s,]}', MalformedError),
-        (b'{"images":[%s, ]}', MalformedError),
         (b'{"images":[%s', MalformedError),
-        (b'{"images":[%s]', MalformedError),
         (b'{"images":[%s]}}', MalformedError),
-        (b'{"images":[%s]]}', MalformedError),
-        (b'{"images":[%s]} x', MalformedError),
         (b'{"images":[%s]}{"images":[]}', MalformedError),
         (b'{"images":[%s],"dtype":"uint8"}', MalformedError),
-        (b'{"dtype":"uint8","images":[%s]}', MalformedError),
-        (b'{"images":[%s],"more":[%s]}', MalformedError),
         (b'{"latents":[%s]}', MalformedError),
         (b"[%s]", MalformedError),
-        (b"\xef\xbb\xbf" + b'{"images":[%s]}', MalformedError),
         (b'{"images":[%s,[[0.5,NaN],[0,0]]]}', MalformedError),
         (b'{"images":[%s,[[0.5,1e400],[0,0]]]}', MalformedError),
-        (b'{"images":[%s,\xff]}', MalformedError),
         (b'{"images":[%s,"a"]}', InputError),
-        (b'{"images":["a]",%s]}', InputError),
-        (b'{"images":["]]]]}",%s,"[[[["]}', InputError),
         (b'{"images":[[["a","b"],["c","d"]],%s]}', DtypeError),
         (b'{"images":[%s,[[0.5,true],[0,0]]]}', DtypeError),
         (b'{"images":[%s,[[0.5,null],[0,0]]]}', DtypeError),
-        (b'{"images":[%s,[[0.5,{}],[0,0]]]}', DtypeError),
         (b'{"images":[%s,null]}', InputError),
-        (b'{"images":[%s,0.5]}', InputError),
         (b'{"images":[%s,[[0.5,1],[0]]]}', ShapeError),
-        (b'{"images":[%s,[[0.5,1]]]}', ShapeError),
         (b'{"images":[%s,[]]}', ShapeError),
-        (b'{"images":[%s,[[0,0],[0,[0]]]]}', ShapeError),
-        (b'{"images":[[0,0,0],%s]}', ShapeError),
         (b'{"images":[[%s]]}', ShapeError),
     ],
 )
-def test_what_is_refused_in_small_is_refused_in_large(
-    body: bytes, kind: type[InputError] | None, rows: bytes
+def test_refusals_are_the_same_for_few_and_many_rows(
+    body: bytes, kind: type[InputError] | None, count: int
 ) -> None:
-    whole = body.replace(b"%s", rows)
+    whole = body.replace(b"%s", b",".join([ROW] * count))
     if kind is None:
-        assert jsontext.decode(whole, SMALL).shape[1:] == (2, 2, 1)
+        assert jsontext.decode(whole, SMALL).shape == (count, 2, 2, 1)
         return
     with pytest.raises(kind) as caught:
         jsontext.decode(whole, SMALL)
     assert len(str(caught.value)) < 1000
+
+
+def test_a_body_over_the_limit_is_refused_with_a_hint_to_npy() -> None:
+    body = b'{"images":[%s]}' % ROW
+    assert len(jsontext.decode(body.ljust(jsontext.MAX_JSON), SMALL)) == 1
+    with pytest.raises(TooLargeError, match="npy"):
+        jsontext.decode(body.ljust(jsontext.MAX_JSON + 1), SMALL)
 
 
 @pytest.mark.parametrize(
@@ -92,19 +139,8 @@ def test_a_large_body_of_one_thing_is_refused(filling: bytes) -> None:
             jsontext.decode(body, SMALL)
 
 
-def test_json_is_limited_and_the_refusal_names_npy() -> None:
-    body = b'{"images":[%s]}' % b",".join([ROW] * 250_000)
-    with pytest.raises(TooLargeError, match="x-npy"):
-        jsontext.decode(body, SMALL)
-    largest = b'{"images":[%s]}' % ROW
-    largest = largest.ljust(jsontext.MAX_BYTES)
-    assert jsontext.decode(largest, SMALL).shape == (1, 2, 2, 1)
-    with pytest.raises(TooLargeError):
-        jsontext.decode(largest + b" ", SMALL)
-
-
 @pytest.mark.parametrize("size", [0, 1, 7, 100])
-@pytest.mark.parametrize("piece", [1, 200, WHOLE])
+@pytest.mark.parametrize("piece", [1, 200, 10**9])
 def test_writing_in_pieces_is_writing_at_once(
     size: int, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,7 +154,7 @@ def test_writing_in_pieces_is_writing_at_once(
 @pytest.mark.parametrize(
     "names", [("a.png", "b.png"), ("ü", "数"), ('"', "\\"), ("\0", "\n"), ("", "")]
 )
-def test_names_are_written_behind_the_rows(names: tuple[str, str]) -> None:
+def test_names_are_written_after_the_rows(names: tuple[str, str]) -> None:
     rows = np.ones((2, 3), np.float32)
     for write in (jsontext.encode, jsontext.encode_base64):
         message: dict[str, Any] = json.loads(write(rows, "latents", names))
@@ -126,61 +162,17 @@ def test_names_are_written_behind_the_rows(names: tuple[str, str]) -> None:
         assert "names" not in json.loads(write(rows, "latents"))
 
 
-def test_base64_is_little_endian_float32_a_row() -> None:
+def test_base64_is_little_endian_float32_per_row() -> None:
     rows = np.array([[1, -0.0, np.float32(1e-45)], [3e38, 5, 6]], np.float32)
     message = json.loads(jsontext.encode_base64(rows, "latents"))
     assert list(message) == ["latents", "encoding"]
-    found = b"".join(base64.b64decode(text) for text in message["latents"])
-    assert found == rows.astype("<f4").tobytes()
+    data = b"".join(base64.b64decode(text) for text in message["latents"])
+    assert data == rows.astype("<f4").tobytes()
     assert json.loads(jsontext.encode_base64(rows[:0], "latents"))["latents"] == []
 
 
-def by_the_book(body: bytes) -> np.ndarray | None:
-    """What Python's own parser and numpy make of a body, None where they refuse it."""
-    try:
-        message = json.loads(body.decode())
-        rows = np.asarray(message["images"])
-        kinds = list(message) == ["images"] and rows.dtype.kind in "iuf"
-        return SMALL.conform(rows.astype(np.float32)) if kinds or not rows.size else None
-    except (ValueError, KeyError, TypeError, InputError):
-        return None
-
-
-DAMAGE = [b"", b",", b"[", b"]", b"],[", b"]],[[", b"]]],[[[", b"]]]],[[[[", b"0", b" ", b"[0]"]
-
-
-@given(st.integers(1, 3), st.booleans(), st.data())
-def test_one_channel_images_read_as_by_the_book(count: int, spaces: bool, data: Any) -> None:
-    images = np.arange(count * 4).reshape(count, 2, 2, 1).tolist()
-    separators = (", ", ": ") if spaces else (",", ":")
-    body = json.dumps({"images": images}, separators=separators).encode()
-    at = data.draw(st.integers(10, len(body) - 1))
-    cut = data.draw(st.integers(0, 5))
-    body = body[:at] + data.draw(st.sampled_from(DAMAGE)) + body[at + cut :]
-    expected = by_the_book(body)
-    if expected is None:
-        with pytest.raises(InputError):
-            jsontext.decode(body, SMALL)
-    else:
-        np.testing.assert_array_equal(jsontext.decode(body, SMALL), expected, err_msg=repr(body))
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        b"[[[[0],[0]],[[0],[0]]]],[[[[1],[1]],[[1],[1]]]]",
-        b"[[[[0],[0]],[[0],[0]]]],[[[1],[1]],[[1],[1]]]",
-        b"[[[0],[0]],[[0],[0]]],[[[1],[1]],[[1],[1]]]",
-        b"[[0,0],[0,0]],[[1,1],[1,1]]",
-    ],
-)
-def test_rows_behind_the_rows_are_no_json(rows: bytes) -> None:
-    with pytest.raises(MalformedError):
-        jsontext.decode(b'{"images":%s}' % rows, SMALL)
-
-
 @pytest.mark.parametrize("size", [3, 400_000])
-def test_empty_lists_are_a_wrong_shape_and_not_broken_json(size: int) -> None:
+def test_empty_lists_are_a_wrong_shape_and_not_malformed(size: int) -> None:
     body = b'{"images":[' + b",".join([b"[]"] * size) + b"]}"
     with pytest.raises(ShapeError):
         jsontext.decode(body, RowSpec("images", (28, 28, 1)))

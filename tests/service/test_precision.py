@@ -201,7 +201,7 @@ def test_another_int8_fingerprint_is_damage(both: Path) -> None:
 )
 def test_precisions_of_the_wrong_kind_are_damage(both: Path, changes: dict[str, Any]) -> None:
     change_int8(both, **changes)
-    with pytest.raises(BundleDamagedError, match="manifest that does not read"):
+    with pytest.raises(BundleDamagedError, match="missing or invalid fields"):
         Bundle.open(both)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from service import __version__
-from service.codecs import jsontext
+from service.codecs.jsontext import MAX_JSON
 from service.engine import Engine
 from service.http.formats import JSON
 from service.http.v2 import inference as v2
@@ -354,7 +354,7 @@ def test_other_methods_and_refusals_have_the_protocol_s_form(engine: Engine) -> 
 
 
 def test_large_json_is_told_to_come_binary(engine: Engine) -> None:
-    body = json.dumps({"inputs": [GOOD]}).encode().ljust(jsontext.MAX_BYTES + 1)
+    body = json.dumps({"inputs": [GOOD]}).encode().ljust(MAX_JSON + 1)
     reply = infer(engine, "decoder", body)
     assert reply.status == 413
     assert "binary" in reply.json["error"]

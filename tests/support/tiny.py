@@ -68,7 +68,8 @@ class TinyNetwork:
         """The novelty score: float32 images → float32 (N,) in [0, 1]."""
         latents = self.encode(images)
         distances = np.square(images - self.decode(latents)).mean(axis=(1, 2, 3))
-        return (1 / (1 + np.exp(-(distances + latents.mean(axis=1))))).astype(np.float32)
+        scores: Floats = (1 / (1 + np.exp(-(distances + latents.mean(axis=1))))).astype(np.float32)
+        return scores
 
     def novelty(self) -> bytes:
         """The ONNX file that computes `score`; only for grey images."""

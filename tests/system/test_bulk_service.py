@@ -33,7 +33,7 @@ def command(*arguments: str | Path) -> list[str]:
 def run(
     *arguments: str | Path, settings: dict[str, str] | None = None, **rest: object
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         command(*arguments),
         cwd=ROOT,
         env=environment(settings),
@@ -42,6 +42,7 @@ def run(
         timeout=120,
         **rest,  # type: ignore[call-overload]
     )
+    return done
 
 
 def latents_of(path: Path) -> np.ndarray:

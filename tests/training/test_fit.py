@@ -18,7 +18,7 @@ from training.backend import load_tensorflow
 
 load_tensorflow()
 
-from common.publishing import stage_of  # noqa: E402
+from common.publishing import TargetExistsError, stage_of  # noqa: E402
 from training import checkpoints, runs  # noqa: E402
 from training import fit as fitting  # noqa: E402
 from training.batches import NoisyBatches  # noqa: E402
@@ -160,7 +160,7 @@ if moment == "checkpoint":
 elif moment == "measure":
     fit.measure = die
 else:
-    runs.publish = die
+    fit.publishing.publish = die
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -369,7 +369,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_a_finished_run_is_replaced_only_when_asked(data: str, tmp_path: Path) -> None:
     quick = settings(data, epochs=1, task="reconstruct")
     first = fit(quick, tmp_path / "run", verbose=0, say=quiet)
-    with pytest.raises(RunError, match=r"run exists.*--overwrite"):
+    with pytest.raises(TargetExistsError, match=r"run exists.*--overwrite"):
         fit(quick, tmp_path / "run", resume=True, verbose=0, say=quiet)
     second = fit(
         settings(data, epochs=2, task="reconstruct"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,7 +45,7 @@ def test_a_kind_reads_back_as_the_same(noise: object) -> None:
 
 
 @given(st.lists(anything, min_size=2, max_size=4))
-def test_a_blend_reads_back_as_the_same(parts: list) -> None:
+def test_a_blend_reads_back_as_the_same(parts: list[Any]) -> None:
     blend = Blend(tuple(parts))
     assert parse_noise(str(blend)) == blend
 

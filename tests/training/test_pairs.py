@@ -31,12 +31,14 @@ def clean_images(count: int = 30) -> np.ndarray:
     phase = np.random.default_rng(0).uniform(0, 6, (count, 1, 1))
     rows, columns = np.mgrid[:8, :12]
     waves = np.sin(rows * 0.4 + phase) * np.cos(columns * 0.3 + phase)
-    return np.rint((waves + 1) * 99).astype(np.uint8)
+    grey: np.ndarray = np.rint((waves + 1) * 99).astype(np.uint8)
+    return grey
 
 
 def made_noisy(clean: np.ndarray) -> np.ndarray:
     """A noisy partner from which the clean image can be told: 50 brighter, and dirty."""
-    return clean + np.uint8(50) + (clean % 5)
+    noisy: np.ndarray = clean + np.uint8(50) + (clean % 5)
+    return noisy
 
 
 def save(path: Path, **arrays: Any) -> str:

@@ -59,7 +59,7 @@ class Dataset:
     train_noisy: Images | None = None
     validation_noisy: Images | None = None
     test_noisy: Images | None = None
-    file_sha256: str | None = None  # of the .npz or .npy file that it came from
+    file_sha256: str | None = None  # of the .npz or .npy file that was read
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -204,7 +204,7 @@ def _part_of(arrays: dict[str, NDArray[Any]], images_name: str, labels_name: str
 def _from_folder(folder: Path, resize: tuple[int, int] | None) -> _Source:
     splits = split_folders(folder)
     if not splits:
-        return _Source("folder", *_read_folders([folder], resize))
+        return _Source("folder", _read_folders([folder], resize)[0])
     if len({is_pair_folder(path) for path in splits.values()}) > 1:
         names = "/, ".join(path.name for path in splits.values())
         raise DatasetError(

@@ -49,7 +49,7 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
     Empty where there is no "train" beside at least one of the others.
     """
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         split = SPLITS.get(path.name.lower())
         if split is None or not path.is_dir():

@@ -1,6 +1,6 @@
 """Held-out images under noise that is the same every time: what models are measured on.
 
-`spoil` draws the noise of a part of the images from a seed of its own and that part's place, so
+`add_noise` draws the noise of a part of the images from a seed of its own and that part's place, so
 that a run measured today, next year or beside other runs sees the same noisy images. Comparisons
 can therefore be paired, image by image.
 """

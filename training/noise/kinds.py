@@ -51,7 +51,7 @@ class Kind(ABC):
 
     @abstractmethod
     def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        """Spoil float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
+        """Add noise to float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
 
     def scaled(self, factor: float) -> Self:
         """`factor` times as strong, ranges as ranges, held within each number's limits.
@@ -183,12 +183,13 @@ class BlurNoise(Kind):
 
         sigma = self.sigma.draw(rng, len(images))
         if sigma.ndim == 0:
-            blurred = gaussian_filter(images, float(sigma), axes=(1, 2))
+            blurred: Floats = gaussian_filter(images, float(sigma), axes=(1, 2))
         else:
             blurred = np.empty_like(images)
             for image, width, place in zip(images, sigma.ravel(), blurred, strict=True):
                 gaussian_filter(image, float(width), axes=(0, 1), output=place)
-        return np.clip(blurred, 0.0, 1.0, out=blurred)
+        np.clip(blurred, 0.0, 1.0, out=blurred)
+        return blurred
 
 
 KINDS: dict[str, type[Kind]] = {

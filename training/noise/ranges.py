@@ -1,7 +1,7 @@
 """The numbers of a noise: a fixed one, or a range that each image draws its own from.
 
-Written `0.5` or `0..0.7`. A network trained on ranges is a blind one: it has to do without being
-told how strong the noise is.
+Written `0.5` or `0..0.7`. A network trained on ranges is blind: it does not know how strong the
+noise is.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Limits:
             return value
         if factor == 0:
             return self.least if self.power > 0 else self.most
-        return min(max(value * factor**self.power, self.least), self.most)
+        scaled: float = value * factor**self.power
+        return min(max(scaled, self.least), self.most)
 
     def at(self, numbers: Range, level: float) -> float:
         """The one value at a level: 1 is the strong end of the range, 0 none of the noise.

@@ -1,4 +1,4 @@
-"""Noise that spoils clean images: from its spec to what can be applied.
+"""Noise that corrupts clean images: from its spec to what can be applied.
 
 A spec is one kind with its numbers, `gaussian:0.5,0.5`, or several joined with `+`, each applied
 to what the one before it left: `gaussian:0.5,0.5+salt-pepper:0.1`. Any number may be a range that
@@ -20,7 +20,7 @@ from training.noise.kinds import KINDS
 from training.noise.ranges import EXAMPLE, Range
 
 DEFAULT_NOISE = "gaussian:0.5,0.5"
-PAIRS = "pairs"  # stands where a spec would, in a run whose data came with their own noise
+PAIRS = "pairs"  # stands where a spec would, in a run whose data have noise of their own
 FORMS = ", ".join(kind.form() for kind in KINDS.values())
 HELP = (
     f"one of {FORMS}; several are joined with + and applied in turn; a number may be a range "
@@ -33,7 +33,7 @@ class Noise(Protocol):
     """What every noise can do; `str(noise)` is a spec that `parse_noise` reads as an equal one."""
 
     def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        """Spoil float32 (N, H, W, C) in [0, 1]; a new array of the same kind comes back."""
+        """Add noise to float32 (N, H, W, C) in [0, 1]; a new array of the same kind comes back."""
         ...
 
     def scaled(self, factor: float) -> Noise:
@@ -56,7 +56,7 @@ class Blend:
     parts: tuple[Noise, ...]
 
     def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        """Spoil float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
+        """Add noise to float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
         for part in self.parts:
             images = part.apply(images, rng)
         return images
@@ -96,7 +96,7 @@ def described(spec: str | None) -> list[dict[str, Any]]:
     """What a run's settings say of its noise, as JSON for config.json and the bundle's manifest.
 
     One entry for each kind, `{"kind": "gaussian", "parameters": {"mean": [0.5, 0.5], …}}`; the
-    kind is `pairs`, without parameters, where the data came with their own noise; [] for none.
+    kind is `pairs`, without parameters, where the data have noise of their own; [] for none.
     """
     if spec == PAIRS:
         return [{"kind": PAIRS, "parameters": {}}]

@@ -1,8 +1,8 @@
-"""The Open Inference Protocol (KServe V2), over HTTP: JSON, and the binary tensor extension.
+"""Inference requests of the Open Inference Protocol (KServe V2) over HTTP: JSON and binary tensors.
 
-Pure functions between bytes and the engine; `service/http/gateway.py` does the HTTP. Protocol:
-github.com/kserve/open-inference-protocol (rest) and Triton's extension_binary_data. Tensors in
-JSON are for small requests; anything of size travels binary, without a copy.
+Pure functions between bytes and the engine; `service/http/endpoints.py` does the HTTP. Protocol:
+github.com/kserve/open-inference-protocol (rest) and Triton's extension_binary_data. JSON tensors
+are for small requests; large ones are sent as binary tensors, which are read without a copy.
 """
 
 from __future__ import annotations
@@ -22,35 +22,34 @@ from common.errors import (
     MalformedError,
     RangeError,
     ShapeError,
+    TooLargeError,
 )
 from service.bundle import Manifest
-from service.codecs import jsontext
-from service.http.v2.models import INPUTS, OUTPUTS, VERSION, Json, outputs, row
+from service.codecs.jsontext import MAX_JSON, booleans, numbers, to_float32
+from service.engine import OutputName
+from service.http.v2.models import INPUTS, OUTPUTS, VERSION, Json, output_names
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One inference request.
-
-    Attributes:
-        rows: of the model's only input.
-        outputs: name of each requested output, and whether it travels as a binary tensor.
-    """
+    """One inference request: its rows, and each requested output with whether it is binary."""
 
     model: str
     rows: Array
-    outputs: tuple[tuple[str, bool], ...]
+    outputs: tuple[tuple[OutputName, bool], ...]
     id: str | None = None
 
 
 def read(body: bytes, header_length: int | None, model: str, manifest: Manifest) -> Request:
-    """An inference request.
+    """Parse an inference request.
 
     Args:
-        body: JSON, or JSON of `header_length` bytes with binary tensors behind it.
+        body: JSON, or JSON of `header_length` bytes followed by binary tensors.
         header_length: the header Inference-Header-Content-Length, None without one.
+        model: the model in the path.
+        manifest: of the bundle that is served; it has the shapes.
 
     Raises:
         InputError
@@ -62,8 +61,11 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
             expected="at most the body's length",
             hint="Send the length of the JSON part.",
         )
-    jsontext.check_size(size)
-    message = _object(body[:size])
+    if size > MAX_JSON:
+        raise TooLargeError(
+            f"{size} bytes of JSON", expected=f"at most {MAX_JSON}", hint="Send binary tensors."
+        )
+    message = _read_object(body[:size])
     rows = _read_rows(_only_input(message, model), memoryview(body)[size:], model, manifest)
     return Request(model, rows, _read_outputs(message, model, manifest), _read_id(message))
 
@@ -71,7 +73,7 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
 def write(
     request: Request, results: Mapping[str, Array], fingerprint: str
 ) -> tuple[bytes, int | None]:
-    """The response's bytes and, when a tensor goes binary, the length of its JSON part."""
+    """The response's bytes and, if a tensor is binary, the length of its JSON part."""
     tensors, tail = [], []
     for name, binary in request.outputs:
         array = np.ascontiguousarray(results[name])
@@ -95,7 +97,17 @@ def write(
     return b"".join((head, *tail)), len(head)
 
 
-def _object(text: bytes) -> Json:
+def failure() -> bytes:
+    """The protocol's form of an internal error."""
+    return orjson.dumps({"error": "Internal Server Error"})
+
+
+def error(exc: DenoiserError) -> bytes:
+    """The protocol's form of an error."""
+    return orjson.dumps({"error": str(exc)})
+
+
+def _read_object(text: bytes) -> Json:
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError as exc:
@@ -125,7 +137,7 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
     allowed = ("FP32", "UINT8") if INPUTS[model] == "images" else ("FP32",)
     if datatype not in allowed:
         raise DtypeError(f"datatype {datatype!r}"[:120], expected=" or ".join(allowed))
-    row_shape = row(INPUTS[model], manifest)
+    row_shape = manifest.row_shape(INPUTS[model])
     if not _is_shape(shape) or tuple(shape[1:]) != row_shape:
         raise ShapeError(
             f"shape {shape!r}"[:120],
@@ -134,60 +146,55 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
         )
     parameters = tensor.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-    dtype: np.dtype[Any] = DTYPES[datatype]
+    dtype = DTYPES[datatype]
     if size is None:
         if len(tail):
-            raise _malformed(f"{len(tail)} bytes behind the JSON that no tensor names")
-        return _json_rows(tensor.get("data"), shape, dtype)
-    needed = math.prod(shape) * dtype.itemsize
-    if size != needed or len(tail) != needed:
+            raise _malformed(f"{len(tail)} bytes after the JSON that no tensor names")
+        return _read_json_rows(tensor.get("data"), shape, dtype)
+    expected = math.prod(shape) * dtype.itemsize
+    if size != expected or len(tail) != expected:
         raise MalformedError(
-            f"binary_data_size {size!r} with {len(tail)} bytes behind the JSON"[:160],
-            expected=f"{needed} for {datatype} {shape}",
+            f"binary_data_size {size!r} with {len(tail)} bytes after the JSON"[:160],
+            expected=f"{expected} for {datatype} {shape}",
             hint="Send each value of the tensor, little-endian, in C order.",
         )
     return np.frombuffer(tail, dtype).reshape(shape)
 
 
-def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
+def _read_json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
     """A tensor's `data`, flat or nested."""
     if not isinstance(data, list):
         raise _malformed("a tensor with neither data nor binary_data_size")
-    if _holds_booleans(data):  # numpy would make numbers of them
-        raise DtypeError("data with true or false", expected="numbers", hint="Send 1 and 0.")
-    try:
-        values = np.asarray(data)
-    except ValueError as exc:
-        raise ShapeError(
-            "data in lists of unequal lengths", expected=str(shape), hint="Pad or split them."
-        ) from exc
+    if _has_booleans(data):
+        raise booleans("data")
+    values = numbers(data, "data")
     if values.size != math.prod(shape):
         raise ShapeError(f"{values.size} values", expected=str(shape))
-    if values.size and values.dtype.kind not in "iuf":
-        raise DtypeError("data that are not numbers", expected="numbers")
-    if dtype == np.uint8:
-        if values.size and not (values.min() >= 0 and values.max() <= 255):
-            raise RangeError("UINT8 values out of range", expected="0 to 255")
-        if values.dtype.kind == "f" and (values != np.rint(values)).any():
-            raise DtypeError("UINT8 data with fractions", expected="integers", hint="Send FP32.")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
-        return values.astype(dtype).reshape(shape)
+    if dtype != np.uint8:
+        return to_float32(values).reshape(shape)
+    if values.size and not (values.min() >= 0 and values.max() <= 255):
+        raise RangeError("UINT8 values out of range", expected="0 to 255")
+    if values.dtype.kind == "f" and (values != np.rint(values)).any():
+        raise DtypeError("UINT8 data with fractions", expected="integers", hint="Send FP32.")
+    return values.astype(dtype).reshape(shape)
 
 
-def _holds_booleans(data: list[Any]) -> bool:
+def _has_booleans(data: list[Any]) -> bool:
     """Whether nested lists contain true or false."""
     lists = [data]
     while lists:
         values = lists.pop()
-        kinds = set(map(type, values))
-        if bool in kinds:
+        types = set(map(type, values))
+        if bool in types:
             return True
-        if list in kinds:
+        if list in types:
             lists += [value for value in values if type(value) is list]
     return False
 
 
-def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[str, bool], ...]:
+def _read_outputs(
+    message: Json, model: str, manifest: Manifest
+) -> tuple[tuple[OutputName, bool], ...]:
     parameters = message.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise _malformed("parameters that are not an object")
@@ -197,22 +204,22 @@ def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[
         return tuple((name, default) for name in OUTPUTS[model])
     if not isinstance(requested, list) or not all(isinstance(item, dict) for item in requested):
         raise _malformed("outputs that are not a list of objects")
-    binary: dict[str, bool] = {}
+    outputs: dict[OutputName, bool] = {}
     for item in requested:
         name, options = item.get("name"), item.get("parameters") or {}
-        known = outputs(model, manifest)
+        known = output_names(model, manifest)
         if name not in known:
             raise _malformed(f"an output named {name!r}"[:120], " or ".join(known))
         if not isinstance(options, dict) or options.keys() - {"binary_data"}:
             raise _malformed(f"parameters of the output {name!r}", "binary_data alone")
-        binary[name] = options.get("binary_data", default) is True
-    return tuple(binary.items())
+        outputs[name] = options.get("binary_data", default) is True
+    return tuple(outputs.items())
 
 
 def _read_id(message: Json) -> str | None:
     value = message.get("id")
     if value is not None and (not isinstance(value, str) or len(value) > 256):
-        raise _malformed("an id that is not a short string")
+        raise _malformed("an id that is not a string of at most 256 characters")
     return value
 
 
@@ -230,13 +237,3 @@ def _malformed(received: str, expected: str = "an inference request") -> Malform
         expected=expected,
         hint="See GET /v2/models/{model} for names, datatypes and shapes.",
     )
-
-
-def failure() -> bytes:
-    """The protocol's own form of an error that is not the caller's."""
-    return orjson.dumps({"error": "Internal Server Error"})
-
-
-def error(exc: DenoiserError) -> bytes:
-    """The protocol's own form of an error."""
-    return orjson.dumps({"error": str(exc)})

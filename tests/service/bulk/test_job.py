@@ -199,7 +199,7 @@ def test_parquet_of_images(form: str, images: np.ndarray, engine: Engine, tmp_pa
         stream = io.BytesIO()
         Image.fromarray(image[..., 0]).save(stream, "PNG")
         bodies.append(stream.getvalue())
-    column: pa.Array = {
+    column: Any = {
         "binary": lambda: pa.array(bodies, pa.large_binary()),
         "struct": lambda: pa.array([{"bytes": body, "path": None} for body in bodies]),
         "uint8": lambda: pa.array(list(flat), pa.list_(pa.uint8())),
