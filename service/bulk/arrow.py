@@ -15,11 +15,7 @@ from service.bulk.errors import ExtraMissingError
 
 @cache
 def load() -> Any:
-    """The package pyarrow with its modules compute, csv, fs, ipc and parquet.
-
-    Raises:
-        ExtraMissingError: it is not installed.
-    """
+    """The package pyarrow with its modules; `ExtraMissingError` if it is not installed."""
     try:
         import pyarrow as pa
         import pyarrow.compute

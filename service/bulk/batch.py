@@ -47,29 +47,17 @@ class Batch:
 
 
 class Source(Protocol):
-    """An input as units. Fast when they are read in order, correct in any order.
+    """An input as units. Fast when they are read in order, correct in any order."""
 
-    Attributes:
-        kind: what its rows are.
-        total: number of rows, including those that will turn out unreadable.
-        units: number of units.
-        numbered: ids are int64 row numbers, else strings.
-        dtype: of the rows, uint8 or float32.
-        encoded: the rows are image files, not arrays.
-        identity: plain JSON; two inputs with the same identity give the same rows.
-        provenance: the input's own metadata, if it is a bulk output.
-        notes: remarks for the user, before the first unit is read.
-    """
-
-    kind: Kind
-    total: int
+    kind: Kind  # of its rows
+    total: int  # rows, including those that will turn out unreadable
     units: int
-    numbered: bool
-    dtype: np.dtype[Any]
-    encoded: bool
-    identity: Mapping[str, Any]
-    provenance: Provenance | None
-    notes: tuple[str, ...]
+    numbered: bool  # ids are int64 row numbers, else strings
+    dtype: np.dtype[Any]  # of the rows, uint8 or float32
+    encoded: bool  # the rows are image files, not arrays
+    identity: Mapping[str, Any]  # plain JSON; inputs with the same identity give the same rows
+    provenance: Provenance | None  # the input's own metadata, if it is a bulk output
+    notes: tuple[str, ...]  # remarks for the user, before the first unit is read
 
     def read(self, unit: int) -> Batch:
         """The rows of one unit, the same at each call."""

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from common.errors import OptionError
 from service.bulk import job, pipeline
@@ -17,6 +17,7 @@ from service.bulk.job import Outcome, Runner
 from service.bulk.journal import ERRORS
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.ray import engine as ray_engine
+from service.bulk.sources.opening import INPUTS
 from service.bundle import PRECISIONS
 from service.settings import Settings
 
@@ -28,10 +29,7 @@ HELP: dict[Operation, str] = {
     "decode": "latents to images: .parquet, .npy or a folder of PNG files",
     "denoise": "noisy images to clean ones: .parquet, .npy or a folder of PNG files",
 }
-INPUTS = {
-    "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list of files",
-    "latents": ".parquet or a folder of it, .npy or .npz",
-}
+SETTINGS = ("bundle", "precision", "threads", "api_key")  # defaults that the environment sets
 RUNNERS: dict[str, Runner] = {"local": pipeline.run, "ray": ray_engine.run}
 
 logger = logging.getLogger("service.bulk")
@@ -76,34 +74,28 @@ def _count(text: str) -> int:
     return value
 
 
-def options_from(arguments: argparse.Namespace, settings: Settings) -> BulkOptions:
-    """The options of a command line; `settings` provides the defaults."""
-    values = {
-        field.name: value
-        for field in dataclasses.fields(BulkOptions)
-        if (value := getattr(arguments, field.name, None)) is not None
-    }
-    defaults = {
-        "bundle": settings.bundle,
-        "precision": settings.precision,
-        "threads": settings.threads,
-        "api_key": settings.api_key,
-    }
-    return BulkOptions(operation=arguments.command, **{**defaults, **values})
+def _options(arguments: argparse.Namespace, settings: Settings) -> BulkOptions:
+    """The options of a command line, with the defaults of `settings`."""
+    names = {field.name for field in dataclasses.fields(BulkOptions)}
+    values = {name: getattr(settings, name) for name in SETTINGS}
+    values |= {k: v for k, v in vars(arguments).items() if k in names and v is not None}
+    return BulkOptions(operation=arguments.command, **values)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the job and return the exit status; the caller reports errors."""
     if arguments.engine != "ray" and (arguments.address is not None or arguments.actors):
         raise OptionError("--address or --actors without ray", expected="--engine ray with them")
-    options = options_from(arguments, Settings.from_environment())
+    options = _options(arguments, Settings.from_environment())
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files, which need not be UTF-8
+        sys.stdin.reconfigure(errors="surrogateescape")
     remarks = logging.StreamHandler(sys.stderr)
     remarks.setFormatter(logging.Formatter("service: %(message)s"))
     logger.addHandler(remarks)
     logger.setLevel(logging.INFO)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
-        outcome = job.run(options, lines=_stdin(), runner=RUNNERS[arguments.engine])
+        outcome = job.run(options, lines=sys.stdin, runner=RUNNERS[arguments.engine])
         print(_summary(options, outcome))
         if not outcome.failures:
             return 0
@@ -116,13 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
         logger.removeHandler(remarks)
-
-
-def _stdin() -> TextIO:
-    """Standard input as names of files, which need not be UTF-8."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")
-    return sys.stdin
 
 
 def _summary(options: BulkOptions, outcome: Outcome) -> str:

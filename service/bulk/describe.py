@@ -18,22 +18,18 @@ def is_output(path: Path) -> bool:
 
 
 def describe(path: Path) -> str:
-    """Kind, rows and origin, one fact a line.
-
-    Raises:
-        MalformedError, UnsupportedTypeError: not an output of a bulk job.
-    """
+    """Kind, rows and origin, one fact a line; an `InputError` if it is not a bulk output."""
     provenance, rows, content = _facts(path)
-    lines = [f"{path}: {rows}"]
     if provenance is None:
-        return "\n".join([*lines, "  fingerprint  not named: not an output of a bulk job"])
+        return f"{path}: {rows}\n  fingerprint  not named: not an output of a bulk job"
     height, width, channels = provenance.preprocessing.get("image_shape", ["?"] * 3)
     images = [f"{height}×{width}×{channels}"]
     if fit := provenance.preprocessing.get("fit"):
         images.append(f"fitted ({fit})")
     if provenance.preprocessing.get("invert"):
         images.append("inverted")
-    lines += [
+    lines = [
+        f"{path}: {rows}",
         f"  kind         {provenance.kind}",
         f"  fingerprint  {provenance.fingerprint}",
         f"  model        {provenance.model}, {provenance.precision}",
@@ -67,12 +63,8 @@ def _facts(path: Path) -> tuple[Provenance | None, str, str]:
 
 def _parquet(paths: list[Path]) -> tuple[Provenance | None, str, str]:
     footers = [read_footer(path) for path in paths]
-    provenance = Provenance.from_metadata(footers[0].metadata)
-    if provenance is not None:
-        for path, footer in zip(paths[1:], footers[1:], strict=True):
-            other = Provenance.from_metadata(footer.metadata)
-            if other is not None:
-                other.check_same(provenance, mine=str(path), others=str(paths[0]))
+    metadata = {str(path): one.metadata for path, one in zip(paths, footers, strict=True)}
+    provenance = Provenance.common(metadata)
     rows = sum(sum(footer.rows) for footer in footers)
     files = f" in {len(paths):,} files" if len(paths) > 1 else ""
     columns = ", ".join(f"{field.name} {field.type}" for field in footers[0].schema)

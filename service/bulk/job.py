@@ -39,14 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a job.
-
-    Attributes:
-        rows: written by this job; an output that was appended to has more.
-        failures: rows that could not be read or computed.
-        resumed: rows of these that an earlier, interrupted run had done.
-        seconds: of this run.
-    """
+    """Rows that a job wrote, rows that failed, rows of an earlier run that it resumed; seconds."""
 
     rows: int
     failures: int
@@ -57,12 +50,9 @@ class Outcome:
 def run(
     options: BulkOptions, *, lines: Iterable[str] = (), runner: Runner = pipeline.run
 ) -> Outcome:
-    """Do a job, or what remains of it. Remarks for the user are logged.
+    """Do a job, or what remains of it; `runner` makes the parts. Remarks for the user are logged.
 
-    Args:
-        options: of the job.
-        lines: names of image files, where the input is "-".
-        runner: makes the parts.
+    `lines` are names of image files, where the input is "-".
 
     Raises:
         DenoiserError: a bad input, output, model or option; finished parts are kept.
@@ -84,14 +74,20 @@ def run(
             closing(open_source(options, model.facts, scratch=journal.path, lines=lines))
         )
         columns = _columns(options, output_format, source)
-        work = Work(options, model=model, source=source, columns=columns, parts=journal.parts)
+        work = Work(options, model, source, columns, journal.parts)
         stack.enter_context(closing(work))
         if existing:
             _check_columns(existing[0], work.schema)
         for note in source.notes:
             logger.info(note)
         resumed = _compute(work, journal, _identity(work, output_format, existing), runner)
-        rows, failed = _publish(work, journal, output_format, existing)
+        rows, failed = _counts(work, range(source.units))
+        journal.clear_result()
+        if failed:
+            _write_errors(work, journal.result.with_name(f"result{ERRORS}"))
+        assemble(output_format, journal.result, work, rows=rows, existing=existing)
+        journal.publish({"rows": rows, "failures": failed})
+        journal.remove()
         return Outcome(rows, failed, resumed, time.perf_counter() - begin)
 
 
@@ -122,21 +118,6 @@ def _compute(work: Work, journal: Journal, identity: dict[str, Any], runner: Run
     with progress(title, total=source.total - resumed - failed) as advance:
         runner(work, [unit for unit in range(source.units) if unit not in done], advance)
     return resumed
-
-
-def _publish(
-    work: Work, journal: Journal, output_format: Format, existing: tuple[Path, ...]
-) -> tuple[int, int]:
-    """Write the output from the parts and give it its name; rows and failures."""
-    units = range(work.source.units)
-    rows, failed = _counts(work, units)
-    journal.clear_result()
-    if failed:
-        _write_errors(work, journal.result.with_name(f"result{ERRORS}"))
-    assemble(output_format, journal.result, work, rows=rows, existing=existing)
-    journal.publish({"rows": rows, "failures": failed})
-    journal.remove()
-    return rows, failed
 
 
 def _counts(work: Work, units: Iterable[int]) -> tuple[int, int]:
@@ -173,15 +154,14 @@ def _check_options(options: BulkOptions, output_format: Format) -> None:
             expected="--append to such a folder, to which it adds a part file",
             hint="Write to a folder (--out latents/), or write a second file.",
         )
-    conflict = ""
-    if options.append and options.overwrite:
-        conflict = "--append with --overwrite"
-    elif options.score and output_format == "png-folder":
-        conflict = "--score for PNG files"
-    elif options.dtype == "float32" and output_format == "png-folder":
-        conflict = "--dtype float32 for PNG files"
-    if conflict:
-        raise OptionError(conflict, expected="only one of them")
+    files = output_format == "png-folder"
+    for conflict, found in {
+        "--append with --overwrite": options.append and options.overwrite,
+        "--score for PNG files": files and options.score,
+        "--dtype float32 for PNG files": files and options.dtype == "float32",
+    }.items():
+        if found:
+            raise OptionError(conflict, expected="only one of them")
 
 
 def _check_target(options: BulkOptions, target: Path) -> None:
@@ -204,11 +184,7 @@ def _check_target(options: BulkOptions, target: Path) -> None:
 
 
 def _existing(options: BulkOptions, target: Path, model: ModelFacts) -> tuple[Path, ...]:
-    """The part files to which --append adds, all of them this model's.
-
-    Raises:
-        FingerprintError: they are another's, or name no model.
-    """
+    """The part files to which --append adds; one of another model is a `FingerprintError`."""
     paths = sorted(target.glob("part-*.parquet")) if options.append else []
     for path in paths:
         provenance = Provenance.from_metadata(arrow.parquet.read_schema(path).metadata)

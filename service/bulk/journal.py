@@ -48,13 +48,14 @@ class Journal:
         """
         make_stage(self.path)
         with locked(self.path):
-            self._clear_done()  # left by a kill in `remove`
+            shutil.rmtree(self._done, ignore_errors=True)  # left by a kill in `remove`
             if self._retired.exists() and not self.target.exists():
                 self._retired.rename(self.target)  # killed between the two renames of `publish`
             try:
                 yield
             finally:
-                if not self._worth_keeping():
+                kept = (self.path / FINISHED, self._retired)
+                if not self.parts.done() and not any(path.exists() for path in kept):
                     shutil.rmtree(self.path, ignore_errors=True)
 
     def begin(self, job: Mapping[str, Any], *, overwrite: bool) -> bool:
@@ -89,11 +90,7 @@ class Journal:
         return facts if record["inode"] == self.target.stat().st_ino else None
 
     def publish(self, facts: Mapping[str, Any]) -> None:
-        """Rename `result` to the target, replacing an older one.
-
-        Args:
-            facts: what `finished` returns if the process is killed before `remove`.
-        """
+        """Rename `result` to the target; `finished` returns `facts` if a kill prevents `remove`."""
         _write(self.path / FINISHED, {"inode": self.result.stat().st_ino, "facts": facts})
         beside = {path.name.removeprefix("result"): path for path in self.path.glob("result.*")}
         if self.target.exists():
@@ -102,16 +99,16 @@ class Journal:
             elif beside.keys() - {ERRORS}:
                 self.target.unlink()  # better no output than an old one with new metadata
         for suffix, path in beside.items():
-            path.replace(self._beside(suffix))
+            path.replace(f"{self.target}{suffix}")
         if ERRORS not in beside:
-            self._beside(ERRORS).unlink(missing_ok=True)
+            self.target.with_name(self.target.name + ERRORS).unlink(missing_ok=True)
         self.result.replace(self.target)
 
     def remove(self) -> None:
         """Remove the folder, after one rename to a name under which it counts for nothing."""
-        self._clear_done()
+        shutil.rmtree(self._done, ignore_errors=True)
         self.path.rename(self._done)
-        self._clear_done()
+        shutil.rmtree(self._done, ignore_errors=True)
 
     def clear_result(self) -> None:
         """Remove an output that was not written to its end."""
@@ -119,17 +116,6 @@ class Journal:
             shutil.rmtree(self.result)
         for path in self.path.glob("result*"):
             path.unlink()
-
-    def _beside(self, suffix: str) -> Path:
-        """A file next to the output: `latents.npy` and ".json" are `latents.npy.json`."""
-        return self.target.with_name(self.target.name + suffix)
-
-    def _clear_done(self) -> None:
-        shutil.rmtree(self._done, ignore_errors=True)
-
-    def _worth_keeping(self) -> bool:
-        kept = (self.path / FINISHED, self._retired)
-        return any(path.exists() for path in kept) or any(self.path.glob("part-*.arrow"))
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -140,21 +126,12 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             return f"{name}.{_difference(old, new)}"
-        return f"{name} was {_short(old)}, is now {_short(new)}"
+        return f"{name} was {json.dumps(old)[:80]}, is now {json.dumps(new)[:80]}"
     return "nothing"
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return content
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -16,47 +16,28 @@ Kind = Literal["images", "latents"]
 
 @dataclass(frozen=True, kw_only=True)
 class BulkOptions:
-    """Settings of one job; plain values, which can be sent to another process.
-
-    Attributes:
-        operation: what is computed.
-        input: a path, a URL, or "-" for a list of image files on standard input.
-        out: the output; its name determines the format, a "/" at the end makes it a folder.
-        bundle, precision, threads: of the engine in this process; 0 threads means one per core.
-        url, api_key: a service that computes instead; "" for none.
-        column: of a Parquet file, or the array of an .npz, where several fit.
-        fit, invert: for image files, as in service/codecs/png.py.
-        dtype: of images that are written; None for that of the images read (uint8 after decode).
-        batch: rows in one unit, 0 for a size that suits the input; Parquet has its row groups.
-        score: add the novelty score of each image.
-        strict: stop at the first row that cannot be read.
-        overwrite: replace the output, and parts of another job.
-        append: add a part file to an existing Parquet folder of the same model.
-        first_id: number of the first row where the input has no ids; set by `append`.
-        address, actors: of the Ray cluster; "" starts one on this machine, 0 actors means one per
-            CPU.
-    """
+    """Settings of one job; plain values, which can be sent to another process."""
 
     operation: Operation
-    input: str
-    out: str
+    input: str  # a path, a URL, or "-" for a list of image files on standard input
+    out: str  # its name determines the format; a "/" at the end makes it a folder
     bundle: Path
     precision: PrecisionName = FLOAT32
-    threads: int = 0
-    url: str = ""
-    api_key: str = field(default="", repr=False)
-    column: str = ""
-    fit: Fit | None = None
-    invert: bool = False
-    dtype: ImageDtype | None = None
-    batch: int = 0
-    score: bool = False
-    strict: bool = False
-    overwrite: bool = False
-    append: bool = False
-    first_id: int = 0
-    address: str = ""
-    actors: int = 0
+    threads: int = 0  # of the engine in this process; 0 for one per core
+    url: str = ""  # of a service that computes instead
+    api_key: str = field(default="", repr=False)  # for that service
+    column: str = ""  # of a Parquet file, or the array of an .npz, where several fit
+    fit: Fit | None = None  # for image files, as in common/images.py
+    invert: bool = False  # the same
+    dtype: ImageDtype | None = None  # of images written; None: as they were read, uint8 of latents
+    batch: int = 0  # rows in one unit, 0 for a size that suits the input; not for Parquet
+    score: bool = False  # add the novelty score of each image
+    strict: bool = False  # stop at the first row that cannot be read
+    overwrite: bool = False  # replace the output, and parts of another job
+    append: bool = False  # add a part file to an existing Parquet folder of the same model
+    first_id: int = 0  # of the first row where the input has no ids; set by `append`
+    address: str = ""  # of a Ray cluster; "" starts one on this machine
+    actors: int = 0  # of Ray; 0 for one per CPU
 
     @property
     def reads(self) -> Kind:

@@ -52,33 +52,28 @@ def format_of(out: str, kind: Kind) -> Format:
             return "parquet"
         if suffix == ".npy":
             return "npy"
-    expected = "a name that ends in .parquet or .npy, or one without an ending for PNG files"
-    hint = ""
-    if kind == "latents":
-        expected = "a name that ends in .parquet, .npy or /"
-        if suffix == ".csv":
-            table = path.with_suffix(".parquet")
-            hint = f"Write {table}, then: duckdb -c \"COPY (FROM '{table}') TO '{out}'\""
+    expected, hint = "a name that ends in .parquet, .npy or /", ""
+    if kind == "images":
+        expected = "a name that ends in .parquet or .npy, or one without an ending for PNG files"
+    elif suffix == ".csv":
+        table = path.with_suffix(".parquet")
+        hint = f"Write {table}, then: duckdb -c \"COPY (FROM '{table}') TO '{out}'\""
     raise OutputNameError(f"--out {out} for {kind}", expected=expected, hint=hint)
 
 
 def assemble(
     output_format: Format, result: Path, work: Work, *, rows: int, existing: Sequence[Path] = ()
 ) -> None:
-    """Write the output from the parts to `result`, all of it on disk.
+    """Write the output from the parts, `rows` in all, to the temporary path `result`.
 
-    Args:
-        output_format: of the output.
-        result: a temporary path; files beside the output get names that begin with it.
-        work: whose parts are all there.
-        rows: in all parts together.
-        existing: the files of a Parquet folder to which this output is added.
+    Files beside the output get names that begin with it. `existing` are the files of a Parquet
+    folder to which this output is added. All of it is on disk when this returns.
     """
     tables = work.parts.tables(range(work.source.units))
     provenance = Provenance.of(work.model.facts, work.options)
     if output_format == "npy":
         _npy(result, work, tables, rows)
-        provenance.write(_beside(result, ".json"))
+        provenance.write(result.with_suffix(".json"))
     elif output_format == "png-folder":
         _png_folder(result, tables)
         provenance.write(result / FOLDER_FILE)
@@ -114,9 +109,9 @@ def _parquet_folder(
 def _file_of(first: Any, tables: Iterator[Any]) -> Iterator[Any]:
     """`first` and further tables until they have FILE_ROWS rows."""
     yield first
-    count = first.num_rows
-    while count < FILE_ROWS and (table := next(tables, None)) is not None:
-        count += table.num_rows
+    rows = first.num_rows
+    while rows < FILE_ROWS and (table := next(tables, None)) is not None:
+        rows += table.num_rows
         yield table
 
 
@@ -155,7 +150,7 @@ def _npy(result: Path, work: Work, tables: Iterable[Any], rows: int) -> None:
     header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *row_shape)}
     others = [name for name in schema.names if name != column]
     ids_schema = arrow.schema([schema.field(name) for name in others])
-    ids_path = _beside(result, ".ids.csv")
+    ids_path = result.with_suffix(".ids.csv")
     with result.open("wb") as file, arrow.csv.CSVWriter(ids_path, ids_schema) as ids:
         npy_format.write_array_header_1_0(file, header)
         for table in tables:
@@ -170,33 +165,18 @@ def _png_folder(result: Path, tables: Iterable[Any]) -> None:
     for table in tables:
         ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
         for name, body in zip(ids, images, strict=True):
-            path = result / _png_name(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write_new(path, PurePosixPath(str(name)).name, body)
+            path = _free_path(result, name if isinstance(name, str) else f"{name or 0:08d}")
+            path.write_bytes(body)
 
 
-def _png_name(name: str | int | None) -> str:
-    """A relative path inside the folder, for any name in an archive or a list."""
-    if not isinstance(name, str):
-        return f"{name or 0:08d}.png"
+def _free_path(folder: Path, name: str) -> Path:
+    """Inside `folder`, for any name; beside `a.png`, `a.jpg` becomes `a.jpg.png`, `a.jpg-2.png`."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("..", "/", ".")]
     last = parts.pop() if parts else "image"
-    stem = last.rpartition(".")[0] if is_picture(last) else last
-    return "/".join([*parts, f"{stem}.png"])
-
-
-def _write_new(path: Path, name: str, body: bytes) -> None:
-    """Write to `path`; if it exists (`a.png` beside `a.jpg`), to `a.jpg.png`, `a.jpg-2.png`."""
-    tries = 0
-    while True:
-        try:
-            with path.open("xb") as file:
-                file.write(body)
-            return
-        except FileExistsError:
-            tries += 1
-            path = path.with_name(f"{name}.png" if tries == 1 else f"{name}-{tries}.png")
-
-
-def _beside(result: Path, suffix: str) -> Path:
-    return result.with_name(result.name + suffix)
+    path = folder.joinpath(*parts, f"{last.rpartition('.')[0] if is_picture(last) else last}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tries = 1
+    while path.exists():
+        path = path.with_name(f"{last}.png" if tries == 1 else f"{last}-{tries}.png")
+        tries += 1
+    return path

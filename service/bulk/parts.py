@@ -42,21 +42,13 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The columns of the parts and the output.
+    """The columns of the parts and the output."""
 
-    Attributes:
-        kind: what its rows are.
-        numbered: ids are int64, else strings.
-        as_png: images are PNG files, else lists of numbers.
-        dtype: of images that are lists.
-        scored: there is a column `score`.
-    """
-
-    kind: Kind
-    numbered: bool
-    as_png: bool
-    dtype: ImageDtype
-    scored: bool
+    kind: Kind  # of the rows
+    numbered: bool  # ids are int64, else strings
+    as_png: bool  # images are PNG files, else lists of numbers
+    dtype: ImageDtype  # of images that are lists
+    scored: bool  # there is a column `score`
 
     def schema(self, model: ModelFacts) -> Any:
         """As an Arrow schema, without metadata."""

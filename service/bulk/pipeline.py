@@ -47,7 +47,7 @@ def run(work: Work, units: Iterable[int], done: Done) -> None:
             read_ahead()
             part = work.compute(batch)
             del batch, future  # frees the rows
-            writing.append((part, writer.submit(work.write, unit, part)))
+            writing.append((part, writer.submit(work.parts.write, unit, part)))
             wait_for_writes(WRITE_BEHIND)
         wait_for_writes(0)
     finally:

@@ -11,11 +11,7 @@ from service.bulk.errors import ExtraMissingError
 
 @contextmanager
 def progress(title: str, *, total: int) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on standard error with rows, rate, time left and failures.
-
-    Yields:
-        A function that counts rows and failed rows, of `total` that remain.
-    """
+    """Show a bar on standard error; yields a function that counts rows and failed rows."""
     try:
         from rich import progress as rich
         from rich.console import Console
@@ -25,25 +21,19 @@ def progress(title: str, *, total: int) -> Iterator[Callable[[int, int], None]]:
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
-        rich.TextColumn("{task.fields[rate]}"),
         rich.TimeRemainingColumn(),
-        rich.TextColumn("{task.fields[failed]}"),
+        rich.TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
-    task = bar.add_task(title, total=total, rate="", failed="")
+    task = bar.add_task(title, total=total, note="")
     failed = 0
 
     def advance(rows: int, failures: int) -> None:
         nonlocal failed
         failed += failures
-        speed = bar.tasks[0].speed
-        bar.update(
-            task,
-            advance=rows + failures,
-            rate=f"{speed:,.0f} rows/s" if speed else "",
-            failed=f"{failed:,} unreadable" if failed else "",
-        )
+        note = f"{bar.tasks[0].speed or 0:,.0f} rows/s" + f", {failed:,} unreadable" * bool(failed)
+        bar.update(task, advance=rows + failures, note=note)
 
     with bar:
         yield advance

@@ -33,24 +33,15 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Which model made the rows of a file, and from which inputs.
-
-    Attributes:
-        kind: "latents" or "images".
-        fingerprint: 64 hex digits; latents with different fingerprints must not be mixed.
-        model: the manifest's name.
-        precision: "float32" or "int8".
-        preprocessing: image_shape [H, W, C]; range, of the values that the model reads; fit and
-            invert, as image files were converted.
-        version: of this project.
-    """
+    """Which model made the rows of a file, and from which inputs."""
 
     kind: Kind
-    fingerprint: str
-    model: str
-    precision: str
+    fingerprint: str  # 64 hex digits; latents with different fingerprints must not be mixed
+    model: str  # the manifest's name
+    precision: str  # "float32" or "int8"
+    # image_shape [H, W, C]; range of the model's input; fit and invert, of image files.
     preprocessing: dict[str, Any]
-    version: str
+    version: str  # of this project
 
     @classmethod
     def of(cls, model: ModelFacts, options: BulkOptions) -> Provenance:
@@ -81,26 +72,32 @@ class Provenance:
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Provenance | None:
         """Read what `as_metadata` wrote; None for files of other programs."""
-        fields: dict[str, Any] = {
+        fields = {
             key.decode().removeprefix(PREFIX): value.decode()
             for key, value in (metadata or {}).items()
             if key.startswith(PREFIX.encode())
         }
-        if "fingerprint" not in fields:
-            return None
-        return _checked({**fields, "preprocessing": _parsed(fields.get("preprocessing", ""))})
+        return _checked(fields) if "fingerprint" in fields else None
 
     @classmethod
     def read(cls, path: Path) -> Provenance | None:
         """Read what `write` wrote; None if there is no such file."""
-        return _checked(_parsed(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return _checked(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    @classmethod
+    def common(
+        cls, metadata: Mapping[str, Mapping[bytes, bytes] | None], *, check: bool = True
+    ) -> Provenance | None:
+        """The first of several files, by name; `check` that all are of one model."""
+        known = {name: own for name, one in metadata.items() if (own := cls.from_metadata(one))}
+        first = next(iter(known), "")
+        for name, own in known.items():
+            if check:
+                own.check_same(known[first], mine=name, others=first)
+        return known.get(first)
 
     def check_same(self, other: Provenance | ModelFacts, *, mine: str, others: str) -> None:
-        """Refuse to mix latents of two models; `mine` and `others` name their files.
-
-        Raises:
-            FingerprintError: the fingerprints differ.
-        """
+        """Raise a `FingerprintError` if the models differ; `mine` and `others` name the files."""
         if self.fingerprint != other.fingerprint:
             raise FingerprintError(
                 f"{mine} with fingerprint {self.fingerprint}",
@@ -114,26 +111,21 @@ def sidecar(output: Path) -> Path:
     return output.with_name(output.name + ".json")
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as exc:
-        raise _damaged(f"metadata {text[:60]!r}") from exc
-
-
 def _checked(fields: Any) -> Provenance:
+    """From the fields as they were stored, or their JSON."""
     names = Provenance.__dataclass_fields__
-    types = {name: dict if name == "preprocessing" else str for name in names}
-    if not isinstance(fields, dict) or not all(
-        isinstance(fields.get(name), kind) for name, kind in types.items()
-    ):
-        raise _damaged(f"metadata {str(fields)[:60]}")
-    return Provenance(**{name: fields[name] for name in names})
-
-
-def _damaged(received: str) -> MalformedError:
-    return MalformedError(
-        received,
-        expected=f"the fields {', '.join(Provenance.__dataclass_fields__)}",
-        hint="Make the file again, or remove its metadata to have it read as any other.",
-    )
+    try:
+        fields = json.loads(fields) if isinstance(fields, str) else fields
+        values = {name: fields[name] for name in names}
+        if isinstance(values["preprocessing"], str):
+            values["preprocessing"] = json.loads(values["preprocessing"])
+        types = {name: dict if name == "preprocessing" else str for name in names}
+        if not all(isinstance(values[name], types[name]) for name in names):
+            raise TypeError
+    except (KeyError, TypeError, ValueError) as exc:
+        raise MalformedError(
+            f"metadata {str(fields)[:60]}",
+            expected=f"the fields {', '.join(names)}",
+            hint="Make the file again, or remove its metadata to have it read as any other.",
+        ) from exc
+    return Provenance(**values)

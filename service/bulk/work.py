@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,29 +20,19 @@ from service.bulk.options import BulkOptions
 from service.bulk.parts import Columns, Part, Parts
 
 
+@dataclass(frozen=True)
 class Work:
-    """The steps of a job for one unit. `read` and `write` may run beside `compute`.
+    """The steps of a job for one unit. `read` may run beside `compute`, as may `parts.write`."""
 
-    Attributes:
-        options, model, source, columns, parts: of the job.
-    """
-
-    def __init__(
-        self, options: BulkOptions, *, model: Model, source: Source, columns: Columns, parts: Parts
-    ) -> None:
-        self.options = options
-        self.model = model
-        self.source = source
-        self.columns = columns
-        self.parts = parts
-        self._pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="png")
+    options: BulkOptions
+    model: Model
+    source: Source
+    columns: Columns
+    parts: Parts
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(usable_cores()))
 
     def read(self, unit: int) -> Batch:
-        """The rows of a unit.
-
-        Raises:
-            UnreadableError: under `strict`, if one of them cannot be read.
-        """
+        """The rows of a unit; `UnreadableError` under `strict`, if one of them cannot be read."""
         batch = self.source.read(unit)
         self._check(batch.failures)
         return batch
@@ -65,10 +56,6 @@ class Work:
     def schema(self) -> Any:
         """Of the parts and the output, without metadata."""
         return self.columns.schema(self.model.facts)
-
-    def write(self, unit: int, part: Part) -> None:
-        """Write the part of a unit to disk."""
-        self.parts.write(unit, part)
 
     def close(self) -> None:
         """End the threads."""

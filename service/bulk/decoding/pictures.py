@@ -48,13 +48,10 @@ class Decoder:
         self._starting, self._retrying = threading.Lock(), threading.Lock()
 
     def batch(self, ids: Any, fetch: Callable[[int], bytes | str], *, ordered: bool) -> Batch:
-        """Decode the files that `fetch` returns for 0 … n − 1.
+        """Decode n files, whose ids are a pyarrow array (n).
 
-        Args:
-            ids: pyarrow array (n).
-            fetch: returns the bytes of one file, or its path. Called by many threads, or, if
-                `ordered`, by this one alone and in order, as a compressed stream needs it.
-            ordered: see `fetch`.
+        `fetch` returns the bytes of one, or its path. It is called by many threads, or, if
+        `ordered`, by this one alone and in order, as a compressed stream needs it.
         """
         rows = np.empty((len(ids), *self._spec.shape), np.uint8)
         failures: dict[int, str] = {}

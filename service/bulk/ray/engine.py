@@ -74,11 +74,7 @@ def run(work: Work, units: Iterable[int], done: Done) -> None:
 
 
 def load() -> Any:
-    """The package ray, with ray.data; importing it starts nothing.
-
-    Raises:
-        ExtraMissingError: it is not installed.
-    """
+    """The package ray, with ray.data; `ExtraMissingError` if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else ray.init reports to its makers
     try:
         import ray

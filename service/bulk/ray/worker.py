@@ -34,16 +34,10 @@ from service.bulk.work import Work
 
 @dataclass(frozen=True, kw_only=True)
 class JobPayload:
-    """A job as it is sent to the nodes.
+    """A job as it is sent to the nodes: absolute paths, no key, and a copy of the bundle.
 
-    Attributes:
-        options: of the job, without its key; absolute paths, the bundle's in the job's folder.
-        model: of the bundle.
-        listing: of the input's image files, if it has any; its file is in the job's folder.
-        columns: of the output.
-        parts: the job's folder.
-        stamps: of job.json and the input's first and last file; of a URL's, none.
-        working_folder: to which names on a list are relative.
+    Copy and `listing` are in the job's folder. `stamps` are of job.json and of the input's first
+    and last file, none of a URL's; names on a list are relative to `working_folder`.
     """
 
     options: BulkOptions
@@ -73,11 +67,7 @@ class JobPayload:
         )
 
     def check_shared(self) -> None:
-        """Check that this node sees the same input and output as the job.
-
-        Raises:
-            ClusterError: it does not.
-        """
+        """Raise a `ClusterError` if this node does not see the job's own input and output."""
         for stamp in self.stamps:
             if Entry.of(stamp.name) != stamp:
                 raise ClusterError(
@@ -91,8 +81,7 @@ class JobPayload:
         """The job on this node.
 
         Raises:
-            ClusterError: no shared storage.
-            BundleError: its golden answers differ on this node.
+            ClusterError: no shared storage. BundleError: its golden answers differ on this node.
             FingerprintError: the bundle changed.
         """
         self.check_shared()
@@ -107,9 +96,7 @@ class JobPayload:
         source = open_source(
             self.options, self.model, scratch=self.parts.folder, listing=self.listing
         )
-        return Work(
-            self.options, model=model, source=source, columns=self.columns, parts=self.parts
-        )
+        return Work(self.options, model, source, self.columns, self.parts)
 
 
 class Worker:
@@ -124,7 +111,7 @@ class Worker:
         try:
             part = self._work.compute(self._work.read(unit))
             self._payload.check_shared()  # again: another job may have replaced a killed one
-            self._work.write(unit, part)
+            self._work.parts.write(unit, part)
             rows, failures = part.counts
         except (DenoiserError, OSError) as exc:  # Ray would wrap it, and try again
             error = pickle.dumps(exc)

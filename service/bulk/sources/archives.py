@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import MalformedError
-from service.bulk.decoding.imagefile import check_bytes, is_picture
+from service.bulk.decoding.imagefile import check_bytes
 from service.bulk.sources.files import Store
 from service.bulk.sources.listing import Entry
 
@@ -38,16 +38,11 @@ class Zip(Store):
             raise _damaged(path, exc) from exc
         self._members = self._zip.infolist()
 
-    def entries(self) -> Iterator[Entry]:
-        """As `Store.entries`."""
-        self.skipped = 0
+    def files(self) -> Iterator[Entry]:
+        """As `Store.files`."""
         for index, member in enumerate(self._members):
-            if member.is_dir():
-                continue
-            if is_picture(member.filename):
+            if not member.is_dir():
                 yield Entry(member.filename, member.file_size, index)
-            else:
-                self.skipped += 1
 
     def fetch(self, entry: Entry) -> bytes:
         """As `Store.fetch`."""
@@ -77,23 +72,14 @@ class Tar(Store):
         self._stream = self._opener(path, "rb")
         self._lock = threading.Lock()
 
-    def entries(self) -> Iterator[Entry]:
-        """As `Store.entries`."""
-        self.skipped = 0
+    def files(self) -> Iterator[Entry]:
+        """As `Store.files`."""
         try:
-            with (
-                self._opener(self._path, "rb") as stream,
-                tarfile.TarFile(fileobj=stream) as archive,
-            ):
-                while (member := archive.next()) is not None:
-                    archive.members = []  # type: ignore[attr-defined]  # it would keep them all
-                    if member.isdir():
-                        continue
-                    if member.isfile() and not member.issparse() and is_picture(member.name):
-                        name = member.name.removeprefix("./")
-                        yield Entry(name, member.size, member.offset_data)
-                    else:
-                        self.skipped += 1
+            with self._opener(self._path, "rb") as stream, tarfile.TarFile(fileobj=stream) as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+                    if member.isfile() and not member.issparse():
+                        yield Entry(member.name.removeprefix("./"), member.size, member.offset_data)
         except (tarfile.TarError, EOFError, OSError, lzma.LZMAError) as exc:
             raise _damaged(self._path, exc) from exc
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -33,16 +33,8 @@ def unit_rows(row_bytes: int) -> int:
     return 1 << (limit.bit_length() - 1)
 
 
-class Header(NamedTuple):
-    """What an .npy header states. rows: N. dtype: uint8 or float32. offset: of row 0, in bytes."""
-
-    rows: int
-    dtype: np.dtype[Any]
-    offset: int
-
-
-def read_header(stream: IO[bytes], spec: RowSpec, name: str) -> Header:
-    """Read an .npy header and check it against the expected rows.
+def read_header(stream: IO[bytes], spec: RowSpec, name: str) -> tuple[int, np.dtype[Any], int]:
+    """Number of rows, dtype (uint8 or float32) and bytes of an .npy header, checked.
 
     Raises:
         MalformedError, DtypeError, ShapeError: not an array that can be read.
@@ -68,7 +60,7 @@ def read_header(stream: IO[bytes], spec: RowSpec, name: str) -> Header:
         )
     # An array that repeats one number needs no memory.
     rows = len(spec.conform(np.broadcast_to(np.zeros((), dtype), shape)))
-    return Header(rows, dtype, stream.tell())
+    return rows, dtype, stream.tell()
 
 
 class ArrayFile:
@@ -95,18 +87,17 @@ class ArrayFile:
         except (zipfile.BadZipFile, EOFError) as exc:
             raise self._damaged(exc) from exc
         try:
-            header = read_header(self._stream, spec, self._name)
-            self._row_bytes = prod(spec.shape) * header.dtype.itemsize
-            if size - header.offset < (needed := header.rows * self._row_bytes):
+            self.total, self.dtype, self._offset = read_header(self._stream, spec, self._name)
+            self._row_bytes = prod(spec.shape) * self.dtype.itemsize
+            if size - self._offset < (needed := self.total * self._row_bytes):
                 raise MalformedError(
-                    f"{self._name} with {size - header.offset:,} bytes of data",
-                    expected=f"{needed:,} for {header.rows:,} rows",
+                    f"{self._name} with {size - self._offset:,} bytes of data",
+                    expected=f"{needed:,} for {self.total:,} rows",
                 )
         except BaseException:
             self._stream.close()
             raise
         self.kind = cast("Kind", spec.kind)
-        self.total, self.dtype, self._offset = header
         self._shape = spec.shape
         self._first_id = options.first_id
         self._size = options.batch or unit_rows(self._row_bytes)

@@ -16,7 +16,7 @@ from service.bulk.decoding.imagefile import check_bytes, is_picture
 from service.bulk.errors import InputMissingError
 from service.bulk.sources.files import Store
 from service.bulk.sources.listing import Entry
-from service.bulk.sources.tables import PARQUETS
+from service.bulk.sources.tables import is_parquet
 
 
 def is_url(name: str) -> bool:
@@ -32,11 +32,6 @@ class Bucket(Store):
     """
 
     def __init__(self, url: str) -> None:
-        """`url`: of a file or folder.
-
-        Raises:
-            UnsupportedTypeError: no file system for the URL. InputMissingError: nothing there.
-        """
         self.name = url
         head, mark, query = url.partition("?")
         self._head, self._query = head.rstrip("/"), mark + query
@@ -54,32 +49,21 @@ class Bucket(Store):
 
     def parquets(self) -> list[Entry]:
         """The Parquet file, or those directly in the folder; none where it also has images."""
-        infos = self._files(recursive=False) if self.is_folder else [self._info]
+        infos = self._infos(recursive=False) if self.is_folder else [self._info]
         if self.is_folder and any(is_picture(info.base_name) for info in infos):
             return []
-        return sorted(
-            Entry(
-                f"{self._head}{info.path[len(self._root) :]}{self._query}",
-                info.size,
-                info.mtime_ns or 0,
-            )
-            for info in infos
-            if info.base_name.lower().endswith(PARQUETS) and not info.base_name.startswith(".")
-        )
+        tables = [info for info in infos if is_parquet(info.base_name)]
+        urls = [f"{self._head}{info.path[len(self._root) :]}{self._query}" for info in tables]
+        return sorted(map(Entry, urls, [i.size for i in tables], [i.mtime_ns or 0 for i in tables]))
 
-    def entries(self) -> list[Entry]:
-        """As `Store.entries`."""
-        self.skipped = 0
-        entries = []
-        for info in self._files(recursive=True):
-            name = info.path[len(self._root) :].lstrip("/")
-            if any(part.startswith(".") for part in PurePosixPath(name).parts):
-                continue
-            if is_picture(name):
-                entries.append(Entry(name, info.size, info.mtime_ns or 0))
-            else:
-                self.skipped += 1
-        return sorted(entries)
+    def files(self) -> list[Entry]:
+        """As `Store.files`, by name."""
+        infos = {info.path[len(self._root) :].lstrip("/"): info for info in self._infos()}
+        return [
+            Entry(name, infos[name].size, infos[name].mtime_ns or 0)
+            for name in sorted(infos)
+            if not any(part.startswith(".") for part in PurePosixPath(name).parts)
+        ]
 
     def fetch(self, entry: Entry) -> bytes:
         """As `Store.fetch`."""
@@ -90,7 +74,7 @@ class Bucket(Store):
             raise OSError(errno.EIO, "it changed since it was listed")
         return body
 
-    def _files(self, *, recursive: bool) -> list[Any]:
+    def _infos(self, *, recursive: bool = True) -> list[Any]:
         """pyarrow.fs.FileInfo of the files in the folder, or below it."""
         selector = arrow.fs.FileSelector(self._root, recursive=recursive)
         infos = self._system.get_file_info(selector)

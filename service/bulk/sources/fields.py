@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.errors import DtypeError, MalformedError, OptionError, ShapeError
+from common.errors import MalformedError, OptionError, ShapeError
 from service.bulk import arrow
 from service.bulk.errors import InputMissingError
 from service.codecs.rows import RowSpec
@@ -27,11 +27,7 @@ class Footer(NamedTuple):
 
 
 def read_footer(path: str | Path) -> Footer:
-    """Read the footer of a file or URL.
-
-    Raises:
-        MalformedError: not a Parquet file.
-    """
+    """Read the footer of a file or URL; `MalformedError` if it is not Parquet."""
     try:
         with arrow.parquet.ParquetFile(path) as file:
             metadata, schema = file.metadata, file.schema_arrow
@@ -95,8 +91,4 @@ def number_of(kind: Any, spec: RowSpec, name: str) -> np.dtype[Any]:
             expected=f"{width}, for {spec.kind} of shape {spec.shape}",
             hint="Name another column or another bundle.",
         )
-    if types.is_uint8(kind.value_type):
-        return np.dtype(np.uint8)
-    if types.is_floating(kind.value_type):
-        return np.dtype(np.float32)
-    raise DtypeError(f"{name} of {kind}", expected="lists of uint8 or float")
+    return np.dtype(np.uint8 if types.is_uint8(kind.value_type) else np.float32)

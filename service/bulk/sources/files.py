@@ -20,21 +20,24 @@ from service.bulk.sources.listing import Entry, Listing
 
 
 class Store(ABC):
-    """Where image files are.
+    """Where image files are."""
 
-    Attributes:
-        name: of all of them, for messages.
-        ordered: bytes must be fetched in the order of the entries, by one thread.
-        skipped: files that are no images by their names; complete after `entries`.
-    """
-
-    name: str
-    ordered = False
-    skipped = 0
+    name: str  # of all of them, for messages
+    ordered = False  # bytes must be fetched in the order of the entries, by one thread
+    skipped = 0  # files that are no images by their names; complete after `entries`
 
     @abstractmethod
-    def entries(self) -> Iterable[Entry]:
-        """The image files, in the order of their rows."""
+    def files(self) -> Iterable[Entry]:
+        """All files, in the order of their rows."""
+
+    def entries(self) -> Iterator[Entry]:
+        """The image files, by their names."""
+        self.skipped = 0
+        for entry in self.files():
+            if is_picture(entry.name):
+                yield entry
+            else:
+                self.skipped += 1
 
     @abstractmethod
     def fetch(self, entry: Entry) -> bytes | str:
@@ -93,13 +96,11 @@ class Folder(Store):
     def __init__(self, root: Path) -> None:
         self.name = str(root)
 
-    def entries(self) -> Iterator[Entry]:
-        """As `Store.entries`; only the names of one folder at a time are held in memory."""
-        self.skipped = 0
-        return self._walk("")
+    def files(self, below: str = "") -> Iterator[Entry]:
+        """As `Store.files`, in the order of whole names: a folder's has a "/" at the end.
 
-    def _walk(self, below: str) -> Iterator[Entry]:
-        """In the order of whole names: a folder is sorted as its name with a "/" at the end."""
+        Only the names of one folder at a time are held in memory.
+        """
         with os.scandir(os.path.join(self.name, below)) as files:  # noqa: PTH118
             names = sorted(
                 file.name + "/" * file.is_dir(follow_symlinks=False)
@@ -108,11 +109,9 @@ class Folder(Store):
             )
         for name in names:
             if name.endswith("/"):
-                yield from self._walk(below + name)
-            elif is_picture(name):
-                yield Entry.of(f"{self.name}/{below}{name}", below + name)
+                yield from self.files(below + name)
             else:
-                self.skipped += 1
+                yield Entry.of(f"{self.name}/{below}{name}", below + name)
 
     def fetch(self, entry: Entry) -> str:
         """As `Store.fetch`."""
@@ -120,16 +119,18 @@ class Folder(Store):
 
 
 class NameList(Store):
-    """Image files named by a list, one path a line, in its order."""
+    """Image files named by a list, one path a line, in its order; all of them are read."""
 
     name = "standard input"
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = lines
 
-    def entries(self) -> Iterator[Entry]:
-        """As `Store.entries`."""
+    def files(self) -> Iterator[Entry]:
+        """As `Store.files`."""
         return (Entry.of(path) for line in self._lines if (path := line.rstrip("\r\n")))
+
+    entries = files
 
     def fetch(self, entry: Entry) -> str:
         """As `Store.fetch`."""

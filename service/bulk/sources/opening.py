@@ -7,7 +7,6 @@ from pathlib import Path
 
 from common.errors import OptionError, UnsupportedTypeError
 from common.images import SUFFIXES
-from service.bulk import arrow
 from service.bulk.batch import Source
 from service.bulk.decoding.imagefile import is_picture
 from service.bulk.decoding.pictures import UNIT_FILES, Decoder
@@ -19,14 +18,14 @@ from service.bulk.sources.arrays import ArrayFile
 from service.bulk.sources.buckets import Bucket, is_url
 from service.bulk.sources.files import Folder, ImageFiles, NameList, Store
 from service.bulk.sources.listing import Entry, Listing
-from service.bulk.sources.tables import PARQUETS, Parquet
+from service.bulk.sources.tables import Parquet, is_parquet
 from service.codecs.rows import RowSpec
 
 STDIN = "-"
 
-EXPECTED = {
-    "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list",
-    "latents": ".parquet or a folder of them, .npy or .npz with latents",
+INPUTS = {
+    "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list of files",
+    "latents": ".parquet or a folder of it, .npy or .npz",
 }
 
 
@@ -38,35 +37,32 @@ def open_source(
     lines: Iterable[str] = (),
     listing: Listing | None = None,
 ) -> Source:
-    """Open the input that `options` name.
+    """Open the input that `options` name; its rows must have the shape that `model` reads.
 
-    Args:
-        options: of the job.
-        model: whose shapes the rows must have.
-        scratch: folder for the listing of files.
-        lines: names of files, where the input is "-".
-        listing: of the files, if another process has already made it.
+    `scratch` is a folder for the listing of image files, unless another process has already made
+    the `listing`. `lines` are names of files, where the input is "-".
 
     Raises:
         InputMissingError, UnsupportedTypeError: nothing there, or nothing that can be read.
         InputError: an array or table that cannot be the model's input.
         FingerprintError: latents of another model.
     """
-    arrow.load()
     images = options.reads == "images"
     spec = RowSpec("images", model.image_shape)
     if not images:
         spec = RowSpec("latents", (model.latent_size,))
     found = _find(options, lines)
-    if isinstance(found, Store):
-        return _image_files(found, spec, options, scratch, listing)
     source: Source
     if isinstance(found, Path):
         source = ArrayFile(found, spec, options)
+    elif isinstance(found, Store):
+        listing = listing or _listing(found, options, scratch / "listing")
+        return ImageFiles(found, Decoder(spec, fit=options.fit, invert=options.invert), listing)
     else:
         if options.batch:
             raise OptionError("--batch with a Parquet input", expected="its row groups as units")
-        source = Parquet(found, spec, _decoder(spec, options) if images else None, options)
+        decoder = Decoder(spec, fit=options.fit, invert=options.invert) if images else None
+        source = Parquet(found, spec, decoder, options)
     if not images:
         if source.provenance is not None:
             source.provenance.check_same(model, mine=options.input, others=f"model {model.name}")
@@ -96,7 +92,7 @@ def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[Entry] | P
         return _parquets(path, Path(options.out).absolute()) or Folder(path)
     if not path.is_file():
         raise InputMissingError(f"no {options.input}", expected="a file or a folder")
-    if name.endswith(PARQUETS):
+    if is_parquet(name):
         return [Entry.of(path)]
     if name.endswith((".npy", ".npz")):
         return path
@@ -111,14 +107,12 @@ def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[Entry] | P
     raise _unsupported(options.input, options, hint)
 
 
-def _image_files(
-    store: Store, spec: RowSpec, options: BulkOptions, scratch: Path, listing: Listing | None
-) -> ImageFiles:
+def _listing(store: Store, options: BulkOptions, path: Path) -> Listing:
+    """Of the image files in a store, which is closed if they cannot be the input."""
     try:
         if options.reads != "images":
             raise _unsupported(f"image files in {store.name}", options)
-        group = options.batch or UNIT_FILES
-        listing = listing or Listing(scratch / "listing", store.entries(), group=group)
+        listing = Listing(path, store.entries(), group=options.batch or UNIT_FILES)
         if not listing.total:
             raise InputMissingError(
                 f"no images in {store.name}",
@@ -127,11 +121,7 @@ def _image_files(
     except BaseException:
         store.close()
         raise
-    return ImageFiles(store, _decoder(spec, options), listing)
-
-
-def _decoder(spec: RowSpec, options: BulkOptions) -> Decoder:
-    return Decoder(spec, fit=options.fit, invert=options.invert)
+    return listing
 
 
 def _parquets(folder: Path, out: Path) -> list[Entry]:
@@ -140,12 +130,12 @@ def _parquets(folder: Path, out: Path) -> list[Entry]:
     for path in folder.iterdir():
         if is_picture(path.name):
             return []
-        if path.name.lower().endswith(PARQUETS) and path.name[0] != "." and path != out:
+        if is_parquet(path.name) and path != out:
             paths.append(path)
     return [Entry.of(path) for path in sorted(paths)]
 
 
 def _unsupported(received: str, options: BulkOptions, hint: str = "") -> UnsupportedTypeError:
     return UnsupportedTypeError(
-        f"{received} for {options.operation}", expected=EXPECTED[options.reads], hint=hint
+        f"{received} for {options.operation}", expected=INPUTS[options.reads], hint=hint
     )

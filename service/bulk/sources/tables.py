@@ -18,13 +18,16 @@ from service.bulk.sources.fields import choose, holds_files, number_of, read_foo
 from service.bulk.sources.listing import Entry
 from service.codecs.rows import RowSpec
 
-PARQUETS = (".parquet", ".pq")
+
+def is_parquet(name: str) -> bool:
+    """Whether a file's name says that it is Parquet; hidden ones are left out."""
+    return name.lower().endswith((".parquet", ".pq")) and not name.startswith(".")
 
 
 class _Unit(NamedTuple):
     """One row group; `first` is the number of its first row, counted over all files."""
 
-    file: int
+    path: str
     group: int
     first: int
 
@@ -39,7 +42,6 @@ class Parquet:
         self, files: list[Entry], spec: RowSpec, decoder: Decoder | None, options: BulkOptions
     ) -> None:
         """`files`: paths or URLs. `decoder`: for columns of image files; None for latents."""
-        self._files = files
         self._spec = spec
         self._decoder = decoder
         self._first_id = options.first_id
@@ -60,12 +62,13 @@ class Parquet:
             self.dtype = number_of(column_type, spec, f"{files[0].name}, column {self._column}")
         self._has_ids = "id" in schema.names
         self.numbered = not self._has_ids or arrow.types.is_integer(schema.field("id").type)
-        self.provenance = self._one_provenance([footer.metadata for footer in footers])
+        metadata = {file.name: footer.metadata for file, footer in zip(files, footers, strict=True)}
+        self.provenance = Provenance.common(metadata, check=self.kind == "latents")
         self._units: list[_Unit] = []
         self.total = 0
-        for at, footer in enumerate(footers):
+        for file, footer in zip(files, footers, strict=True):
             for group, rows in enumerate(footer.rows):
-                self._units.append(_Unit(at, group, self.total))
+                self._units.append(_Unit(file.name, group, self.total))
                 self.total += rows
         self.units = len(self._units)
         self.notes: tuple[str, ...] = ()
@@ -73,7 +76,7 @@ class Parquet:
             "files": [file._asdict() for file in files],
             "column": self._column,
         }
-        self._open: tuple[int, Any] | None = None  # index of a file, and its ParquetFile
+        self._open: tuple[str, Any] | None = None  # name of a file, and its ParquetFile
 
     def read(self, unit: int) -> Batch:
         """As `Source.read`."""
@@ -90,22 +93,19 @@ class Parquet:
 
     def close(self) -> None:
         """Close the file, end the decoder."""
-        self._close_file()
+        if self._open is not None:
+            self._open[1].close()
         if self._decoder is not None:
             self._decoder.close()
 
-    def _close_file(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
-
     def _row_group(self, where: _Unit) -> Any:
         """The columns that are needed, as a table."""
-        path = self._files[where.file].name
+        path = where.path
         try:
-            if self._open is None or self._open[0] != where.file:
-                self._close_file()
-                self._open = (where.file, arrow.parquet.ParquetFile(path, pre_buffer=True))
+            if self._open is None or self._open[0] != path:
+                if self._open is not None:
+                    self._open[1].close()
+                self._open = (path, arrow.parquet.ParquetFile(path, pre_buffer=True))
             columns = [self._column, *(["id"] if self._has_ids else [])]
             return self._open[1].read_row_group(where.group, columns=columns)
         except (arrow.ArrowException, OSError) as exc:
@@ -140,19 +140,6 @@ class Parquet:
             for at in np.flatnonzero(~complete)
         }
         return Batch(ids, rows.reshape(-1, *self._spec.shape)).without(failures)
-
-    def _one_provenance(self, metadata: list[Any]) -> Provenance | None:
-        """Of all the files; a folder with latents of two models is refused."""
-        result, path = None, ""
-        for one, file in zip(metadata, self._files, strict=True):
-            provenance = Provenance.from_metadata(one)
-            if provenance is None:
-                continue
-            if result is None:
-                result, path = provenance, file.name
-            elif self._spec.kind == "latents":
-                provenance.check_same(result, mine=file.name, others=path)
-        return result
 
 
 def _list_of(length: int) -> str:
