@@ -132,9 +132,7 @@ class Settings:
         _number(16, 10**6),
         "open connections per worker; beyond that the longest idle one is closed",
     )
-    keep_alive: float = _setting(
-        75.0, _number(1, 86400, float), "seconds that an idle connection stays open"
-    )
+    keep_alive: int = _setting(75, _number(1, 86400), "seconds that an idle connection stays open")
     grace: float = _setting(
         20.0,
         _number(0.1, 86400, float),

@@ -122,4 +122,4 @@ def install(supervisor: Supervisor) -> None:
             self.sockets.close_all()
             return super().stop()
 
-    circus.Arbiter = Arbiter  # type: ignore[misc]
+    circus.Arbiter = Arbiter

@@ -101,7 +101,7 @@ class Metrics:
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
-                mark_process_dead(pid, self._shared)
+                mark_process_dead(pid, self._shared)  # type: ignore[no-untyped-call]
             except PermissionError:  # alive, and somebody else's
                 pass
 

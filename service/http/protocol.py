@@ -38,7 +38,7 @@ class HeadTooLargeError(Exception):
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. Class attributes hold what `install` was told."""
 
-    keep_alive: ClassVar[float] = 75.0
+    keep_alive: ClassVar[int] = 75
     grace: ClassVar[float] = 20.0
     max_connections: ClassVar[int] = 960
 
@@ -64,7 +64,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._since = self.loop.time()
         if len(self.connections) > self.max_connections:
-            idle = [one for one in self.connections if one is not self and one.idle]
+            connections: set[Any] = self.connections  # all of this class
+            idle = [one for one in connections if one is not self and one.idle]
             victim = min(idle, key=lambda one: one._since, default=self)
             victim.transport.abort()
         self._start_head_timer()

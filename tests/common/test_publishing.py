@@ -224,7 +224,7 @@ def test_a_folder_of_another_kind_is_never_replaced(tmp_path: Path, overwrite: b
     (target / "run").mkdir(parents=True)
     (target / "run" / "top.txt").write_text("precious")
     with (
-        pytest.raises(TargetExistsError, match="has no top.txt"),
+        pytest.raises(TargetExistsError, match=r"has no top\.txt"),
         staged_folder(target, marks=MARKS, overwrite=overwrite),
     ):
         pass

@@ -174,7 +174,7 @@ def test_an_existing_target_is_refused_and_left_alone(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(TargetExistsError, match="no manifest.json"):
+    with pytest.raises(TargetExistsError, match=r"no manifest\.json"):
         export_run(tiny_run, tmp_path / "out", overwrite=True)
     assert command.main([str(tiny_run), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith("export: ")

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from service.http.protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_HEAD_FIELDS
-from tests.support.processes import Server, serving
-from tests.system.conftest import as_npy, require_serving, some_images
+from tests.support.processes import Server, require_serving, serving
+from tests.support.wire import as_npy, some_images
 
 LATENTS = json.dumps({"latents": [[0.0] * 16]}).encode()
 
