@@ -54,7 +54,7 @@ def test_the_latent_is_the_engine_s(server: Server, local_engine: Engine, langua
 def test_a_refusal_is_told_and_has_an_exit_status(server: Server, language: str) -> None:
     done = run(language, ROOT / "README.md", server.url)
     assert done.returncode not in (0, 2)
-    assert "a body that is not a whole PNG" in done.stdout + done.stderr
+    assert "bytes that are not a whole image" in done.stdout + done.stderr
     assert "\tat " not in done.stderr  # Java's traceback
 
 

@@ -123,7 +123,7 @@ def test_pngs_of_every_mode(server: Server, local_engine: Engine) -> None:
     ground = Image.fromarray(np.dstack([grey, np.zeros_like(grey)]), "LA")
     palette = Image.fromarray(grey).convert("P")
     composed = np.array(
-        Image.alpha_composite(Image.new("RGBA", (28, 28), (0, 0, 0, 255)), half.convert("RGBA"))
+        Image.alpha_composite(Image.new("RGBA", (28, 28), (255, 255, 255, 255)), half.convert("RGBA"))
     )[:, :, 0]
     for image, pixels in [
         (Image.fromarray(grey), grey),
@@ -131,7 +131,7 @@ def test_pngs_of_every_mode(server: Server, local_engine: Engine) -> None:
         (rgb, grey),
         (palette, grey),
         (half, composed),
-        (ground, np.zeros_like(grey)),
+        (ground, np.full_like(grey, 255)),
         (Image.fromarray(grey > 127), np.where(grey > 127, 255, 0).astype(np.uint8)),
     ]:
         result = latents_of(server, as_png(image))

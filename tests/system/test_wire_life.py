@@ -84,6 +84,7 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, local_engine: Engine
         httpx.get(f"{server.url}/livez")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("containerized", [False, True])
 def test_a_killed_worker_is_replaced_while_the_other_answers(
     tmp_path: Path, containerized: bool
