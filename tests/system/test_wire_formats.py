@@ -123,7 +123,9 @@ def test_pngs_of_every_mode(server: Server, local_engine: Engine) -> None:
     ground = Image.fromarray(np.dstack([grey, np.zeros_like(grey)]), "LA")
     palette = Image.fromarray(grey).convert("P")
     composed = np.array(
-        Image.alpha_composite(Image.new("RGBA", (28, 28), (255, 255, 255, 255)), half.convert("RGBA"))
+        Image.alpha_composite(
+            Image.new("RGBA", (28, 28), (255, 255, 255, 255)), half.convert("RGBA")
+        )
     )[:, :, 0]
     for image, pixels in [
         (Image.fromarray(grey), grey),

@@ -97,7 +97,7 @@ def test_a_level_is_one_fixed_strength_within_the_limits(spec: str) -> None:
     assert (noise.at(1) == noise) == (".." not in spec)
 
 
-@pytest.mark.parametrize("kind", set(KINDS) - {"gaussian"})
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"gaussian"}))
 def test_without_strength_nothing_changes(kind: str) -> None:
     images = random(4, 12, 12, 1)
     np.testing.assert_allclose(apply(str(parse_noise(kind).at(0)), images), images, atol=0.006)

@@ -177,7 +177,7 @@ class BlurNoise(Kind):
 
         (sigma,) = drawn
         if sigma.ndim == 0:
-            blurred = gaussian_filter(images, float(sigma), axes=(1, 2))
+            blurred: Floats = gaussian_filter(images, float(sigma), axes=(1, 2))
         else:
             blurred = np.empty_like(images)
             for image, width, place in zip(images, sigma.ravel(), blurred, strict=True):

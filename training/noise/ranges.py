@@ -77,7 +77,8 @@ class Limits:
         if level == 0:
             return self.minimum if self.power > 0 else self.maximum
         strong = numbers.high if self.power > 0 else numbers.low
-        return min(max(strong * level**self.power, self.minimum), self.maximum)
+        scaled: float = strong * level**self.power
+        return min(max(scaled, self.minimum), self.maximum)
 
 
 def require_level(level: float) -> float:
