@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import bentoml
 import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.utils.analytics import usage_stats
 from starlette.middleware.cors import CORSMiddleware
 
 from common.arrays import Floats
@@ -25,6 +26,9 @@ from service.http.asgi import App
 from service.http.gateway import Gateway
 from service.http.metrics import Metrics
 from service.settings import Settings
+
+# BentoML read the switch that `common` sets before this module was loaded, and remembers it.
+usage_stats.do_not_track.cache_clear()
 
 T = TypeVar("T")
 
