@@ -1,4 +1,4 @@
-"""`python -m benchmarks [SECTION …]`: parse, make settings, run the sections."""
+"""Command line: `python -m benchmarks [SECTION …]`."""
 
 from __future__ import annotations
 
@@ -6,65 +6,45 @@ import argparse
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import benchmarks
 from benchmarks.settings import Settings
 
-# Section → module with `run(settings, material, say)`: how fast one network runs. A module is
-# imported when it is asked for.
-SPEED = {
-    "engine": "benchmarks.engine",
-    "scaling": "benchmarks.scaling",
-    "wire": "benchmarks.wire",
-    "bulk": "benchmarks.bulk",
-}
-# Section → module with `run(settings, say)`: what answers are worth.
-WORTH = {
-    "search": "benchmarks.search",
-    "learning": "benchmarks.learning",
-    "novelty": "benchmarks.novelty",
-}
-# Asked for by name only: what LOG.md is made from.
-EXTRA = {"ideas": "benchmarks.ideas"}
-KNOWN = {**SPEED, **WORTH, **EXTRA}
+# Sections with `run(settings, models)`: how fast one network runs.
+SPEED = ("engine", "scaling", "wire", "bulk")
+# Sections with `run(settings)`: how good its output is.
+QUALITY = ("search", "learning", "novelty")
+SECTIONS = (*SPEED, *QUALITY)
 
 
-def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = print) -> int:
-    """Run one section or all of them; the exit status."""
-    options = _parser().parse_args(argv)
-    settings = Settings(
-        bundle=options.bundle,
-        served=options.served,
-        run=options.run,
-        image_shape=options.image_shape,
-        dataset=options.dataset,
-        out=options.out,
-        quick=options.quick,
-    )
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run some sections or all; the exit status."""
+    options = vars(_parser().parse_args(argv))
+    names = options.pop("sections") or SECTIONS
+    settings = Settings(**options)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    names = options.sections or [*SPEED, *WORTH]
 
     from benchmarks.agreement import DisagreementError
-    from benchmarks.material import prepared
+    from benchmarks.models import prepare_models
     from common.errors import DenoiserError
-    from training.errors import TrainingError
 
     try:
         with ExitStack() as stack:
-            material = None
+            models = None
             for name in names:
-                section: Any = import_module(KNOWN[name])
-                if name in WORTH:
-                    section.run(settings, say)
+                section: Any = import_module(f"benchmarks.{name}")
+                if name in QUALITY:
+                    section.run(settings)
                     continue
-                material = material or stack.enter_context(prepared(settings))
-                section.run(settings, material, say)
-    except (DisagreementError, DenoiserError, TrainingError) as exc:
+                models = models or stack.enter_context(prepare_models(settings))
+                section.run(settings, models)
+    except (DisagreementError, DenoiserError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -73,20 +53,16 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "sections",
-        nargs="*",
-        type=_section,
-        metavar="SECTION",
-        help=f"of {', '.join(KNOWN)}; default: all but {', '.join(EXTRA)}",
+    """Options that are not passed stay out of the namespace: `Settings` has the defaults."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=benchmarks.__doc__,
+        argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument(
-        "--bundle",
-        type=Path,
-        default=Path("bundles/classic"),
-        help="whose network is measured; its shape counts, not its weights",
-    )
+    add = parser.add_argument
+    listed = f"of {', '.join(SECTIONS)}; default: all"
+    add("sections", nargs="*", type=_section, default=[], metavar="SECTION", help=listed)
+    add("--bundle", type=Path, help="whose network is measured; its shape counts, not its weights")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--run", type=Path, help="measure with the weights of this run folder")
     weights.add_argument(
@@ -95,21 +71,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HxWxC",
         help="the bundle's network for images of another shape, such as 64x64x3",
     )
-    parser.add_argument(
-        "--served",
-        type=Path,
-        default=Path("bundles/mnist"),
-        help=f"whose answers are judged, by {', '.join(WORTH)}; they need --dataset",
-    )
-    parser.add_argument("--dataset", help="images for these, as in training")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--quick", action="store_true", help="small numbers, in seconds")
+    add("--served", type=Path, help=f"bundle for {', '.join(QUALITY)}; they need --dataset")
+    add("--dataset", help="images for these, as in training")
+    add("--out", type=Path, help="folder of the results")
+    add("--quick", action="store_true", help="small numbers, in seconds")
     return parser
 
 
 def _section(name: str) -> str:
-    if name not in KNOWN:
-        raise argparse.ArgumentTypeError(f"{name!r} is not a section; there are {', '.join(KNOWN)}")
+    if name not in SECTIONS:
+        known = ", ".join(SECTIONS)
+        raise argparse.ArgumentTypeError(f"{name!r} is not a section; there are {known}")
     return name
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from benchmarks import machine, report
 from benchmarks.harness import Timing, interleave
-from benchmarks.material import Material
+from benchmarks.models import Models as Material
 from benchmarks.settings import Settings
 from common.cores import usable_cores
 from service.bulk import job, pipeline
@@ -52,7 +52,9 @@ class Sizes:
     files: int = 70_000
 
 
-def run(settings: Settings, material: Material, say: Callable[[str], None]) -> dict[str, Any]:
+def run(
+    settings: Settings, material: Material, say: Callable[[str], None] = print
+) -> dict[str, Any]:
     """Array, memory, folder; write JSON."""
     sizes = Sizes(2_000, 300) if settings.quick else Sizes()
     with TemporaryDirectory(prefix="denoiser-bulk-") as folder:

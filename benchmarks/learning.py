@@ -1,14 +1,13 @@
-"""Section `learning`: how long `standard` trains until it denoises as well as `classic` in the end.
+"""Section `learning`: the time until `standard` denoises as well as `classic` after training.
 
-Both train here in one run, one after the other, each by its own recipe. Validation is part of the
-time: after each epoch of classic's, twice in each of standard's, which needs but a few.
+Both train in one run, one after the other, each by its own recipe. The time includes validation:
+once per epoch of `classic`, twice per epoch of `standard`, which needs only a few.
 Needs `--dataset`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,13 @@ from training.evaluation.heldout import add_noise
 from training.noise.spec import parse_noise
 from training.settings import FitSettings
 
-CLASSIC_MSE = 0.0158  # the classic script's own, after 10 epochs on MNIST; from the project's brief
+CLASSIC_MSE = 0.0158  # of the script that `classic` follows, after 10 epochs on MNIST
 
 
-def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
-    """Epochs of both; write JSON."""
+def run(settings: Settings) -> dict[str, Any]:
+    """Train both, print a table, write JSON."""
     if settings.dataset is None:
-        say("learning: skipped, it needs --dataset path/to/mnist.npz")
+        print("learning: skipped, it needs --dataset path/to/mnist.npz")
         return {}
     dataset = load_dataset(settings.dataset)
     epochs = {"epochs": 2} if settings.quick else {}
@@ -40,7 +39,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         times=2,
         until=CLASSIC_MSE,
     )
-    whole, passed = classic[-1]["seconds"], standard[-1]["seconds"]
+    share = standard[-1]["seconds"] / classic[-1]["seconds"]
     result = {
         "machine": machine.facts(),
         "dataset": dataset.name,
@@ -48,20 +47,17 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
         "classic": classic,
         "standard": standard,
         "reached": standard[-1]["val_loss"] <= CLASSIC_MSE,
-        "share_of_the_time": passed / whole,
+        "share_of_the_time": share,
     }
-    names = {"classic, its whole recipe": classic, f"standard, until {CLASSIC_MSE}": standard}
     lines = [
-        [
-            name,
-            f"{moments[-1]['epochs']:g}",
-            f"{moments[-1]['val_loss']:.5f}",
-            report.duration(moments[-1]["seconds"]),
-        ]
-        for name, moments in names.items()
+        [name, f"{last['epochs']:g}", f"{last['val_loss']:.5f}", report.duration(last["seconds"])]
+        for name, last in (
+            ("classic, its whole recipe", classic[-1]),
+            (f"standard, until {CLASSIC_MSE}", standard[-1]),
+        )
     ]
-    say(report.table(["training", "epochs", "validation MSE", "time"], lines))
-    say(f"standard takes {passed / whole:.2f} of the time\n")
+    print(report.table(["training", "epochs", "validation MSE", "time"], lines))
+    print(f"standard takes {share:.2f} of the time\n")
     report.write_json(settings.results / "learning.json", result)
     return result
 
@@ -69,7 +65,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
 def _progress(
     fit: FitSettings, dataset: Dataset, *, times: int = 1, until: float | None = None
 ) -> list[dict[str, float]]:
-    """Train; epochs, validation loss and seconds since the start, `times` times an epoch."""
+    """Train; epochs, validation loss and seconds since the start, `times` times per epoch."""
     import keras
 
     from training.model import averaged, build, compile_for
@@ -83,22 +79,23 @@ def _progress(
     swaps = averaged(fit)
     for swap in swaps:
         swap.set_model(autoencoder)
-    found: list[dict[str, float]] = []
-    begin = time.perf_counter()
+    progress: list[dict[str, float]] = []
+    start = time.perf_counter()
 
     def note(epochs: float) -> None:
         for swap in swaps:
             swap.on_test_begin()
-        answer = autoencoder.predict(noisy, batch_size=500, verbose=0)
+        denoised = autoencoder.predict(noisy, batch_size=500, verbose=0)
         for swap in swaps:
             swap.on_test_end()
-        loss = float(np.mean((answer - clean) ** 2))
-        found.append({"epochs": epochs, "val_loss": loss, "seconds": time.perf_counter() - begin})
+        loss = float(np.mean((denoised - clean) ** 2))
+        seconds = time.perf_counter() - start
+        progress.append({"epochs": epochs, "val_loss": loss, "seconds": seconds})
         if until is not None and loss <= until:
             autoencoder.stop_training = True
 
     class Watch(keras.callbacks.Callback):
-        """Notes the validation loss at equal parts of an epoch."""
+        """Notes the validation loss `times` times per epoch."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.epoch, self.part = epoch, 1
@@ -119,4 +116,4 @@ def _progress(
         shuffle=False,
         verbose=0,
     )
-    return found
+    return progress

@@ -1,4 +1,4 @@
-"""Two physical limits, measured on all cores at once: multiplying matrices and moving memory."""
+"""Two limits of the machine, measured on all cores: matrix products and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.harness import Spread, interleave
 from benchmarks.machine import last_level_cache
+from common.arrays import Floats
 from common.cores import usable_cores
 from export.rewrite.cost import Layer
 
@@ -39,6 +39,7 @@ class Gemm:
 
     @property
     def name(self) -> str:
+        """Library and shape, for the tables."""
         return f"{self.library} {'×'.join(map(str, self.shape))}"
 
     def flops(self, count: int) -> float:
@@ -46,18 +47,14 @@ class Gemm:
         return 2.0 * float(np.prod(self.shape)) * count * usable_cores()
 
     def count_for(self, flops: float) -> int:
-        """How often to compute it for about so many FLOPs."""
+        """The number of repetitions for about so many FLOPs."""
         return max(1, round(flops / self.flops(1)))
 
 
 def shapes(layers: Iterable[Layer]) -> list[Shape]:
-    """The matrix products that the layers come down to, for some chunk sizes."""
-    found: dict[Shape, None] = {}
-    for layer in layers:
-        rows, k, n = layer.gemm
-        for chunk in CHUNKS:
-            found[(rows * chunk, k, n)] = None
-    return list(found)
+    """The matrix products that compute the layers, for each chunk size, without duplicates."""
+    gemms = [(layer.gemm, chunk) for layer in layers for chunk in CHUNKS]
+    return list(dict.fromkeys((rows * chunk, k, n) for (rows, k, n), chunk in gemms))
 
 
 def gemm_peak(
@@ -81,7 +78,7 @@ def gemm_peak(
 
 
 def bandwidth(*, rounds: int) -> Spread:
-    """Bytes per second, read and written, of a copy on all cores between arrays far beyond L3."""
+    """Bytes per second, read and written, of copies on all cores between arrays larger than L3."""
     cores = usable_cores()
     size = min(max(4 * last_level_cache(), 64 << 20), 512 << 20)
     sources = [np.ones(size, np.uint8) for _ in range(cores)]
@@ -109,7 +106,7 @@ def _mlas(shape: Shape) -> Gemm:
         binding = session.io_binding()
         binding.bind_cpu_input("left", left)
         binding.bind_ortvalue_output(
-            "answer", ort.OrtValue.ortvalue_from_numpy(np.empty((rows, n), np.float32))
+            "output", ort.OrtValue.ortvalue_from_numpy(np.empty((rows, n), np.float32))
         )
         for _ in range(count):
             session.run_with_iobinding(binding)
@@ -124,30 +121,27 @@ def _mlas(shape: Shape) -> Gemm:
 def _openblas(shape: Shape) -> Gemm:
     rows, k, n = shape
     rng = np.random.default_rng(0)
-    # One product over the rows of all cores: OpenBLAS shares it out itself.
+    # One product over the rows of all cores: OpenBLAS distributes it itself.
     left = rng.random((rows * usable_cores(), k), dtype=np.float32)
     right = rng.random((k, n), dtype=np.float32)
-    answer = np.empty((len(left), n), np.float32)
+    output = np.empty((len(left), n), np.float32)
 
     def run(count: int) -> None:
         for _ in range(count):
-            np.matmul(left, right, out=answer)
+            np.matmul(left, right, out=output)
 
     return Gemm("OpenBLAS", shape, run)
 
 
-def _product(right: np.ndarray[Any, Any], rows: int) -> bytes:
+def _product(right: Floats, rows: int) -> bytes:
     """A model of one MatMul whose right side is constant, as weights are."""
     k, n = right.shape
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["left", "right"], ["answer"])],
+        [helper.make_node("MatMul", ["left", "right"], ["output"])],
         "product",
         [helper.make_tensor_value_info("left", TensorProto.FLOAT, [rows, k])],
-        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [rows, n])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [rows, n])],
         [numpy_helper.from_array(right, "right")],
     )
-    model: onnx.ModelProto = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9
-    )
-    data: bytes = model.SerializeToString()
-    return data
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())

@@ -1,7 +1,8 @@
-"""A load generator: one request's bytes, sent again and again over some connections.
+"""A load generator: the bytes of one request, sent again and again over several connections.
 
-It does nothing but send and receive, so that on shared cores the server is what is measured. Runs
-as a process of its own: `python -m benchmarks.load` reads a JSON job from stdin, answers in JSON.
+It only sends and receives, so that on shared cores the server's time dominates. It runs as a
+process of its own: `python -m benchmarks.load` reads a job from stdin and writes the result, both
+as JSON.
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
 
 @dataclass(frozen=True)
 class Load:
-    """What came of it: requests answered with 200, seconds, and each request's latency (s)."""
+    """The result of one load.
+
+    Attributes:
+        requests: answered with status 200.
+        refused: answered with another status.
+        seconds: of the whole load.
+        latencies: seconds of each request.
+    """
 
     requests: int
+    refused: int
     seconds: float
     latencies: tuple[float, ...]
-    refused: int
-    """Answers of another status."""
 
     @property
     def rate(self) -> float:
@@ -37,7 +44,7 @@ class Load:
 
 
 def request_bytes(url: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """One HTTP/1.1 POST on a connection that is kept."""
+    """One HTTP/1.1 POST on a persistent connection."""
     parts = urlsplit(url)
     lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -64,21 +71,21 @@ def drive(
         timeout=120,
         check=True,
     )
-    found = json.loads(done.stdout)
-    return Load(found["ok"], found["seconds"], tuple(found["latencies"]), found["refused"])
+    result = json.loads(done.stdout)
+    return Load(**{**result, "latencies": tuple(result["latencies"])})
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the request, waits for the whole answer, sends it again, until none are left."""
+    """Sends the request, waits for the whole response, and repeats until none are left."""
 
     def __init__(self, job: _Job) -> None:
         self._job = job
         self._head = b""
         self._missing = 0
-        self._begun = 0.0
+        self._start = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one in all but name
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has its interface
         self._next()
 
     def data_received(self, data: bytes) -> None:
@@ -89,29 +96,29 @@ class _Connection(asyncio.Protocol):
             end = self._head.find(b"\r\n\r\n")
             if end < 0:
                 return
-            found = _LENGTH.search(self._head, 0, end + 2)
-            length = int(found.group(1)) if found else 0
+            match = _LENGTH.search(self._head, 0, end + 2)
+            length = int(match.group(1)) if match else 0
             self._missing = end + 4 + length - len(self._head)
             self._job.count(self._head.startswith(b"HTTP/1.1 200"))
             self._head = b""
         if self._missing <= 0:
             self._missing = 0
-            self._job.latencies.append(time.perf_counter() - self._begun)
+            self._job.latencies.append(time.perf_counter() - self._start)
             self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._job.gone()
+        self._job.closed()
 
     def _next(self) -> None:
         if not self._job.take():
             self._transport.close()
             return
-        self._begun = time.perf_counter()
+        self._start = time.perf_counter()
         self._transport.write(self._job.request)
 
 
 class _Job:
-    """The requests that are left, and what came of the others."""
+    """The requests that are left, and the results of the others."""
 
     def __init__(self, request: bytes, requests: int, connections: int) -> None:
         self.request = request
@@ -129,7 +136,7 @@ class _Job:
         self.ok += ok
         self.refused += not ok
 
-    def gone(self) -> None:
+    def closed(self) -> None:
         self._open -= 1
         if self._open == 0:
             self.finished.set()
@@ -139,15 +146,14 @@ async def _run(job: dict[str, str | int]) -> dict[str, object]:
     connections = int(job["connections"])
     work = _Job(b64decode(str(job["request"])), int(job["requests"]), connections)
     loop = asyncio.get_running_loop()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(connections):
         await loop.create_connection(lambda: _Connection(work), str(job["host"]), int(job["port"]))
     await work.finished.wait()
-    seconds = time.perf_counter() - begun
     return {
-        "ok": work.ok,
+        "requests": work.ok,
         "refused": work.refused,
-        "seconds": seconds,
+        "seconds": time.perf_counter() - start,
         "latencies": work.latencies,
     }
 

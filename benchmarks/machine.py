@@ -1,4 +1,4 @@
-"""What the numbers were measured on."""
+"""Facts about the machine that the results were measured on."""
 
 from __future__ import annotations
 
@@ -26,41 +26,26 @@ PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorflow", "keras", "tf2onnx"
 
 def facts() -> dict[str, Any]:
     """CPU, cores, vector units, versions, load and date, as JSON types."""
+    flags = _cpuinfo("flags").split()
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_model(),
+        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "cores": usable_cores(),
-        "flags": [flag for flag in FLAGS if flag in _cpuinfo("flags").split()],
+        "flags": [flag for flag in FLAGS if flag in flags],
         "system": f"{platform.system()} {platform.machine()}",
         "load_before": [round(load, 2) for load in os.getloadavg()],
-        "versions": {"python": platform.python_version(), **versions()},
+        "versions": {"python": platform.python_version(), **_versions()},
     }
 
 
-def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that are installed."""
-    found = {}
+def _versions() -> dict[str, str]:
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def free_memory() -> int | None:
-    """Bytes that can be had without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(kilobytes[0]) * 1024 if kilobytes else None
+            versions[package] = "not installed"
+    return versions
 
 
 def last_level_cache() -> int:

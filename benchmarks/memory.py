@@ -1,8 +1,8 @@
-"""One call of the engine in a process of its own: how long, and how much memory at its peak.
+"""One call of the engine in a process of its own: its seconds and its peak memory.
 
     python -m benchmarks.memory BUNDLE MODEL IMAGES CALLS SEED
 
-prints one line of JSON. A fresh process is the only one whose peak belongs to this call.
+prints one line of JSON. Only in a fresh process does the peak belong to this call.
 """
 
 from __future__ import annotations
@@ -12,14 +12,11 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-
-from common.arrays import Array
 
 
 @dataclass(frozen=True)
@@ -29,83 +26,67 @@ class Measured:
     Attributes:
         images: rows in one call.
         seconds: of each timed call.
-        extra: peak bytes of the process beyond what it held before the call and the answer.
-        inputs, answer: bytes of the arrays themselves.
+        extra: peak bytes of the process beyond those before the call and its output.
+        inputs: bytes of the input array.
+        outputs: bytes of the output array.
     """
 
     images: int
     seconds: tuple[float, ...]
     extra: int
     inputs: int
-    answer: int
+    outputs: int
 
 
 def in_subprocess(bundle: Path, model: str, *, images: int, calls: int, seed: int) -> Measured:
     """Measure in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.memory"]
     arguments = [str(bundle), model, str(images), str(calls), str(seed)]
-    root = Path(__file__).resolve().parent.parent
     done = subprocess.run(
-        [*command, *arguments], cwd=root, check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.memory", *arguments],
+        cwd=Path(__file__).resolve().parent.parent,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    plain = json.loads(done.stdout)
-    return Measured(**{**plain, "seconds": tuple(plain["seconds"])})
+    facts = json.loads(done.stdout)
+    return Measured(**{**facts, "seconds": tuple(facts["seconds"])})
 
 
 def measure(bundle: Path, model: str, *, images: int, calls: int, seed: int) -> Measured:
-    """Load the engine, warm it on a few chunks, then call it with so many images."""
+    """Load the engine, warm it up on a few chunks, then call it with so many images."""
     from service.engine import Engine
 
     engine = Engine.load(bundle)
-    functions: dict[str, Callable[[Array], Array]] = {
-        "encoder": engine.encode,
-        "decoder": engine.decode,
-        "autoencoder": engine.denoise,
-    }
-    call = functions[model]
+    names = {"encoder": "encode", "decoder": "decode", "autoencoder": "denoise"}
+    call = getattr(engine, names[model])
     row = (engine.manifest.latent_size,) if model == "decoder" else engine.manifest.image_shape
     rows = np.random.default_rng(seed).random((images, *row), dtype=np.float32)
-    few = np.resize(rows[:64], (512, *row))
-    call(few)
+    call(np.resize(rows[:64], (512, *row)))
 
-    before = _held()
-    seconds, answer = [], np.empty(0, np.float32)
-    for _ in range(calls):
-        del answer
-        begin = time.perf_counter()
-        answer = call(rows)
-        seconds.append(time.perf_counter() - begin)
-    extra = max(0, _peak() - before - answer.nbytes)
-    return Measured(images, tuple(seconds), extra, rows.nbytes, answer.nbytes)
-
-
-def _held() -> int:
-    """Bytes that the process holds now; from here on the peak is counted anew where it can be."""
-    # The system's word for "forget the peak"; without it the peak of loading would stand.
-    with suppress(OSError):
+    with suppress(OSError):  # resets the peak; elsewhere the peak of loading counts too
         Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS") or _max_rss()
+    before = _memory("VmRSS")
+    seconds, output = [], np.empty(0, np.float32)
+    for _ in range(calls):
+        del output
+        start = time.perf_counter()
+        output = call(rows)
+        seconds.append(time.perf_counter() - start)
+    extra = max(0, _memory("VmHWM") - before - output.nbytes)
+    return Measured(images, tuple(seconds), extra, rows.nbytes, output.nbytes)
 
 
-def _peak() -> int:
-    """Most bytes that the process has held.
+def _memory(field: str) -> int:
+    """Bytes held now (VmRSS) or at most (VmHWM); elsewhere than on Linux, the latter for both.
 
-    Linux hands a parent's `ru_maxrss` down to its children, so its own VmHWM is better there.
+    Linux hands a parent's `ru_maxrss` down to its children, so that VmHWM is better there.
     """
-    return _status("VmHWM") or _max_rss()
-
-
-def _max_rss() -> int:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _status(field: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), None)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Things that are not upright digits, drawn as MNIST draws its digits: light ink on black.
+"""Images that are not upright digits, in MNIST's style: light ink on black.
 
-Kinds stand in `DRAWN` (made from a generator alone) and `TURNED` (made from digits). Each gives
-clean images, uint8 (N, H, W, C) in 0..255; who judges a detector by them spoils them with the noise
-that the digits get, so that noise alone gives nothing away. `PURE_NOISE` is what has nothing
-underneath and is sent as it is.
+The kinds are in `DRAWN` (from a random generator alone) and `CHANGED` (from digits). Each gives
+clean images, uint8 (N, H, W, C) in 0..255; a benchmark adds the same noise to them as to the
+digits, so that the noise reveals nothing. `PURE_NOISE` has no image underneath and is used as it
+is.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ FONTS = (
     "cmss10",
     "cmtt10",
 )
-# In one of these fonts or another, each is a digit to a person who is not told that it is none.
+# Letters that look like a digit in at least one of these fonts.
 LOOK_ALIKES = "OoQDIilJjLZzSsBGgqbaey"
 LETTERS = "".join(letter for letter in ascii_letters if letter not in LOOK_ALIKES)
-INK_SHARE = 20 / 28  # of the side: MNIST's box
-SLANT = 10.0  # degrees, either way
+BOX = 20 / 28  # of the side, as in MNIST
+MAX_ROTATION = 10.0  # degrees, in both directions
 
 
 def letters(count: int, shape: Shape, rng: np.random.Generator, text: str = LETTERS) -> Array:
-    """Single letters of `text` in many fonts, slightly turned, centred by mass as MNIST's are."""
+    """Single letters of `text` in many fonts, slightly rotated, centred by mass as in MNIST."""
     return np.stack([_letter(rng, shape, text) for _ in range(count)])
 
 
 def look_alikes(count: int, shape: Shape, rng: np.random.Generator) -> Array:
-    """Letters that are digits by shape: O, l, Z, S, B, g …"""
+    """Letters that look like digits: O, l, Z, S, B, g and others."""
     return letters(count, shape, rng, LOOK_ALIKES)
 
 
 def stripes(count: int, shape: Shape, rng: np.random.Generator) -> Array:
-    """Sine waves of any direction, periods from 4 pixels to the image's half."""
+    """Sine waves in any direction, with periods from 4 pixels to half of the image."""
     y, x = _grid(shape)
     angle, phase = rng.uniform(0, np.pi, (count, 1, 1)), rng.uniform(0, 2 * np.pi, (count, 1, 1))
     period = rng.uniform(4, min(shape[:2]) / 2, (count, 1, 1))
@@ -68,7 +68,7 @@ def checkerboards(count: int, shape: Shape, rng: np.random.Generator) -> Array:
 
 
 def gradients(count: int, shape: Shape, rng: np.random.Generator) -> Array:
-    """Black to white in a straight line, in any direction."""
+    """Linear gradients from black to white, in any direction."""
     y, x = _grid(shape)
     angle = rng.uniform(0, 2 * np.pi, (count, 1, 1))
     slope = np.cos(angle) * (x / (shape[1] - 1) - 0.5) + np.sin(angle) * (y / (shape[0] - 1) - 0.5)
@@ -80,17 +80,17 @@ def gradients(count: int, shape: Shape, rng: np.random.Generator) -> Array:
 def blobs(count: int, shape: Shape, rng: np.random.Generator) -> Array:
     """Three to six soft round spots anywhere."""
     y, x = _grid(shape)
-    pages = np.zeros((count, *shape[:2]))
-    for page in pages:
+    planes = np.zeros((count, *shape[:2]))
+    for plane in planes:
         for _ in range(int(rng.integers(3, 7))):
-            at_y, at_x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
+            centre_y, centre_x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
             width = rng.uniform(1.5, 4.0)
-            page += np.exp(-((y - at_y) ** 2 + (x - at_x) ** 2) / (2 * width**2))
-    return _levels(np.clip(pages, 0, 1), shape)
+            plane += np.exp(-((y - centre_y) ** 2 + (x - centre_x) ** 2) / (2 * width**2))
+    return _levels(np.clip(planes, 0, 1), shape)
 
 
 def smooth_fields(count: int, shape: Shape, rng: np.random.Generator) -> Array:
-    """Random fields without fine detail, stretched to [0, 1]: clouds."""
+    """Smooth random fields, scaled to [0, 1]: clouds."""
     height, width = shape[:2]
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     spectrum = np.fft.rfft2(rng.standard_normal((count, height, width)))
@@ -99,8 +99,8 @@ def smooth_fields(count: int, shape: Shape, rng: np.random.Generator) -> Array:
     return _levels((fields - low) / (high - low), shape)
 
 
-def page(level: int) -> Draw:
-    """Blank pages of one grey level, 0..255."""
+def constant(level: int) -> Draw:
+    """Images of one grey level, 0..255."""
 
     def draw(count: int, shape: Shape, rng: np.random.Generator) -> Array:
         return np.full((count, *shape), level, np.uint8)
@@ -114,29 +114,29 @@ def uniform_noise(count: int, shape: Shape, rng: np.random.Generator) -> Array:
 
 
 def gaussian_noise(count: int, shape: Shape, rng: np.random.Generator) -> Array:
-    """N(0.5, 0.25), clipped: grey grain, milder than what MNIST's model was trained against."""
+    """N(0.5, 0.25), clipped: weaker than the noise that MNIST's model was trained on."""
     return np.rint(np.clip(rng.normal(0.5, 0.25, (count, *shape)), 0, 1) * 255).astype(np.uint8)
 
 
-def specks(count: int, shape: Shape, rng: np.random.Generator) -> Array:
-    """Salt and pepper: black or white, each half of the time."""
+def salt_and_pepper(count: int, shape: Shape, rng: np.random.Generator) -> Array:
+    """Black or white, with equal probability."""
     return rng.integers(0, 2, (count, *shape), dtype=np.uint8) * np.uint8(255)
 
 
-def turned(degrees: float) -> Callable[[Array], Array]:
-    """Digits turned by `degrees` against the clock; by 45 bicubic, by 90 and 180 exactly."""
+def rotated(degrees: float) -> Callable[[Array], Array]:
+    """Rotation by `degrees` anticlockwise: exact by 90 and 180, else bicubic."""
 
-    def turn(digits: Array) -> Array:
+    def rotate(digits: Array) -> Array:
         if degrees % 90 == 0:
             return np.ascontiguousarray(np.rot90(digits, int(degrees // 90), axes=(1, 2)))
-        made = np.empty_like(digits)
-        for digit, target in zip(digits, made, strict=True):
+        result = np.empty_like(digits)
+        for digit, target in zip(digits, result, strict=True):
             for channel in range(digit.shape[-1]):
                 plane = Image.fromarray(digit[..., channel])
                 target[..., channel] = plane.rotate(degrees, Image.Resampling.BICUBIC)
-        return made
+        return result
 
-    return turn
+    return rotate
 
 
 def inverted(digits: Array) -> Array:
@@ -152,40 +152,38 @@ DRAWN: dict[str, Draw] = {
     "gradients": gradients,
     "blobs": blobs,
     "smooth fields": smooth_fields,
-    "black pages": page(0),
-    "grey pages": page(128),
-    "white pages": page(255),
+    "black images": constant(0),
+    "grey images": constant(128),
+    "white images": constant(255),
 }
-TURNED: dict[str, Callable[[Array], Array]] = {
-    "digits turned by 45°": turned(45),
-    "digits turned by 90°": turned(90),
-    "digits turned by 180°": turned(180),
+CHANGED: dict[str, Callable[[Array], Array]] = {
+    "digits rotated by 45°": rotated(45),
+    "digits rotated by 90°": rotated(90),
+    "digits rotated by 180°": rotated(180),
     "inverted digits": inverted,
 }
 PURE_NOISE: dict[str, Draw] = {
     "uniform noise": uniform_noise,
     "gaussian noise": gaussian_noise,
-    "black and white specks": specks,
+    "salt and pepper": salt_and_pepper,
 }
 
 
 def _letter(rng: np.random.Generator, shape: Shape, text: str) -> Array:
-    """One letter, uint8 (H, W, C): drawn large, turned, shrunk to MNIST's box, centred by mass."""
+    """One letter, uint8 (H, W, C): drawn large, rotated, resized to the box, centred by mass."""
     height, width, channels = shape
     font = ImageFont.truetype(str(_font_folder() / f"{rng.choice(FONTS)}.ttf"), 96)
     canvas = Image.new("L", (224, 224))
     ImageDraw.Draw(canvas).text((112, 112), str(rng.choice([*text])), 255, font, anchor="mm")
-    canvas = canvas.rotate(rng.uniform(-SLANT, SLANT), Image.Resampling.BICUBIC)
+    canvas = canvas.rotate(rng.uniform(-MAX_ROTATION, MAX_ROTATION), Image.Resampling.BICUBIC)
     ink = canvas.crop(canvas.getbbox())
-    scale = INK_SHARE * min(height, width) / max(ink.size)
-    small = ink.resize(
-        (max(1, round(ink.width * scale)), max(1, round(ink.height * scale))), Image.Resampling.BOX
-    )
-    found = np.asarray(small)
-    top, left = (_start(found.sum(axis=axis), room) for axis, room in ((1, height), (0, width)))
-    placed = np.zeros((height, width, 1), np.uint8)
-    placed[top : top + found.shape[0], left : left + found.shape[1], 0] = found
-    return np.repeat(placed, channels, axis=2)
+    scale = BOX * min(height, width) / max(ink.size)
+    sides = [max(1, round(side * scale)) for side in ink.size]
+    small = np.asarray(ink.resize(sides, Image.Resampling.BOX))
+    top, left = (_start(small.sum(axis=axis), side) for axis, side in ((1, height), (0, width)))
+    image = np.zeros((height, width, 1), np.uint8)
+    image[top : top + small.shape[0], left : left + small.shape[1], 0] = small
+    return np.repeat(image, channels, axis=2)
 
 
 def _font_folder() -> Path:
@@ -194,10 +192,10 @@ def _font_folder() -> Path:
     return Path(get_data_path()) / "fonts" / "ttf"
 
 
-def _start(mass: Array, room: int) -> int:
-    """Where a profile of ink begins when its centre of mass is in the middle of `room` pixels."""
+def _start(mass: Array, side: int) -> int:
+    """The offset that puts the centre of mass of a profile in the middle of `side` pixels."""
     centre = float(np.average(np.arange(len(mass)) + 0.5, weights=mass))
-    return int(np.clip(round(room / 2 - centre), 0, room - len(mass)))
+    return int(np.clip(round(side / 2 - centre), 0, side - len(mass)))
 
 
 def _grid(shape: Shape) -> tuple[Array, Array]:

@@ -1,9 +1,9 @@
-"""The runtimes that are compared, each as its own manual says to use it, on the same cores.
+"""The runtimes that are compared, each used as its own manual recommends, on the same cores.
 
-A peer opens one model once and gets a function (rows, batch, out) → answer, which cuts `rows` into
-batches, computes them all and returns one array: `out`, unless the runtime makes its own. Fresh
-memory costs the same whoever asks for it, and on a virtual machine it can cost as much as a tenth
-of the work (LOG.md), so nobody has to. To add a runtime, add a line to `PEERS`.
+A peer opens one model and returns a function (rows, batch, out) → output, which runs all `rows` in
+batches and returns one array: `out`, unless the runtime allocates its own. Fresh memory can cost a
+tenth of the work on a virtual machine (LOG.md), so all peers get memory that was used before. To
+add a runtime, add a line to `PEERS`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks.material import Material
+from benchmarks.models import Models
 from common.arrays import Array
 from common.cores import usable_cores
 from service.bundle import PrecisionName
@@ -32,52 +32,42 @@ class Peer:
 
     Attributes:
         name: for the tables.
-        package: what must be importable; where it is not, the peer is "not installed".
-        open: (material, model) → (rows float32 (N, …), batch, out) → float32 (N, …).
+        package: must be importable, or the peer is "not installed".
+        open: (models, model) → (rows float32 (N, …), batch, out) → float32 (N, …).
         tolerance: largest difference from Keras, absolute for images, for latents relative to
             the largest.
-        batches: batch sizes it is asked for; None for every one of the sweep.
+        batches: batch sizes to try; None for all of the sweep.
         precision: of our bundle, that it needs.
     """
 
     name: str
     package: str
-    open: Callable[[Material, str], Run]
+    open: Callable[[Models, str], Run]
     tolerance: float = 1e-4
     batches: tuple[int, ...] | None = None
     precision: PrecisionName = "float32"
 
-    @property
-    def installed(self) -> bool:
-        return find_spec(self.package) is not None
-
-    def absence(self, material: Material) -> str:
+    def absence(self, models: Models) -> str:
         """Why it cannot be measured here; "" where it can."""
-        if not self.installed:
+        if find_spec(self.package) is None:
             return "not installed"
-        manifest = material.engine.manifest
-        if self.precision not in manifest.available:
-            return (
-                f"no {self.precision} in the bundle: {manifest.precisions[self.precision].reason}"
-            )
-        return ""
-
-    def runs(self, material: Material) -> bool:
-        """Whether it can be measured here: installed, and the bundle has its precision."""
-        return not self.absence(material)
+        manifest = models.engine.manifest
+        if self.precision in manifest.available:
+            return ""
+        return f"no {self.precision} in the bundle: {manifest.precisions[self.precision].reason}"
 
 
-def _engine(material: Material, model: str) -> Run:
-    """Calls of `batch` images from one thread; the engine cuts each as it sees fit."""
-    return _called(material.engine, model)
+def _engine(models: Models, model: str) -> Run:
+    """Calls of `batch` images from one thread; the engine splits each into chunks."""
+    return _called(models.engine, model)
 
 
-def _engine_int8(material: Material, model: str) -> Run:
-    return _called(Engine.load(material.bundle, precision="int8"), model)
+def _engine_int8(models: Models, model: str) -> Run:
+    return _called(Engine.load(models.bundle, precision="int8"), model)
 
 
 def _called(engine: Engine, model: str) -> Run:
-    call: dict[str, Any] = {
+    calls: dict[str, Callable[..., Array]] = {
         "encoder": engine.encode,
         "decoder": engine.decode,
         "autoencoder": engine.denoise,
@@ -86,51 +76,51 @@ def _called(engine: Engine, model: str) -> Run:
     def run(rows: Array, batch: int, out: Array) -> Array:
         for start in range(0, len(rows), batch):
             chunk = slice(start, start + batch)
-            call[model](rows[chunk], out=out[chunk])
+            calls[model](rows[chunk], out=out[chunk])
         return out
 
     return run
 
 
-def _keras(material: Material, model: str) -> Run:
-    network = material.keras[model]
+def _keras(models: Models, model: str) -> Run:
+    network = models.keras[model]
 
     def run(rows: Array, batch: int, out: Array) -> Array:
-        answer: Array = network.predict(rows, batch_size=batch, verbose=0)
-        return answer
+        output: Array = network.predict(rows, batch_size=batch, verbose=0)
+        return output
 
     return run
 
 
-def _xla(material: Material, model: str) -> Run:
+def _xla(models: Models, model: str) -> Run:
     tf = import_module("tensorflow")
-    network = material.keras[model]
-    # Compiled once for each batch size, and once for the rest that a division leaves.
+    network = models.keras[model]
+    # Compiled once per batch size, also for the size of the remainder.
     compiled = tf.function(lambda rows: network([rows], training=False), jit_compile=True)
-    return _in_turn(lambda part: compiled(part).numpy())
+    return _in_batches(lambda chunk: compiled(chunk).numpy())
 
 
-def _onnxruntime(material: Material, model: str) -> Run:
+def _onnxruntime(models: Models, model: str) -> Run:
     ort = import_module("onnxruntime")
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # no notes about the graph's own leftovers
+    options.log_severity_level = 3  # no warnings about unused constants
     if usable_cores() != (os.cpu_count() or 1):
         options.intra_op_num_threads = usable_cores()  # its default ignores container limits
     session = ort.InferenceSession(
-        str(material.plain_path(model)), sess_options=options, providers=["CPUExecutionProvider"]
+        str(models.plain_path(model)), sess_options=options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    return _in_turn(lambda part: session.run(None, {name: part})[0])
+    return _in_batches(lambda chunk: session.run(None, {name: chunk})[0])
 
 
-def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
+def _openvino(hint: str, precision: str) -> Callable[[Models, str], Run]:
     """OpenVINO with a performance hint, THROUGHPUT or LATENCY, and a precision, f32 or bf16.
 
     Each batch size gets a model of that fixed shape; batches go through its asynchronous queue
-    with as many requests as it finds best.
+    with the number of requests that OpenVINO chooses.
     """
 
-    def open_model(material: Material, model: str) -> Run:
+    def open_model(models: Models, model: str) -> Run:
         ov = import_module("openvino")
         core = ov.Core()
         settings = {
@@ -138,7 +128,7 @@ def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": usable_cores(),
         }
-        network = core.read_model(str(material.plain_path(model)))
+        network = core.read_model(str(models.plain_path(model)))
         queues: dict[int, Any] = {}
 
         def queue_for(batch: int, row: tuple[int, ...]) -> Any:
@@ -148,18 +138,18 @@ def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
             return queues[batch]
 
         def run(rows: Array, batch: int, out: Array) -> Array:
-            def keep(request: Any, piece: slice) -> None:
-                out[piece] = request.get_output_tensor(0).data
+            def keep(request: Any, chunk: slice) -> None:
+                out[chunk] = request.get_output_tensor(0).data
 
             whole = len(rows) - len(rows) % batch
-            for begin, end, size in ((0, whole, batch), (whole, len(rows), len(rows) - whole)):
-                if begin == end:
+            for start, end, size in ((0, whole, batch), (whole, len(rows), len(rows) - whole)):
+                if start == end:
                     continue
                 queue = queue_for(size, rows.shape[1:])
                 queue.set_callback(keep)
-                for at in range(begin, end, size):
-                    piece = slice(at, at + size)
-                    queue.start_async({0: rows[piece]}, piece, share_inputs=True)
+                for first in range(start, end, size):
+                    chunk = slice(first, first + size)
+                    queue.start_async({0: rows[chunk]}, chunk, share_inputs=True)
                 queue.wait_all()
             return out
 
@@ -168,14 +158,14 @@ def _openvino(hint: str, precision: str) -> Callable[[Material, str], Run]:
     return open_model
 
 
-def _in_turn(call: Callable[[Array], Array]) -> Run:
-    """One batch after another, gathered in `out`; a single one is the answer as it comes."""
+def _in_batches(call: Callable[[Array], Array]) -> Run:
+    """One batch after another, copied to `out`; a single one is returned as it is."""
 
     def run(rows: Array, batch: int, out: Array) -> Array:
         if len(rows) <= batch:
             return call(rows)
-        for at in range(0, len(rows), batch):
-            out[at : at + batch] = call(rows[at : at + batch])
+        for start in range(0, len(rows), batch):
+            out[start : start + batch] = call(rows[start : start + batch])
         return out
 
     return run

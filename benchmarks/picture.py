@@ -1,4 +1,4 @@
-"""The README's pictures. Each is drawn from the JSON's content alone."""
+"""The pictures of the documentation, each drawn from the content of a JSON file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from benchmarks.peers import OURS, OURS_INT8
+
 INK, FAINT = "#222222", "#8a8a8a"
-FLOOR = 0.01  # MiB; less does not show among pages
-OURS = "Engine (ours)"
-OURS_INT8 = "Engine int8 (ours)"
+DASHES = (0, (6, 3))
+MIN_MEMORY = 0.01  # MiB, so that 0 has a place on the logarithmic axis
 STYLES = {
     OURS: ("#c8402f", "-", 2.8),
     OURS_INT8: ("#c8402f", "--", 2.2),
@@ -36,7 +37,7 @@ def rates(result: dict[str, Any], path: Path) -> Path:
     for name, by_batch in denoise["sweep"].items():
         color, line, width = STYLES.get(name, (FAINT, "-", 1.6))
         points = {int(batch): facts["images_per_second"] for batch, facts in by_batch.items()}
-        if name in (OURS, OURS_INT8):  # the headline's one call is its last point
+        if name in (OURS, OURS_INT8):  # also the headline's one call
             points[result["images"]] = denoise["peers"][name]["images_per_second"]
         batches = sorted(points)
         middle = np.array([points[batch]["median"] for batch in batches])
@@ -46,7 +47,7 @@ def rates(result: dict[str, Any], path: Path) -> Path:
         axes.vlines(batches, low, high, color=color, alpha=0.35, lw=1.2, zorder=2)
         ends.append((name, batches[-1], middle[-1], color))
     limit = denoise["peers"]["GEMM peak"]["images_per_second"]["median"]
-    axes.axhline(limit, color=INK, lw=1.2, ls=(0, (6, 3)))
+    axes.axhline(limit, color=INK, lw=1.2, ls=DASHES)
     flop = 2 * result["multiply_adds"]["denoise"]["needed"] / 1e6
     axes.annotate(
         f"limit: {limit:,.0f} = GEMM peak ÷ {flop:.1f} MFLOP",
@@ -59,13 +60,13 @@ def rates(result: dict[str, Any], path: Path) -> Path:
         zorder=4,
     )
     axes.set_xscale("log", base=2)
-    axes.set_xlim(0.85, max(at for _, at, _, _ in ends) * 14)
+    axes.set_xlim(0.85, max(batch for _, batch, _, _ in ends) * 14)
     drawn = [float(np.asarray(line.get_ydata()).max()) for line in axes.get_lines()]
     top = max(limit, *drawn) * 1.12
     axes.set_ylim(0, top)
     _label_ends(axes, ends, gap=top * 0.047)
     ticks = sorted({int(b) for by_batch in denoise["sweep"].values() for b in by_batch})
-    axes.set_xticks([tick for tick in ticks if tick not in (32,)])
+    axes.set_xticks([tick for tick in ticks if tick != 32])
     axes.set_xlabel("images in one call (batch size)")
     axes.set_title(
         f"Denoised images per second on {result['machine']['cores']} cores "
@@ -79,7 +80,7 @@ def rates(result: dict[str, Any], path: Path) -> Path:
 
 
 def growth(result: dict[str, Any], path: Path) -> Path:
-    """Time of one call by its images, beside a straight line, and the memory it needs."""
+    """Time and memory of one call by its number of images, beside proportional growth."""
     rows = result["growth"]
     images = [row["images"] for row in rows]
     figure = Figure(figsize=(9.6, 4.2), layout="constrained")
@@ -87,60 +88,38 @@ def growth(result: dict[str, Any], path: Path) -> Path:
 
     seconds = [sorted(row["seconds"])[len(row["seconds"]) // 2] for row in rows]
     slope = seconds[-1] / images[-1]
-    left.plot(images, [slope * count for count in images], color=FAINT, lw=1.2, ls=(0, (6, 3)))
-    left.plot(images, seconds, color=STYLES[OURS][0], lw=2.4, marker="o")
-    left.annotate(
-        "in proportion",
-        (images[0], slope),
-        (8, -2),
-        textcoords="offset points",
-        color=FAINT,
-        fontsize=9.5,
-        va="top",
-    )
-    left.set_yscale("log")
-    left.set_title("Seconds for one call", loc="left", color=INK, fontsize=12)
-
-    held = [(row["input_bytes"] + row["answer_bytes"]) / 2**20 for row in rows]
-    extra = [max(row["extra_bytes"] / 2**20, FLOOR) for row in rows]
-    right.plot(images, held, color=FAINT, lw=1.2, ls=(0, (6, 3)))
-    right.plot(images, extra, color=STYLES[OURS][0], lw=2.4, marker="o")
-    right.annotate(
-        "images and answer themselves",
-        (images[-1], held[-1]),
-        (-6, 0),
-        textcoords="offset points",
-        ha="right",
-        color=FAINT,
-        fontsize=9.5,
-    )
-    right.annotate(
-        "engine's own",
-        (images[-1], extra[-1]),
-        (-2, 8),
-        textcoords="offset points",
-        ha="right",
-        color=STYLES[OURS][0],
-        fontsize=9.5,
-    )
-    right.set_yscale("log")
-    right.set_title("MiB of memory", loc="left", color=INK, fontsize=12)
-    for axes in (left, right):
+    proportional = [slope * count for count in images]
+    arrays = [(row["input_bytes"] + row["output_bytes"]) / 2**20 for row in rows]
+    extra = [max(row["extra_bytes"] / 2**20, MIN_MEMORY) for row in rows]
+    color = STYLES[OURS][0]
+    for axes, title, reference, values in (
+        (left, "Seconds for one call", proportional, seconds),
+        (right, "MiB of memory", arrays, extra),
+    ):
+        axes.plot(images, reference, color=FAINT, lw=1.2, ls=DASHES)
+        axes.plot(images, values, color=color, lw=2.4, marker="o")
+        axes.set_title(title, loc="left", color=INK, fontsize=12)
         axes.set_xscale("log")
+        axes.set_yscale("log")
         axes.set_xlabel("images in one call")
         _tidy(axes, plain_y=False)
+    style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9.5}
+    left.annotate("proportional", (images[0], slope), (8, -2), color=FAINT, va="top", **style)
+    style["ha"] = "right"
+    right.annotate("input and output", (images[-1], arrays[-1]), (-6, 0), color=FAINT, **style)
+    right.annotate("beyond these", (images[-1], extra[-1]), (-2, 8), color=color, **style)
     return _save(figure, path)
 
 
 def _label_ends(axes: Axes, ends: list[tuple[str, int, float, str]], *, gap: float) -> None:
-    """Names at the right of their lines, moved apart where they would overlap."""
-    right = max(at for _, at, _, _ in ends)
+    """Names to the right of their lines, moved so that they do not overlap."""
+    right = max(batch for _, batch, _, _ in ends)
     below = -gap
-    for name, at, value, color in sorted(ends, key=lambda end: end[2]):
+    for name, batch, value, color in sorted(ends, key=lambda end: end[2]):
         below = max(value, below + gap)
         axes.annotate(
             name,
-            (at, value),
+            (batch, value),
             (right * 1.35, below),
             color=color,
             fontsize=9.5,
@@ -167,4 +146,5 @@ def _tidy(axes: Axes, *, plain_y: bool = True) -> None:
 def _save(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=160, facecolor="white")
+    print(f"written: {path}")
     return path

@@ -1,9 +1,9 @@
-"""Results for people (Markdown tables) and for programs (JSON)."""
+"""Results as Markdown tables for people and as JSON for programs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,20 @@ from benchmarks.harness import Spread
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
-    body = [list(row) for row in rows]
-    widths = [max(len(row[at]) for row in [list(head), *body]) for at in range(len(head))]
+    lines = [[*head], *([*row] for row in rows)]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    lines.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
 
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if at == 0 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
+    def padded(line: list[str]) -> list[str]:
+        rest = (cell.rjust(width) for cell, width in zip(line[1:], others, strict=True))
+        return [line[0].ljust(first), *rest]
 
-    rule = [
-        ("-" * width if at == 0 else "-" * (width - 1) + ":") for at, width in enumerate(widths)
-    ]
-    return "\n".join([line(head), line(rule), *map(line, body)])
+    return "\n".join(f"| {' | '.join(padded(line))} |" for line in lines)
+
+
+def print_absent(absent: Mapping[str, str]) -> None:
+    """Why some peers are not in a table, one per line."""
+    print(*(f"{name}: {why}" for name, why in absent.items()), sep="\n", end="\n\n")
 
 
 def rate(spread: Spread) -> str:
@@ -39,7 +39,7 @@ def ratio(spread: Spread) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits: µs, ms or s."""
+    """Seconds in µs, ms or s."""
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} µs"
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
@@ -51,8 +51,9 @@ def size(count: float) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write under a temporary name and rename: the file is whole or not there."""
+    """Write a results file, whole or not at all, and print its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     temporary.replace(path)
+    print(f"written: {path}")

@@ -1,4 +1,4 @@
-"""Servers to measure: started on free loopback ports, waited for, ended by their process id."""
+"""The servers to measure: started on free loopback ports, waited for, ended by their process id."""
 
 from __future__ import annotations
 
@@ -22,54 +22,41 @@ PEERS = ROOT / ".venv-peers" / "bin" / "python"
 @contextmanager
 def ours(bundle: Path, log: Path, *, workers: int, threads: int) -> Iterator[str]:
     """`bentoml serve` with the given workers and engine threads; yields its address."""
-    port = _free_port()
-    settings = {
+    environment = {
         "DENOISER_BUNDLE": str(bundle),
         "DENOISER_WORKERS": str(workers),
         "DENOISER_THREADS": str(threads),
-        "BENTOML_DO_NOT_TRACK": "True",
     }
-    command = [
-        str(Path(sys.executable).with_name("bentoml")), "serve", "service.app:Denoiser",
-        "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    with _running(command, settings, log, port, "/readyz"):
-        yield f"http://127.0.0.1:{port}"
+    with _bentoml("service.app:Denoiser", environment, log) as url:
+        yield url
 
 
 @contextmanager
 def plain_bentoml(model: Path, log: Path, *, workers: int) -> Iterator[str]:
     """BentoML with its own endpoints and a mounted app, without our gateway."""
-    port = _free_port()
-    settings = {
+    environment = {
         "PEER_MODEL": str(model),
         "PEER_WORKERS": str(workers),
-        "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(log.with_suffix(".home")),
     }
-    command = [
-        str(Path(sys.executable).with_name("bentoml")), "serve",
-        "benchmarks.http_peers.bentoml_plain:Plain", "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    with _running(command, settings, log, port, "/readyz"):
-        yield f"http://127.0.0.1:{port}"
+    with _bentoml("benchmarks.http_peers.bentoml_plain:Plain", environment, log) as url:
+        yield url
 
 
 @contextmanager
 def fastapi(model: Path, log: Path, *, workers: int) -> Iterator[str]:
     """The hand-written FastAPI app under uvicorn, with uvloop and httptools."""
     port = _free_port()
-    command = [
-        str(PEERS), "-m", "uvicorn", "benchmarks.http_peers.fastapi_app:app", "--port", str(port),
-        "--workers", str(workers), "--no-access-log", "--loop", "uvloop", "--http", "httptools",
-    ]  # fmt: skip
-    with _running(command, {"PEER_MODEL": str(model)}, log, port, "/readyz"):
-        yield f"http://127.0.0.1:{port}"
+    options = f"--port {port} --workers {workers} --no-access-log --loop uvloop --http httptools"
+    app = "benchmarks.http_peers.fastapi_app:app"
+    command = [str(PEERS), "-m", "uvicorn", app, *options.split()]
+    with _running(command, {"PEER_MODEL": str(model)}, log, port, "/readyz") as url:
+        yield url
 
 
 @contextmanager
 def mlserver(model: Path, folder: Path, *, workers: int) -> Iterator[str]:
-    """MLServer with that many parallel workers, metrics and gRPC on ports of their own."""
+    """MLServer with that many parallel workers; metrics and gRPC on ports of their own."""
     port = _free_port()
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -81,30 +68,41 @@ def mlserver(model: Path, folder: Path, *, workers: int) -> Iterator[str]:
         "parallel_workers": workers,
         "debug": False,
     }
-    described = {
-        "name": "autoencoder",
-        "implementation": "benchmarks.http_peers.mlserver_model.Denoiser",
-    }
+    implementation = "benchmarks.http_peers.mlserver_model.Denoiser"
+    described = {"name": "autoencoder", "implementation": implementation}
     (folder / "settings.json").write_text(json.dumps(settings))
     (folder / "model-settings.json").write_text(json.dumps(described))
     command = [str(PEERS.with_name("mlserver")), "start", str(folder)]
     environment = {"PEER_MODEL": str(model), "PYTHONPATH": str(ROOT)}
-    with _running(command, environment, folder / "log", port, "/v2/models/autoencoder/ready"):
-        yield f"http://127.0.0.1:{port}"
+    ready = "/v2/models/autoencoder/ready"
+    with _running(command, environment, folder / "log", port, ready) as url:
+        yield url
+
+
+@contextmanager
+def _bentoml(service: str, environment: Mapping[str, str], log: Path) -> Iterator[str]:
+    port = _free_port()
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", service]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    environment = {**environment, "BENTOML_DO_NOT_TRACK": "True"}
+    with _running(command, environment, log, port, "/readyz") as url:
+        yield url
 
 
 @contextmanager
 def _running(
-    command: Sequence[str], extra: Mapping[str, str], log: Path, port: int, ready: str
-) -> Iterator[None]:
+    command: Sequence[str], environment: Mapping[str, str], log: Path, port: int, ready: str
+) -> Iterator[str]:
+    """Start the command without our own variables, wait until it is ready, yield its address."""
     clean = {name: text for name, text in os.environ.items() if not name.startswith("DENOISER_")}
+    url = f"http://127.0.0.1:{port}"
     with log.open("wb") as sink:
         process = subprocess.Popen(
-            command, cwd=ROOT, env={**clean, **extra}, stdout=sink, stderr=subprocess.STDOUT
+            command, cwd=ROOT, env={**clean, **environment}, stdout=sink, stderr=subprocess.STDOUT
         )
     try:
-        _wait(process, f"http://127.0.0.1:{port}{ready}", log)
-        yield
+        _wait(process, url + ready, log)
+        yield url
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -21,12 +21,12 @@ CREDITS = {
 }
 TEMPLATE = """# {m.name}
 
-A denoising convolutional autoencoder for {shape} images, with latents of {m.latent_size} numbers, as
-ONNX models. Exported on {m.created:.10} by denoiser {m.tools[denoiser]} from Keras {m.tools[keras]}.
+A denoising convolutional autoencoder for {shape} images, with latents of {m.latent_size} numbers,
+as ONNX models. Exported on {m.created:.10} by denoiser {m.tools[denoiser]} from Keras
+{m.tools[keras]}.
 
 - **Fingerprint** (identity of the latents): `{m.fingerprint}`
-- **Training**: preset `{settings[preset]}`, {m.quality[epochs]} epochs, seed {settings[seed]};
-  {m.quality[parameters]:,} parameters
+- **Training**: preset `{settings[preset]}`, {m.quality[epochs]} epochs, seed {settings[seed]}
 - **Data**: {data[name]}, {counts} images
 - **Noise**: {settings[noise]}
 - **Quality** on {test[n]:,} test images, noisy → denoised: {figures}

@@ -26,22 +26,17 @@ class Graphs(NamedTuple):
     reducible: onnx.ModelProto
 
 
-def to_onnx(model: Any, name: str, *, metadata: dict[str, str]) -> onnx.ModelProto:
+def graphs(model: Any, name: str, *, metadata: dict[str, str]) -> Graphs:
     """Convert a Keras model, rewrite its graph and check it in full.
 
     Args:
         model: the Keras encoder, decoder or autoencoder, channels last.
-        name: which of the three it is; decides the names of input and output.
+        name: which of the three it is; determines the names of input and output.
         metadata: properties stored in the file.
 
     Returns:
-        A float32 model of opset 18 with input (N, …) and output (N, …).
+        Models of opset 18 with input and output float32 (N, …).
     """
-    return graphs(model, name, metadata=metadata).served
-
-
-def graphs(model: Any, name: str, *, metadata: dict[str, str]) -> Graphs:
-    """As `to_onnx`, and also without the rewrites that slow int8 down (`optimise`)."""
     import tensorflow as tf
     import tf2onnx
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.arrays import Array
-from training.runs import RunModels
 
 Compute = Callable[[Array], Array]
 
@@ -26,8 +25,8 @@ class Exact(NamedTuple):
     autoencoder: Compute
 
 
-def in_float64(models: RunModels) -> Exact:
-    """The same networks and weights in float64; the autoencoder is decoder(encoder(images))."""
+def in_float64(models: tuple[Any, Any, Any]) -> Exact:
+    """Encoder, decoder and decoder(encoder(images)) of three Keras models, in float64."""
     import keras
 
     def double(layer: Any) -> Any:
@@ -38,7 +37,7 @@ def in_float64(models: RunModels) -> Exact:
         copy.set_weights(model.get_weights())
         return keras.Model(copy.inputs[0], copy.outputs[0])  # called with an array, not a list
 
-    encoder, decoder = copied(models.encoder), copied(models.decoder)
+    encoder, decoder = copied(models[0]), copied(models[1])
 
     def function(*networks: Any) -> Compute:
         def compute(rows: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What someone would write by hand with the peers' own tools, to compare the service with.
+"""Servers written by hand with other tools, to compare the service with.
 
-These files run in an environment of the peers' (requirements/peers.txt), not in ours.
+They run in an environment of their own (requirements/peers.txt).
 """

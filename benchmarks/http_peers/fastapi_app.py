@@ -1,7 +1,7 @@
-"""FastAPI + uvicorn + ONNX Runtime, as one writes it by hand: npy in, npy out.
+"""FastAPI + uvicorn + ONNX Runtime, written by hand: npy in, npy out.
 
-PEER_MODEL names the plain exported autoencoder.onnx. One session with its defaults would fight
-for the cores with the other worker processes, so each process takes one thread.
+PEER_MODEL names the plain exported autoencoder.onnx. Each worker process uses one thread: with
+ONNX Runtime's default, the processes would compete for the cores.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ app = FastAPI()
 
 @app.post("/denoise")
 async def denoise(request: Request) -> Response:
+    """Denoise images, uint8 or float32 (N, H, W, C); the response has the same dtype."""
     images = np.load(io.BytesIO(await request.body()))
     dtype = images.dtype
     if dtype == np.uint8:
@@ -37,4 +38,5 @@ async def denoise(request: Request) -> Response:
 
 @app.get("/readyz")
 async def ready() -> dict[str, bool]:
+    """Answer once the server runs."""
     return {"ready": True}

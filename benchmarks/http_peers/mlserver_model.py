@@ -1,4 +1,4 @@
-"""An MLServer runtime around ONNX Runtime, as its documentation has custom runtimes written."""
+"""A custom MLServer runtime around ONNX Runtime, written as its documentation recommends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from mlserver.types import InferenceRequest, InferenceResponse
 
 
 class Denoiser(MLModel):
+    """The autoencoder named by PEER_MODEL."""
+
     async def load(self) -> bool:
+        """Open the model with one thread."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(os.environ["PEER_MODEL"], options)
@@ -19,6 +22,7 @@ class Denoiser(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Denoise the first input."""
         images = NumpyCodec.decode_input(payload.inputs[0])
         clean = self._session.run(None, {self._source: images.astype("float32")})[0]
         output = NumpyCodec.encode_output("denoised", clean)

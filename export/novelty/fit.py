@@ -20,13 +20,7 @@ import onnxruntime as ort
 from common.arrays import Array, Bytes, Floats, to_floats
 from export import convert
 from export.novelty import probes
-from export.novelty.graph import (
-    Calibration,
-    LogitWeights,
-    Residual,
-    features_model,
-    novelty_model,
-)
+from export.novelty.graph import Calibration, LogitWeights, Residual, novelty_model
 from export.novelty.negatives import negative_samples
 from service.bundle import Bundle, novelty_file
 from service.engine import Engine
@@ -124,14 +118,14 @@ def fit(engine: Engine, reference: Reference, add_noise: NoiseModel) -> onnx.Mod
     train, train_noisy = reference.train, reference.train_noisy
     rng = np.random.default_rng(SEED)
     residual = _fit_residual(engine, reference, add_noise, rng)
-    features = _Runner(engine, features_model(shape, size, residual))
+    features = _Runner(engine, novelty_model(shape, size, residual))
     positives, negatives = [], []
     for _ in range(int(np.clip(IMAGES // len(train), 1, MAX_DRAWS))):
         positives.append(features(_noisy(train, train_noisy, add_noise, rng)))
         negatives.append(features(add_noise(negative_samples(train, rng), rng)))
     weights = _fit_logit(np.concatenate(positives), np.concatenate(negatives))
 
-    logit = _Runner(engine, novelty_model(shape, size, residual, weights, None))
+    logit = _Runner(engine, novelty_model(shape, size, residual, weights))
     calibration = calibrate(logit(_noisy_validation(reference, add_noise)))
     return novelty_model(shape, size, residual, weights, calibration)
 

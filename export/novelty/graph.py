@@ -121,26 +121,25 @@ class _Builder:
         return model
 
 
-def features_model(shape: Shape, latent_size: int, residual: Residual) -> onnx.ModelProto:
-    """The first part alone, output `features` (N, F): what the statistics are fitted on."""
-    builder = _Builder()
-    _features(builder, shape, residual)
-    return builder.model(shape, latent_size, "features", (feature_count(shape, latent_size),))
-
-
 def novelty_model(
     shape: Shape,
     latent_size: int,
     residual: Residual,
-    weights: LogitWeights,
-    calibration: Calibration | None,
+    weights: LogitWeights | None = None,
+    calibration: Calibration | None = None,
 ) -> onnx.ModelProto:
-    """The whole model, output `scores` (N,); without a calibration, output `logit` (N,)."""
+    """The whole model, output `scores` (N,), or its first part.
+
+    Without a calibration the output is `logit` (N,), and without weights `features` (N, F).
+    """
     builder = _Builder()
-    result = _logit(builder, _features(builder, shape, residual), weights)
-    name = "logit"
+    result = _features(builder, shape, residual)
+    if weights is None:
+        return builder.model(shape, latent_size, result, (feature_count(shape, latent_size),))
+    result = _logit(builder, result, weights)
+    name = "logit" if calibration is None else "scores"
     if calibration is not None:
-        result, name = _scores(builder, result, calibration), "scores"
+        result = _scores(builder, result, calibration)
     builder.add("Squeeze", result, _axes(1), name=name)
     return builder.model(shape, latent_size, name)
 

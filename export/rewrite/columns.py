@@ -1,10 +1,9 @@
-"""A first convolution that reads images as they come: a pixel's channels as columns of one picture.
+"""A first convolution that reads channels-last images: a pixel's channels as columns.
 
-Images have their channels last, a convolution wants them first. With one channel that is the same.
-With a few, an image (H, W, C) is also one picture of H × W·C numbers, and a kernel that is C times
-as wide and steps C times as far sums the same products. Nothing is transposed, and ONNX Runtime,
-which reads pictures of few channels as they lie, goes over each line of its answer once, not once
-for each channel.
+Images have their channels last, ONNX convolutions have them first. An image (H, W, C) is also a
+plane of H × W·C numbers, on which a kernel C times as wide, with C times the stride, sums the same
+products. This saves the transposition, and ONNX Runtime, which has a kernel for inputs of few
+channels, passes over each output row once, not once per channel.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from onnx import helper
 from export.rewrite.cleanup import NHWC_TO_NCHW
 from export.rewrite.graph import Graph, attribute
 
-MAX_CHANNELS = 4  # what images have; a wider kernel is another layer's
+MAX_CHANNELS = 4  # of images
 
 
 def read_channels_last(graph: Graph) -> None:
     """Rewrite each Transpose of few channels and the Conv that alone reads it."""
-    for node in list(graph.nodes):
-        found = graph.chain(node, "Transpose", "Conv")
-        if found and list(attribute(node, "perm")) == NHWC_TO_NCHW:
-            _rewrite(graph, *found)
+    for transpose, conv in graph.chains("Transpose", "Conv"):
+        if list(attribute(transpose, "perm")) == NHWC_TO_NCHW:
+            _rewrite(graph, transpose, conv)
 
 
 def _rewrite(graph: Graph, transpose: onnx.NodeProto, conv: onnx.NodeProto) -> None:
@@ -37,19 +35,19 @@ def _rewrite(graph: Graph, transpose: onnx.NodeProto, conv: onnx.NodeProto) -> N
     if list(attribute(conv, "dilations", [1, 1])) != [1, 1]:
         return
     height, width, channels = (side or 0 for side in sides)
-    down, right = attribute(conv, "strides", [1, 1])
-    top, left, bottom, end = attribute(conv, "pads", [0, 0, 0, 0])
+    down, across = attribute(conv, "strides", [1, 1])
+    top, left, bottom, right = attribute(conv, "pads", [0, 0, 0, 0])
     kernel = weights.transpose(0, 2, 3, 1).reshape(len(weights), 1, weights.shape[2], -1)
-    picture = f"{transpose.output[0]}_columns"
+    plane = f"{transpose.output[0]}_columns"
     shape = np.array([0, 1, height, width * channels], np.int64)
     wide = helper.make_node(
         "Conv",
-        [picture, graph.add_constant(f"{conv.output[0]}_columns", kernel), *conv.input[2:]],
+        [plane, graph.add_constant(f"{conv.output[0]}_columns", kernel), *conv.input[2:]],
         list(conv.output),
-        strides=[down, right * channels],
-        pads=[top, left * channels, bottom, end * channels],
+        strides=[down, across * channels],
+        pads=[top, left * channels, bottom, right * channels],
     )
-    target = graph.add_constant(f"{picture}_shape", shape)
-    reshape = helper.make_node("Reshape", [transpose.input[0], target], [picture])
+    target = graph.add_constant(f"{plane}_shape", shape)
+    reshape = helper.make_node("Reshape", [transpose.input[0], target], [plane])
     graph.replace([transpose, conv], [reshape, wide])
     graph.prune()

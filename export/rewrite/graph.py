@@ -1,12 +1,12 @@
-"""A small handle on an ONNX graph: who makes a tensor, who reads it, what is constant.
+"""A mutable ONNX graph: producers and readers of tensors, constants, chains of nodes.
 
-Enough for the passes of this package and no more. Reading is by dictionaries that are made anew
-after each change: these graphs have some twenty nodes.
+It has what the passes of this package need. Look-ups search all nodes: these graphs have some
+twenty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -16,9 +16,11 @@ from onnx import helper, numpy_helper
 
 from common.arrays import Array
 
+Op = str | tuple[str, ...]  # an operator, or alternatives
+
 
 class Graph:
-    """The graph of one model, with its initializers as numpy arrays; the model stays as it is."""
+    """A copy of one model's graph, with its initializers as numpy arrays."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.opset = model.opset_import[0].version
@@ -41,21 +43,28 @@ class Graph:
         return [node for node in self.nodes if tensor in node.input]
 
     def only_reader(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The one node that reads the first output of `node`, if it alone does."""
+        """The node that reads the first output of `node`; None unless there is exactly one."""
         tensor = node.output[0]
         readers = self.readers(tensor)
         is_output = any(out.name == tensor for out in self.outputs)
         return readers[0] if len(readers) == 1 and not is_output else None
 
-    def chain(self, node: onnx.NodeProto | None, *ops: str) -> list[onnx.NodeProto] | None:
+    def chain(self, node: onnx.NodeProto | None, *ops: Op) -> list[onnx.NodeProto] | None:
         """Nodes of these types in a row, each the only reader of the one before; else None."""
-        found = []
+        nodes = []
         for op in ops:
-            if node is None or node.op_type != op:
+            if node is None or node.op_type not in ((op,) if isinstance(op, str) else op):
                 return None
-            found.append(node)
+            nodes.append(node)
             node = self.only_reader(node)
-        return found
+        return nodes
+
+    def chains(self, *ops: Op) -> Iterator[list[onnx.NodeProto]]:
+        """All chains of these types; the caller may replace each one before the next."""
+        for node in list(self.nodes):
+            chain = self.chain(node, *ops) if node in self.nodes else None
+            if chain:
+                yield chain
 
     def constant_input(self, node: onnx.NodeProto) -> str | None:
         """The name of the one constant that a two-input node reads."""
@@ -63,30 +72,31 @@ class Graph:
         return names[0] if len(names) == 1 else None
 
     def add_constant(self, name: str, value: Array) -> str:
-        """Store a constant under a name that nothing has yet."""
+        """Store a constant under an unused name, and return it."""
         while name in self.constants:
             name += "_"
         self.constants[name] = value
         return name
 
     def replace(self, old: Iterable[onnx.NodeProto], new: Iterable[onnx.NodeProto]) -> None:
-        """Put `new` where the first of `old` stood, and drop `old`."""
+        """Put `new` in the place of the first of `old`, and drop `old`."""
         old = list(old)
-        at = self.nodes.index(old[0])
-        self.nodes[at:at] = new
+        index = self.nodes.index(old[0])
+        self.nodes[index:index] = new
         for node in old:
             self.nodes.remove(node)
 
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Inferred shape of each tensor; None where a dimension is not fixed (the batch)."""
         inferred = onnx.shape_inference.infer_shapes(self.model(), data_prop=True, strict_mode=True)
-        found = {}
-        for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]:
-            dims = value.type.tensor_type.shape.dim
-            found[value.name] = tuple(
-                d.dim_value if d.HasField("dim_value") else None for d in dims
+        values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
+        return {
+            value.name: tuple(
+                dim.dim_value if dim.HasField("dim_value") else None
+                for dim in value.type.tensor_type.shape.dim
             )
-        return found
+            for value in values
+        }
 
     def prune(self) -> None:
         """Drop nodes and constants that no output needs."""
@@ -100,24 +110,19 @@ class Graph:
         self.constants = {name: v for name, v in self.constants.items() if name in needed}
 
     def model(self) -> onnx.ModelProto:
-        """The graph as a model again: nodes after what they read, constants as they are read.
+        """The graph as a model: nodes in topological order, constants in the order of use.
 
-        tf2onnx hands out constants in the order of a hash set; here the order is the graph's own,
-        so that the same network gives the same bytes.
+        tf2onnx writes constants in the order of a hash set; with a fixed order, the same network
+        gives the same bytes.
         """
         nodes = self._sorted()
         used = dict.fromkeys(name for node in nodes for name in node.input)
-        graph = helper.make_graph(
-            nodes,
-            "denoiser",
-            self.inputs,
-            self.outputs,
-            [
-                numpy_helper.from_array(np.ascontiguousarray(self.constants[name]), name)
-                for name in used
-                if name in self.constants
-            ],
-        )
+        constants = [
+            numpy_helper.from_array(np.ascontiguousarray(self.constants[name]), name)
+            for name in used
+            if name in self.constants
+        ]
+        graph = helper.make_graph(nodes, "denoiser", self.inputs, self.outputs, constants)
         return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", self.opset)],
@@ -127,15 +132,24 @@ class Graph:
 
     def _sorted(self) -> list[onnx.NodeProto]:
         ready = {value.name for value in self.inputs} | set(self.constants) | {""}
-        waiting, done = list(self.nodes), []
+        waiting, ordered = list(self.nodes), []
         while waiting:
             able = [node for node in waiting if ready.issuperset(node.input)]
             if not able:
-                raise ValueError(f"tensors that nothing computes: {waiting[0].input}")
-            done += able
+                raise ValueError(f"tensors that no node computes: {waiting[0].input}")
+            ordered += able
             ready.update(name for node in able for name in node.output)
             waiting = [node for node in waiting if node not in able]
-        return done
+        return ordered
+
+
+def node_like(
+    node: onnx.NodeProto, inputs: Iterable[str], output: str, *, op: str = ""
+) -> onnx.NodeProto:
+    """A new node with the attributes of `node`, and its type unless `op` names another."""
+    new = helper.make_node(op or node.op_type, list(inputs), [output])
+    new.attribute.extend(node.attribute)
+    return new
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

@@ -1,6 +1,6 @@
-"""The exact rewrites, in the order in which they need each other.
+"""The exact rewrites that make a graph faster, in order.
 
-Fixed rules, not timings, decide: the same run must always give the same bytes.
+Fixed rules decide, not timings, so that the same run always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ def optimise(graph: Graph, *, tiled: bool = True) -> None:
     """Rewrite a clean graph into one that computes the same with less work.
 
     Args:
-        tiled: compute a last layer of several outputs in tiles. In int8 that loses: its sums would
-            be rounded, or its blocks of channels laid out anew for it (benchmarks/LOG.md).
+        graph: rewritten in place.
+        tiled: compute a last layer of several outputs in tiles. In int8 that is slower or less
+            exact (benchmarks/LOG.md).
     """
     read_channels_last(graph)
     fold_linear(graph)

@@ -1,4 +1,4 @@
-"""A transposed convolution as the passes see it: weights, bias, stride, where its output begins."""
+"""The parameters of a transposed convolution, as the passes use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export.rewrite.graph import Graph, attribute
 
 @dataclass(frozen=True)
 class Layer:
-    """A transposed convolution that keeps (stride 1) or multiplies (stride s) its input's sides."""
+    """A transposed convolution whose output has exactly `stride` times its input's sides."""
 
     weights: Array  # (C_in, C_out, kH, kW)
     bias: Array  # (C_out,)
@@ -22,45 +22,46 @@ class Layer:
 
     @property
     def pads(self) -> list[int]:
-        """Top, left, bottom, right, of a layer of stride 1 that keeps its input's sides."""
+        """Top, left, bottom, right; for stride 1."""
         (top, left), (height, width) = self.begin, self.weights.shape[2:]
         return [top, left, height - 1 - top, width - 1 - left]
 
     @classmethod
     def of(cls, graph: Graph, node: onnx.NodeProto) -> Layer | None:
-        """The layer, or None where it is of another kind than the rewriting is for."""
+        """The layer, or None where the passes do not support its attributes."""
         weights = graph.constants.get(node.input[1])
         if weights is None or weights.ndim != 4:
             return None
         shapes = graph.shapes()
-        taken, made = shapes[node.input[0]][2:], shapes[node.output[0]][2:]
+        sides, output_sides = shapes[node.input[0]][2:], shapes[node.output[0]][2:]
         strides = list(attribute(node, "strides", [1, 1]))
         if (
-            None in taken
+            None in sides
             or strides[0] != strides[1]
             or attribute(node, "group", 1) != 1
             or list(attribute(node, "dilations", [1, 1])) != [1, 1]
             or list(attribute(node, "output_padding", [0, 0])) != [0, 0]
             or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
             or attribute(node, "output_shape")  # the pads then follow from it
-            or [side * strides[0] for side in taken if side is not None] != list(made)
+            or [side * strides[0] for side in sides if side is not None] != list(output_sides)
         ):
             return None
+        bias = np.zeros(weights.shape[1], weights.dtype)
         if len(node.input) > 2:
             if node.input[2] not in graph.constants:
                 return None
             bias = graph.constants[node.input[2]]
-        else:
-            bias = np.zeros(weights.shape[1], weights.dtype)
         top, left = list(attribute(node, "pads", [0, 0, 0, 0]))[:2]
         return cls(weights, bias, strides[0], (top, left))
 
     def taps(self, phase: int, axis: int) -> list[tuple[int, int]]:
         """(shift, tap) along one axis for the outputs at `phase`, by ascending shift.
 
-        Output s·i + phase reads input i + shift through that tap.
+        Output s·i + phase reads input i + shift through that kernel tap.
         """
         reach = phase + self.begin[axis]
         kernel = self.weights.shape[2 + axis]
-        fitting = [(reach - tap, tap) for tap in range(kernel) if (reach - tap) % self.stride == 0]
-        return sorted((distance // self.stride, tap) for distance, tap in fitting)
+        distances = [
+            (reach - tap, tap) for tap in range(kernel) if (reach - tap) % self.stride == 0
+        ]
+        return sorted((distance // self.stride, tap) for distance, tap in distances)

@@ -1,4 +1,4 @@
-"""The benchmarks: counted FLOPs, interleaving, agreement of the peers, one quick run. No clocks."""
+"""The benchmarks: FLOPs, interleaving, agreement of the peers, one quick run; no real clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks import agreement, learning, memory, report
 from benchmarks.__main__ import main
 from benchmarks.harness import Spread, Timing, interleave, latencies, percentile
-from benchmarks.material import Material, digits_run, prepared, tinted_digits
+from benchmarks.models import Models, digits_run, prepare_models, tinted_digits, write_plain
 from benchmarks.peers import OURS, PEERS, Peer
 from benchmarks.settings import Settings
 from export.rewrite import cost
@@ -34,7 +34,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class FakeClock:
-    """Time that passes only when a fake candidate or a pause says so."""
+    """Time that passes only in a fake candidate or a pause."""
 
     def __init__(self) -> None:
         self.now: float = 100
@@ -86,19 +86,19 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 def test_latencies_count_the_later_calls_of_each_block() -> None:
     clock = FakeClock()
-    found = latencies(
+    timings = latencies(
         {"a": clock.candidate("a", 99, *range(1, 6), 99, *range(6, 11))},
         rounds=2,
         block=5,
         clock=clock.read,
         sleep=clock.sleep,
     )
-    assert [timing.seconds for timing in found["a"]] == [(1, 2, 3, 4, 5), (6, 7, 8, 9, 10)]
+    assert [timing.seconds for timing in timings["a"]] == [(1, 2, 3, 4, 5), (6, 7, 8, 9, 10)]
 
 
-@pytest.mark.parametrize(("share", "wanted"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
-def test_percentile(share: float, wanted: float) -> None:
-    assert percentile([float(value) for value in range(100, 0, -1)], share) == wanted
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
+def test_percentile(share: float, expected: float) -> None:
+    assert percentile([float(value) for value in range(100, 0, -1)], share) == expected
 
 
 def test_tables_are_markdown() -> None:
@@ -167,7 +167,7 @@ def test_matrices() -> None:
     ]
     model = _graph(nodes, (7,), a=(7, 5), b=(3, 5), c=(3,))
     assert [layer.macs for layer in cost.layers(model)] == [35, 15]
-    assert cost.folded_macs(model) == 50  # the Relu keeps them apart
+    assert cost.folded_macs(model) == 50  # the Relu separates them
 
 
 def test_linear_layers_fold_where_that_is_cheaper() -> None:
@@ -188,15 +188,14 @@ TINY = FitSettings.resolve(filters=(4, 6), latent_size=5, seed=3, epochs=1)
 
 
 @pytest.fixture(scope="module")
-def material(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Material]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
     run = tmp_path_factory.mktemp("runs") / "tiny"
     digits_run(run, TINY, (8, 12, 3))
-    with prepared(Settings(bundle=Path("none"), run=run)) as made:
-        yield made
+    with prepare_models(Settings(bundle=Path("none"), run=run)) as prepared:
+        yield prepared
 
 
 def test_the_classic_network_is_counted_as_by_hand(tmp_path: Path) -> None:
-    from benchmarks.material import write_plain
     from training.backend import load_tensorflow
 
     load_tensorflow()
@@ -214,49 +213,48 @@ def test_the_classic_network_is_counted_as_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_installed_peers_agree(material: Material, model: str) -> None:
-    opened = {peer: peer.open(material, model) for peer in PEERS if peer.runs(material)}
-    found = agreement.check(material, model, opened)
-    assert {OURS, "Keras predict", "TensorFlow XLA", "ONNX Runtime"} <= set(found)
+def test_installed_peers_agree(models: Models, model: str) -> None:
+    opened = {peer: peer.open(models, model) for peer in PEERS if not peer.absence(models)}
+    differences = agreement.check(models, model, opened)
+    assert {OURS, "Keras predict", "TensorFlow XLA", "ONNX Runtime"} <= set(differences)
 
 
-def test_a_peer_that_computes_something_else_is_caught(material: Material) -> None:
-    right = material.engine.denoise
+def test_a_peer_that_computes_something_else_is_caught(models: Models) -> None:
+    right = models.engine.denoise
 
-    def wrong(_material: Material, _model: str) -> Any:
+    def wrong(_models: Models, _model: str) -> Any:
         return lambda rows, batch, out: right(rows) * np.float32(1.001)
 
     peer = Peer("wrong", "numpy", wrong)
     with pytest.raises(agreement.DisagreementError, match="wrong, autoencoder: differs"):
-        agreement.check(material, "autoencoder", {peer: wrong(material, "autoencoder")})
+        agreement.check(models, "autoencoder", {peer: wrong(models, "autoencoder")})
 
 
-def test_a_peer_that_leaves_an_answer_unwritten_is_caught(material: Material) -> None:
-    def lazy(_material: Material, _model: str) -> Any:
+def test_a_peer_that_leaves_its_output_unwritten_is_caught(models: Models) -> None:
+    def lazy(_models: Models, _model: str) -> Any:
         return lambda rows, batch, out: out
 
     with pytest.raises(agreement.DisagreementError, match="lazy, encoder: differs"):
-        agreement.check(
-            material, "encoder", {Peer("lazy", "numpy", lazy): lazy(material, "encoder")}
-        )
+        agreement.check(models, "encoder", {Peer("lazy", "numpy", lazy): lazy(models, "encoder")})
 
 
-def test_an_absent_peer_is_not_installed() -> None:
-    assert not Peer("x", "surely_not_a_package", lambda material, model: 0).installed  # type: ignore[arg-type,return-value]
+def test_an_absent_peer_is_not_installed(models: Models) -> None:
+    peer = Peer("x", "surely_not_a_package", lambda models, model: 0)  # type: ignore[arg-type,return-value]
+    assert peer.absence(models) == "not installed"
 
 
-def test_memory_is_measured_in_another_process(material: Material) -> None:
-    found = memory.in_subprocess(material.bundle, "encoder", images=300, calls=2, seed=0)
-    assert (found.images, len(found.seconds)) == (300, 2)
-    assert found.inputs == 300 * 8 * 12 * 3 * 4
-    assert found.answer == 300 * 5 * 4
-    assert found.extra >= 0
+def test_memory_is_measured_in_another_process(models: Models) -> None:
+    measured = memory.in_subprocess(models.bundle, "encoder", images=300, calls=2, seed=0)
+    assert (measured.images, len(measured.seconds)) == (300, 2)
+    assert measured.inputs == 300 * 8 * 12 * 3 * 4
+    assert measured.outputs == 300 * 5 * 4
+    assert measured.extra >= 0
 
 
-def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Path) -> None:
+def test_a_quick_comparison_on_colour_pictures(models: Models, tmp_path: Path) -> None:
     """As a user starts it: another process, the layers of a bundle on another shape."""
     arguments = ["engine", "scaling", "--quick", "--image-shape", "16x24x3"]
-    arguments += ["--bundle", str(material.bundle), "--out", str(tmp_path)]
+    arguments += ["--bundle", str(models.bundle), "--out", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *arguments],
         cwd=ROOT,
@@ -279,7 +277,7 @@ def test_a_quick_comparison_on_colour_pictures(material: Material, tmp_path: Pat
     assert engine["multiply_adds"]["encode"]["plain"] == first + second + 4 * 6 * 6 * 5
     counts = engine["multiply_adds"]["denoise"]
     assert 0 < counts["needed"] <= counts["folded"] <= counts["plain"]
-    assert set(engine["absent"]) == {p.name for p in PEERS if not p.runs(material)}
+    assert set(engine["absent"]) == {p.name for p in PEERS if p.absence(models)}
     assert "too little to gain" in engine["absent"]["Engine int8 (ours)"]  # TINY is too small
     assert (results / "engine.png").read_bytes().startswith(PNG)
 
@@ -300,21 +298,22 @@ def test_a_bad_image_shape_is_refused(shape: str, capsys: pytest.CaptureFixture[
     assert "HEIGHTxWIDTHxCHANNELS" in capsys.readouterr().err
 
 
-def test_time_to_quality_is_measured_in_seconds_and_epochs(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_time_to_quality_is_measured_in_seconds_and_epochs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = Settings(bundle=Path("none"), out=tmp_path, quick=True)
-    assert learning.run(settings, said.append) == {} and "--dataset" in said[0]
-    found = learning.run(replace(settings, dataset="digits"), said.append)
-    assert found == json.loads((tmp_path / "learning.json").read_text())
-    assert [moment["epochs"] for moment in found["classic"]] == [1, 2]
-    assert [moment["epochs"] for moment in found["standard"]] == [0.5, 1, 1.5, 2]
-    assert not found["reached"], "two epochs on a thousand digits are too few"
-    for moments in (found["classic"], found["standard"]):
+    assert learning.run(settings) == {} and "--dataset" in capsys.readouterr().out
+    result = learning.run(replace(settings, dataset="digits"))
+    assert result == json.loads((tmp_path / "learning.json").read_text())
+    assert [moment["epochs"] for moment in result["classic"]] == [1, 2]
+    assert [moment["epochs"] for moment in result["standard"]] == [0.5, 1, 1.5, 2]
+    assert not result["reached"], "two epochs on a thousand digits are too few"
+    for moments in (result["classic"], result["standard"]):
         seconds = [moment["seconds"] for moment in moments]
         assert seconds[0] > 0 and seconds == sorted(seconds)
         assert moments[-1]["val_loss"] < moments[0]["val_loss"]
-    ratio = found["standard"][-1]["seconds"] / found["classic"][-1]["seconds"]
-    assert found["share_of_the_time"] == pytest.approx(ratio)
+    ratio = result["standard"][-1]["seconds"] / result["classic"][-1]["seconds"]
+    assert result["share_of_the_time"] == pytest.approx(ratio)
 
 
 def test_digits_in_other_shapes_and_colours() -> None:

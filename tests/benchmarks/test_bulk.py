@@ -10,13 +10,13 @@ import pytest
 
 from benchmarks import bulk
 from benchmarks.__main__ import SPEED
-from benchmarks.material import Material
+from benchmarks.models import Models as Material
 from benchmarks.settings import Settings
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_quick_run(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert SPEED["bulk"] == "benchmarks.bulk"
+    assert "bulk" in SPEED
     material = Material(tmp_path, bundle_path, tmp_path, "none", seed=0)
     said: list[str] = []
     settings = Settings(bundle=bundle_path, out=tmp_path, quick=True)

@@ -21,7 +21,7 @@ from export import __main__ as command
 from export import bundling, card, convert
 from export.bundling import export_run
 from export.errors import ParityError
-from service.bundle import MODELS, Bundle
+from service.bundle import MODELS, Bundle, write_manifest
 from service.engine import Engine
 from tests.support.paths import ROOT
 from training.errors import RunError
@@ -89,11 +89,10 @@ def test_the_manifest_is_written_once(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[list[str]] = []
-    real = bundling.write_manifest  # type: ignore[attr-defined]
 
     def note(folder: Path, **facts: Any) -> Any:
         written.append(names(folder))
-        return real(folder, **facts)
+        return write_manifest(folder, **facts)
 
     monkeypatch.setattr(bundling, "write_manifest", note)
     export_run(tiny_run, tmp_path / "out")

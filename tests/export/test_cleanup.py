@@ -23,30 +23,30 @@ def floats(*shape: int) -> np.ndarray:
 def graph_of(
     nodes: list[tuple[Any, ...]],
     constants: dict[str, Any],
-    received: tuple[int, ...],
-    goes: tuple[Any, ...],
+    input_row: tuple[int, ...],
+    output_row: tuple[Any, ...],
     outputs: tuple[str, ...] = ("y",),
 ) -> Graph:
-    """Nodes (op, inputs, output, attributes) from x (N, *came) to y (N, *goes)."""
+    """Nodes (op, inputs, output, attributes) from x (N, *input_row) to y (N, *output_row)."""
     value = helper.make_tensor_value_info
-    made = helper.make_graph(
+    graph = helper.make_graph(
         [helper.make_node(op, i, [o], **(a[0] if a else {})) for op, i, o, *a in nodes],
         "test",
-        [value("x", TensorProto.FLOAT, ["N", *received])],
-        [value(name, TensorProto.FLOAT, ["N", *goes]) for name in outputs[:1]]
+        [value("x", TensorProto.FLOAT, ["N", *input_row])],
+        [value(name, TensorProto.FLOAT, ["N", *output_row]) for name in outputs[:1]]
         + [value(name, TensorProto.FLOAT, None) for name in outputs[1:]],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
     opset = [helper.make_opsetid("", 18)]
-    return Graph(helper.make_model(made, opset_imports=opset, ir_version=8))
+    return Graph(helper.make_model(graph, opset_imports=opset, ir_version=8))
 
 
 def run(graph: Graph, rows: np.ndarray) -> np.ndarray:
     session = ort.InferenceSession(
         graph.model().SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    answer: np.ndarray = session.run(["y"], {"x": rows})[0]
-    return answer
+    output: np.ndarray = session.run(["y"], {"x": rows})[0]
+    return output
 
 
 def ops(graph: Graph) -> list[str]:
@@ -235,7 +235,7 @@ def test_an_addition_that_is_no_bias_is_left_alone(shape: tuple[int, ...]) -> No
 
 
 def test_names_depend_on_places_alone() -> None:
-    def made(prefix: str) -> Graph:
+    def built(prefix: str) -> Graph:
         return graph_of([
             ("MatMul", ["x", f"{prefix}w"], f"{prefix}m"),
             ("Relu", [f"{prefix}m"], f"{prefix}r"),
@@ -243,7 +243,7 @@ def test_names_depend_on_places_alone() -> None:
         ], {f"{prefix}w": np.ones((4, 6), np.float32), f"{prefix}s": np.array([-1, 2, 3])},
             (4,), (2, 3))  # fmt: skip
 
-    first, second = made("a/"), made("StatefulPartitionedCall/")
+    first, second = built("a/"), built("StatefulPartitionedCall/")
     for graph in (first, second):
         same_after(graph, floats(3, 4), cleanup.rename)
     assert first.model().SerializeToString() == second.model().SerializeToString()

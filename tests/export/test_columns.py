@@ -61,10 +61,10 @@ def test_any_geometry_gives_the_same(
     bias: bool,
 ) -> None:
     graph = layer(image=image, kernel=kernel, bias=bias, strides=strides, pads=pads)
-    wanted = in_runtime(graph, rows_for(image))
+    expected = in_runtime(graph, rows_for(image))
     read_channels_last(graph)
     assert ops(graph) == ["Reshape", "Conv"]
-    assert_same(graph, rows_for(image), wanted)
+    assert_same(graph, rows_for(image), expected)
 
 
 def assert_left_alone(graph: Graph, image: tuple[int, int, int]) -> None:

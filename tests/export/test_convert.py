@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from export.convert import OPSET, TENSORS, serialize, to_onnx
+from export.convert import OPSET, TENSORS, graphs, serialize
 from export.rewrite import cleanup
 from export.rewrite.graph import attribute
 from training.backend import load_tensorflow
@@ -65,7 +65,7 @@ def converted() -> dict[Any, Any]:
     for case in [*CASES, TILED]:
         models = build(*case)
         pairs[case] = {
-            name: (getattr(models, name), to_onnx(getattr(models, name), name, metadata={}))
+            name: (getattr(models, name), graphs(getattr(models, name), name, metadata={}).served)
             for name in TENSORS
         }
     return pairs
@@ -103,19 +103,19 @@ def test_nothing_but_the_network(converted: Any, case: Any, name: str) -> None:
 @pytest.mark.parametrize("name", TENSORS)
 def test_names_shapes_opset_and_metadata(name: str) -> None:
     model = getattr(build((12, 8, 3), (2, 3), 3), name)
-    made = to_onnx(model, name, metadata={"denoiser.image_range": "[0, 1]"})
-    onnx.checker.check_model(made, full_check=True)
+    served = graphs(model, name, metadata={"denoiser.image_range": "[0, 1]"}).served
+    onnx.checker.check_model(served, full_check=True)
     shapes = {"images": ["N", 12, 8, 3], "denoised": ["N", 12, 8, 3], "latents": ["N", 5]}
-    ends = [*made.graph.input, *made.graph.output]
+    ends = [*served.graph.input, *served.graph.output]
     assert tuple(end.name for end in ends) == TENSORS[name]
     for end in ends:
         kind = end.type.tensor_type
         assert kind.elem_type == onnx.TensorProto.FLOAT
         assert [d.dim_param or d.dim_value for d in kind.shape.dim] == shapes[end.name]
-    assert [(o.domain, o.version) for o in made.opset_import] == [("", OPSET)]
-    metadata = {item.key: item.value for item in made.metadata_props}
+    assert [(o.domain, o.version) for o in served.opset_import] == [("", OPSET)]
+    metadata = {item.key: item.value for item in served.metadata_props}
     assert metadata == {"denoiser.model": name, "denoiser.image_range": "[0, 1]"}
-    node_names = [node.name for node in made.graph.node]
+    node_names = [node.name for node in served.graph.node]
     assert len(set(node_names)) == len(node_names)
 
 
@@ -135,7 +135,7 @@ def test_the_same_model_always_gives_the_same_bytes(name: str) -> None:
     )  # Keras gives its layers new numbers, which must not be in the names
     other = build((8, 8, 1), (2, 3), 3, seed=1)
     files = [
-        serialize(to_onnx(getattr(models, name), name, metadata={"a": "b"}))
+        serialize(graphs(getattr(models, name), name, metadata={"a": "b"}).served)
         for models in (first, first, again, other)
     ]
     assert files[0] == files[1] == files[2]
@@ -143,9 +143,9 @@ def test_the_same_model_always_gives_the_same_bytes(name: str) -> None:
 
 
 def test_nothing_of_the_machine_or_the_day_is_in_the_bytes() -> None:
-    made = serialize(to_onnx(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={}))
+    data = serialize(graphs(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={}).served)
     for trace in (b"tf2onnx", b"/home", b"/root", b"StatefulPartitionedCall", b"2026"):
-        assert trace not in made
+        assert trace not in data
 
 
 def test_a_model_that_fails_the_checker_is_not_returned(
@@ -159,4 +159,4 @@ def test_a_model_that_fails_the_checker_is_not_returned(
 
     monkeypatch.setattr("export.convert.clean", damage)
     with pytest.raises(onnx.checker.ValidationError):
-        to_onnx(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={})
+        graphs(build((8, 8, 1), (2,), 3).encoder, "encoder", metadata={})

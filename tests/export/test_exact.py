@@ -31,10 +31,10 @@ def test_it_is_the_same_function(preset: str) -> None:
     images = rng.random((3, 12, 8, 3), dtype=np.float32)
     latents = rng.normal(0, 1, (3, 5)).astype(np.float32)
     for name, rows in (("encoder", images), ("decoder", latents), ("autoencoder", images)):
-        found = getattr(exact, name)(rows)
-        wanted = getattr(models, name)(rows, training=False).numpy()
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        result = getattr(exact, name)(rows)
+        expected = getattr(models, name)(rows, training=False).numpy()
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_is_rounded_on_the_way() -> None:

@@ -23,23 +23,23 @@ def in_runtime(graph: Graph, rows: np.ndarray) -> np.ndarray:
     """What ONNX Runtime makes of a graph from x to y."""
     model = graph.model().SerializeToString()
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    found: np.ndarray = session.run(["y"], {"x": rows})[0]
-    return found
+    result: np.ndarray = session.run(["y"], {"x": rows})[0]
+    return result
 
 
-def answers(graph: Graph, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outputs_of(graph: Graph, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What ONNX Runtime and the reference implementation make of a graph; the file is standard."""
     model = graph.model()
     onnx.checker.check_model(model, full_check=True)
     return in_runtime(graph, rows), ReferenceEvaluator(model).run(["y"], {"x": rows})[0]
 
 
-def assert_same(graph: Graph, rows: np.ndarray, wanted: np.ndarray) -> None:
-    """Both runtimes give `wanted`, to float32's last digits."""
-    scale = max(1.0, float(np.abs(wanted).max()))
-    for found in answers(graph, rows):
-        assert found.shape == wanted.shape
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-6 * scale)
+def assert_same(graph: Graph, rows: np.ndarray, expected: np.ndarray) -> None:
+    """Both runtimes give `expected`, to float32's last digits."""
+    scale = max(1.0, float(np.abs(expected).max()))
+    for result in outputs_of(graph, rows):
+        assert result.shape == expected.shape
+        np.testing.assert_allclose(result, expected, rtol=0, atol=3e-6 * scale)
 
 
 def by_hand(
@@ -59,34 +59,34 @@ def by_hand(
 
 def chain(
     op: str,
-    taken: tuple[int, int, int],
-    made: tuple[int, ...],
+    before: tuple[int, int, int],
+    after: tuple[int, ...],
     weight: tuple[int, ...],
     *,
     size: int = 2,
     biases: tuple[bool, bool] = (True, True),
     seed: int = 0,
     gemm: dict[str, Any] | None = None,
-    after: list[tuple[Any, ...]] | None = None,
+    then: list[tuple[Any, ...]] | None = None,
     **attributes: Any,
 ) -> Graph:
-    """x (N, size) → Gemm → Reshape (N, *taken) → `op` → (N, *made)."""
+    """x (N, size) → Gemm → Reshape (N, *before) → `op` → (N, *after)."""
     rng = np.random.default_rng(seed)
-    outputs = made[0]
+    outputs = after[0]
     constants: dict[str, Any] = {
-        "m": rng.normal(0, 1, (size, prod(taken))).astype(np.float32),
-        "n": rng.normal(0, 1, prod(taken)).astype(np.float32),
-        "shape": np.array([-1, *taken]),
+        "m": rng.normal(0, 1, (size, prod(before))).astype(np.float32),
+        "n": rng.normal(0, 1, prod(before)).astype(np.float32),
+        "shape": np.array([-1, *before]),
         "w": rng.normal(0, 1, weight).astype(np.float32),
         "b": rng.normal(0, 1, outputs).astype(np.float32),
     }
-    last = "c" if after else "y"
+    last = "c" if then else "y"
     return graph_of([
         ("Gemm", ["x", "m", "n"][:3 if biases[0] else 2], "g", gemm or {}),
         ("Reshape", ["g", "shape"], "r"),
         (op, ["r", "w", "b"][:3 if biases[1] else 2], last, attributes),
-        *(after or []),
-    ], constants, (size,), made)  # fmt: skip
+        *(then or []),
+    ], constants, (size,), after)  # fmt: skip
 
 
 def rows_for(size: int, batch: int = 3) -> np.ndarray:
@@ -122,17 +122,17 @@ def test_a_transposed_convolution_goes_into_the_matrix_where_that_is_cheaper(
 ) -> None:
     spread = [(n - 1) * s + k for n, s, k in zip(image, strides, kernel, strict=True)]
     pads = [min(cut[i], kernel[i % 2] - 1, (spread[i % 2] - 1) // 2) for i in range(4)]
-    made = (channels[1], *(spread[i] - pads[i] - pads[2 + i] for i in range(2)))
-    taken = (channels[0], *image)
-    graph = chain("ConvTranspose", taken, made, (*channels, *kernel), size=size, biases=biases,
+    after = (channels[1], *(spread[i] - pads[i] - pads[2 + i] for i in range(2)))
+    before = (channels[0], *image)
+    graph = chain("ConvTranspose", before, after, (*channels, *kernel), size=size, biases=biases,
                   seed=seed, strides=list(strides), pads=pads)  # fmt: skip
     rows = rows_for(size)
-    wanted = in_runtime(graph, rows)
+    expected = in_runtime(graph, rows)
     fold_linear(graph)
-    apart = size * prod(taken) + prod(channels) * prod(kernel) * prod(image)
-    if size * prod(made) != apart:
-        assert ("ConvTranspose" not in ops(graph)) == (size * prod(made) < apart)
-    assert_same(graph, rows, wanted)
+    separate = size * prod(before) + prod(channels) * prod(kernel) * prod(image)
+    if size * prod(after) != separate:
+        assert ("ConvTranspose" not in ops(graph)) == (size * prod(after) < separate)
+    assert_same(graph, rows, expected)
 
 
 @settings(max_examples=40)
@@ -158,54 +158,54 @@ def test_a_convolution_goes_into_the_matrix_where_that_is_cheaper(
 ) -> None:
     kernel = (min(kernel[0], image[0]), min(kernel[1], image[1]))
     pads = [min(cut[i], kernel[i % 2] - 1) for i in range(4)]
-    made = (channels[1], *((image[i] + pads[i] + pads[2 + i] - kernel[i]) // strides[i] + 1
+    after = (channels[1], *((image[i] + pads[i] + pads[2 + i] - kernel[i]) // strides[i] + 1
                            for i in range(2)))  # fmt: skip
-    taken = (channels[0], *image)
-    graph = chain("Conv", taken, made, (*channels[::-1], *kernel), size=size, biases=biases,
+    before = (channels[0], *image)
+    graph = chain("Conv", before, after, (*channels[::-1], *kernel), size=size, biases=biases,
                   strides=list(strides), pads=pads)  # fmt: skip
     rows = rows_for(size)
-    wanted = in_runtime(graph, rows)
+    expected = in_runtime(graph, rows)
     fold_linear(graph)
-    apart = size * prod(taken) + prod(channels) * prod(kernel) * prod(made[1:])
-    if size * prod(made) != apart:
-        assert ("Conv" not in ops(graph)) == (size * prod(made) < apart)
-    assert_same(graph, rows, wanted)
+    separate = size * prod(before) + prod(channels) * prod(kernel) * prod(after[1:])
+    if size * prod(after) != separate:
+        assert ("Conv" not in ops(graph)) == (size * prod(after) < separate)
+    assert_same(graph, rows, expected)
 
 
 @pytest.mark.parametrize(("size", "folds"), [(3, True), (4, True), (5, False), (6, False)])
 def test_the_boundary_counts_positions_in_for_a_transposed_convolution(
     size: int, folds: bool
 ) -> None:
-    """3 → 2 channels of 2×2: one matrix costs 8·size, apart 3·size + 24."""
+    """3 → 2 channels of 2×2: one matrix costs 8·size, two layers 3·size + 24."""
     graph = chain("ConvTranspose", (3, 1, 1), (2, 2, 2), (3, 2, 2, 2), size=size, strides=[2, 2])
-    wanted = in_runtime(graph, rows_for(size))
+    expected = in_runtime(graph, rows_for(size))
     fold_linear(graph)
     assert ops(graph) == (["Gemm", "Reshape"] if folds else ["Gemm", "Reshape", "ConvTranspose"])
-    assert_same(graph, rows_for(size), wanted)
+    assert_same(graph, rows_for(size), expected)
 
 
 @pytest.mark.parametrize(("size", "folds"), [(8, True), (9, True), (10, False), (20, False)])
 def test_the_boundary_counts_positions_out_for_a_convolution(size: int, folds: bool) -> None:
-    """1 × 3×3 → 4 × 2×2: one matrix costs 16·size, apart 9·size + 64."""
+    """1 × 3×3 → 4 × 2×2: one matrix costs 16·size, two layers 9·size + 64."""
     graph = chain("Conv", (1, 3, 3), (4, 2, 2), (4, 1, 2, 2), size=size)
-    wanted = in_runtime(graph, rows_for(size))
+    expected = in_runtime(graph, rows_for(size))
     fold_linear(graph)
     assert ops(graph) == (["Gemm", "Reshape"] if folds else ["Gemm", "Reshape", "Conv"])
-    assert_same(graph, rows_for(size), wanted)
+    assert_same(graph, rows_for(size), expected)
 
 
 def test_two_convolutions_in_a_row_both_go_into_the_matrix() -> None:
     more = ("ConvTranspose", ["c", "w"], "y", {"strides": [2, 2]})
     graph = chain("ConvTranspose", (2, 3, 2), (2, 12, 8), (2, 2, 2, 2), size=1, strides=[2, 2],
-                  after=[more])  # fmt: skip
-    wanted = in_runtime(graph, rows_for(1))
+                  then=[more])  # fmt: skip
+    expected = in_runtime(graph, rows_for(1))
     fold_linear(graph)
     assert ops(graph) == ["Gemm", "Reshape"]
-    assert_same(graph, rows_for(1), wanted)
+    assert_same(graph, rows_for(1), expected)
 
 
 @pytest.mark.parametrize(
-    ("op", "weight", "made", "attributes"),
+    ("op", "weight", "after", "attributes"),
     [
         ("ConvTranspose", (4, 5, 3, 3), (5, 8, 8), {"output_padding": [1, 1]}),
         ("ConvTranspose", (4, 5, 3, 3), (5, 9, 9), {"dilations": [2, 2]}),
@@ -221,15 +221,15 @@ def test_two_convolutions_in_a_row_both_go_into_the_matrix() -> None:
     ],
 )
 def test_unusual_convolutions_fold_right_or_not_at_all(
-    op: str, weight: tuple[int, ...], made: tuple[int, int, int], attributes: dict[str, Any]
+    op: str, weight: tuple[int, ...], after: tuple[int, int, int], attributes: dict[str, Any]
 ) -> None:
     """Size 1: one matrix is the cheaper in each case, so that what computes it matters."""
-    graph = chain(op, (4, 3, 3), made, weight, size=1, strides=[2, 2], **attributes)
+    graph = chain(op, (4, 3, 3), after, weight, size=1, strides=[2, 2], **attributes)
     rows = rows_for(1)
-    wanted = in_runtime(graph, rows)
+    expected = in_runtime(graph, rows)
     fold_linear(graph)
-    found = in_runtime(graph, rows)  # not in the reference: it errs on groups
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    result = in_runtime(graph, rows)  # not in the reference: it errs on groups
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
     if "group" not in attributes and "output_shape" not in attributes:
         assert ops(graph) == ["Gemm", "Reshape"]
 
@@ -239,10 +239,10 @@ def test_factors_and_other_ways_to_write_the_target(target: list[int]) -> None:
     graph = chain("ConvTranspose", (3, 4, 2), (2, 8, 4), (3, 2, 2, 2), strides=[2, 2],
                   gemm={"alpha": 0.25, "beta": 3.0})  # fmt: skip
     graph.constants["shape"] = np.array(target)
-    wanted = in_runtime(graph, rows_for(2))
+    expected = in_runtime(graph, rows_for(2))
     fold_linear(graph)
     assert ops(graph) == ["Gemm", "Reshape"]
-    assert_same(graph, rows_for(2), wanted)
+    assert_same(graph, rows_for(2), expected)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -250,19 +250,19 @@ def test_folding_rounds_once(seed: int) -> None:
     """Each number of the matrix is the float32 nearest to the exact one."""
     graph = chain("ConvTranspose", (24, 3, 4), (5, 6, 8), (24, 5, 3, 3), size=4, seed=seed,
                   strides=[2, 2], pads=[0, 0, 1, 1])  # fmt: skip
-    given = dict(graph.constants)
+    constants = dict(graph.constants)
     fold_linear(graph)
     gemm, _ = graph.nodes
     matrix, bias = (graph.constants[name] for name in gemm.input[1:])
-    weights = given["w"].astype(np.float64)
-    rows = given["m"].reshape(4, 24, 3, 4)
+    weights = constants["w"].astype(np.float64)
+    rows = constants["m"].reshape(4, 24, 3, 4)
     exact = by_hand(rows, weights, (2, 2), [0, 0, 1, 1]).reshape(4, -1)
-    offset = by_hand(given["n"].reshape(1, 24, 3, 4), weights, (2, 2), [0, 0, 1, 1])
-    offset = (offset + given["b"].astype(np.float64)[:, None, None]).reshape(-1)
-    for found, wanted in ((matrix, exact), (bias, offset)):
-        assert found.dtype == np.float32
-        half = np.spacing(np.abs(wanted).astype(np.float32)).astype(np.float64) / 2
-        assert np.all(np.abs(found - wanted) <= half + 1e-13)
+    offset = by_hand(constants["n"].reshape(1, 24, 3, 4), weights, (2, 2), [0, 0, 1, 1])
+    offset = (offset + constants["b"].astype(np.float64)[:, None, None]).reshape(-1)
+    for result, expected in ((matrix, exact), (bias, offset)):
+        assert result.dtype == np.float32
+        half = np.spacing(np.abs(expected).astype(np.float32)).astype(np.float64) / 2
+        assert np.all(np.abs(result - expected) <= half + 1e-13)
 
 
 def test_folding_leaves_nothing_behind() -> None:
@@ -275,12 +275,12 @@ def test_folding_leaves_nothing_behind() -> None:
 
 def test_names_that_are_taken_are_not_taken_again() -> None:
     graph = chain("ConvTranspose", (3, 4, 2), (2, 8, 4), (3, 2, 2, 2), strides=[2, 2],
-                  after=[("Mul", ["c", "c_folded"], "y")])  # fmt: skip
+                  then=[("Mul", ["c", "c_folded"], "y")])  # fmt: skip
     graph.constants["c_folded"] = np.array(3, np.float32)
-    wanted = in_runtime(graph, rows_for(2))
+    expected = in_runtime(graph, rows_for(2))
     fold_linear(graph)
     assert ops(graph) == ["Gemm", "Reshape", "Mul"]
-    assert_same(graph, rows_for(2), wanted)
+    assert_same(graph, rows_for(2), expected)
 
 
 LINEAR: dict[str, Any] = {
@@ -336,10 +336,10 @@ def test_what_is_no_chain_of_constants_is_left_alone(name: str) -> None:
     outputs = ("y", "z") if nodes[-1][2] == "z" else ("y",)
     graph = graph_of(nodes, {**LINEAR, **more}, (2,), (2, 8, 4), outputs)
     before = graph.model().SerializeToString()
-    wanted = in_runtime(graph, rows_for(2))  # which also proves that the graph is valid
+    expected = in_runtime(graph, rows_for(2))  # which also proves that the graph is valid
     fold_linear(graph)
     assert graph.model().SerializeToString() == before
-    np.testing.assert_array_equal(in_runtime(graph, rows_for(2)), wanted)
+    np.testing.assert_array_equal(in_runtime(graph, rows_for(2)), expected)
 
 
 def test_a_transposed_matrix_is_left_alone_even_where_folding_would_pay() -> None:
@@ -361,10 +361,10 @@ def test_a_tensor_that_is_an_output_is_kept(inner: str) -> None:
 
 def test_without_the_obstacle_the_same_graph_folds() -> None:
     graph = graph_of([GEMM, RESHAPE, UP], LINEAR, (2,), (2, 8, 4))
-    wanted = in_runtime(graph, rows_for(2))
+    expected = in_runtime(graph, rows_for(2))
     fold_linear(graph)
     assert ops(graph) == ["Gemm", "Reshape"]
-    assert_same(graph, rows_for(2), wanted)
+    assert_same(graph, rows_for(2), expected)
 
 
 # --- activate_before_reshape
@@ -375,19 +375,19 @@ def test_without_the_obstacle_the_same_graph_folds() -> None:
 def test_relu_moves_before_the_reshape(shape: tuple[int, int, int], last: bool) -> None:
     rng = np.random.default_rng(5)
     matrix = rng.normal(0, 1, (2, prod(shape))).astype(np.float32)
-    goes: tuple[Any, ...] = ("y",) if last else ("a",)
+    end: tuple[Any, ...] = ("y",) if last else ("a",)
     graph = graph_of([
         ("Gemm", ["x", "m"], "g"),
         ("Reshape", ["g", "shape"], "r"),
-        ("Relu", ["r"], *goes),
+        ("Relu", ["r"], *end),
         *([] if last else [("Neg", ["a"], "y")]),
     ], {"m": matrix, "shape": np.array([-1, *shape])}, (2,), shape)  # fmt: skip
-    wanted = in_runtime(graph, rows_for(2))
+    expected = in_runtime(graph, rows_for(2))
     activate_before_reshape(graph)
     assert ops(graph)[:3] == ["Gemm", "Relu", "Reshape"]
-    for found in answers(graph, rows_for(2)):
-        np.testing.assert_array_equal(found, wanted)
-    assert wanted.any() and not wanted.all()
+    for result in outputs_of(graph, rows_for(2)):
+        np.testing.assert_array_equal(result, expected)
+    assert expected.any() and not expected.all()
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ def test_other_activations_and_tensors_that_are_read_elsewhere_stay(
 
 # --- the bias of a wide matrix
 
-WIDE = 16_385  # answers of 16 images beyond a MiB
+WIDE = 16_385  # outputs of 16 images exceed a MiB
 
 
 def dense(inputs: int, outputs: int, *, bias: bool = True, **attributes: Any) -> Graph:
@@ -426,11 +426,11 @@ def dense(inputs: int, outputs: int, *, bias: bool = True, **attributes: Any) ->
 def test_the_bias_of_a_wide_matrix_becomes_its_last_row(inputs: int) -> None:
     graph = dense(inputs, WIDE)
     rows = np.random.default_rng(1).normal(0, 1, (3, inputs)).astype(np.float32)
-    wanted = in_runtime(graph, rows)
+    expected = in_runtime(graph, rows)
     bias_as_row(graph)
     assert ops(graph) == ["Pad", "MatMul", "Relu"]
     assert graph.constants[graph.nodes[1].input[1]].shape == (inputs + 1, WIDE)
-    assert_same(graph, rows, wanted)
+    assert_same(graph, rows, expected)
 
 
 @pytest.mark.parametrize(

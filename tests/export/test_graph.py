@@ -112,12 +112,12 @@ def test_replace_keeps_the_place(graph: Graph) -> None:
 
 def test_the_model_is_sorted_again(graph: Graph) -> None:
     graph.nodes.reverse()
-    made = graph.model()
-    seen = {"x", *(t.name for t in made.graph.initializer)}
-    for each in made.graph.node:
+    model = graph.model()
+    seen = {"x", *(t.name for t in model.graph.initializer)}
+    for each in model.graph.node:
         assert seen.issuperset(each.input)
         seen.update(each.output)
-    assert (made.ir_version, made.opset_import[0].version) == (8, 18)
+    assert (model.ir_version, model.opset_import[0].version) == (8, 18)
 
 
 def test_a_tensor_that_nothing_computes_is_told(graph: Graph) -> None:

@@ -24,7 +24,6 @@ from export.novelty.graph import (
     LogitWeights,
     Residual,
     feature_count,
-    features_model,
     novelty_model,
 )
 from service.bundle import NOVELTY, Bundle
@@ -113,12 +112,13 @@ def test_features_are_what_they_say() -> None:
     rng = np.random.default_rng(0)
     images, denoised = rng.random((2, 7, *COLOUR), dtype=np.float32)
     latents = rng.normal(size=(7, 4)).astype(np.float32)
-    model = features_model(COLOUR, 4, RESIDUAL)
+    model = novelty_model(COLOUR, 4, RESIDUAL)
     features = run_model(model, images=images, latents=latents, denoised=denoised)
 
     def pooled(planes: np.ndarray) -> np.ndarray:
-        rows: np.ndarray = planes[:, ::2] + planes[:, 1::2]
-        return (rows[:, :, ::2] + rows[:, :, 1::2]) / np.float32(4)
+        rows = planes[:, ::2] + planes[:, 1::2]
+        means: np.ndarray = (rows[:, :, ::2] + rows[:, :, 1::2]) / 4
+        return means
 
     source, output = pooled(images), pooled(denoised)
     residual = (source - (0.6 * output + 0.3)) * (1.5 * output + 2.0)
@@ -158,14 +158,14 @@ def test_the_logit_is_distance_and_log_odds() -> None:
         "denoised": rng.random((9, *GREY), dtype=np.float32),
     }
     parameters = random_weights(feature_count(GREY, 4))
-    white = run_model(features_model(GREY, 4, RESIDUAL), **inputs) - parameters.centre
+    white = run_model(novelty_model(GREY, 4, RESIDUAL), **inputs) - parameters.centre
     white = white @ parameters.whiten
     hidden = white
     for weights, bias in parameters.layers[:-1]:
         hidden = np.maximum(hidden @ weights + bias, 0)
     weights, bias = parameters.layers[-1]
     expected = 0.5 * np.square(white).sum(axis=1) + (hidden @ weights + bias)[:, 0]
-    logit = run_model(novelty_model(GREY, 4, RESIDUAL, parameters, None), **inputs)
+    logit = run_model(novelty_model(GREY, 4, RESIDUAL, parameters), **inputs)
     np.testing.assert_allclose(logit, expected, rtol=1e-4, atol=1e-3)
 
 

@@ -15,13 +15,13 @@ import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from export.convert import TENSORS, to_onnx
+from export.convert import TENSORS, graphs
 from export.rewrite.cost import macs
 from export.rewrite.graph import Graph
 from export.rewrite.optimise import optimise
 from tests.export.test_cleanup import graph_of, ops
 from tests.export.test_convert import build
-from tests.export.test_fold import answers, assert_same, in_runtime
+from tests.export.test_fold import assert_same, in_runtime, outputs_of
 from tests.support.paths import ROOT
 
 
@@ -45,32 +45,32 @@ def decoder(
         return rng.normal(0, 1 / np.sqrt(prod(shape[1:])), shape).astype(np.float32)
 
     channels = [*filters[::-1], *filters[::-1][-1:]][: len(filters)]
-    taken = filters[-1]
-    size = taken * prod(small)
+    inputs = filters[-1]
+    size = inputs * prod(small)
     constants: dict[str, Any] = {
         "m": weights(latent, size),
         "n": weights(size),
-        "shape": np.array([-1, taken, *small]),
+        "shape": np.array([-1, inputs, *small]),
     }
     nodes: list[tuple[Any, ...]] = [
         ("Gemm", ["x", "m", "n"], "g"),
         ("Reshape", ["g", "shape"], "r"),
     ]
     last = "r"
-    for index, made in enumerate([*channels, outputs]):
+    for index, width in enumerate([*channels, outputs]):
         stride = 2 if index < len(channels) else 1
         begin = (kernel - stride) // 2
-        constants[f"w{index}"] = weights(taken, made, kernel, kernel)
-        constants[f"b{index}"] = weights(made)
+        constants[f"w{index}"] = weights(inputs, width, kernel, kernel)
+        constants[f"b{index}"] = weights(width)
         end = kernel - stride - begin
         geometry = {"strides": [stride] * 2, "pads": [begin, begin, end, end]}
         nodes.append(("ConvTranspose", [last, f"w{index}", f"b{index}"], f"u{index}", geometry))
         last = f"a{index}" if stride == 2 else "y"
         nodes.append((act if stride == 2 else "Sigmoid", [f"u{index}"], last))
-        taken = made
+        inputs = width
     scale = 2 ** len(filters)
-    goes = (outputs, small[0] * scale, small[1] * scale)
-    return graph_of(nodes, constants, (latent,), goes)
+    output_row = (outputs, small[0] * scale, small[1] * scale)
+    return graph_of(nodes, constants, (latent,), output_row)
 
 
 def classic(seed: int = 0) -> Graph:
@@ -124,7 +124,7 @@ def test_the_articles_decoder_costs_what_it_should(
 
 
 def test_the_last_layer_only_sums() -> None:
-    """A kernel of ones and zeros: each product channel goes to one place."""
+    """A kernel of ones and zeros: each product channel is written to one place."""
     graph = decoder(filters=(24, 3), outputs=1)
     optimise(graph)
     last = next(node for node in graph.nodes if node.op_type == "ConvTranspose")
@@ -152,11 +152,11 @@ PRESETS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("preset", PRESETS, ids=str)
 def test_any_preset_computes_the_same_in_two_runtimes(preset: dict[str, Any]) -> None:
     graph = decoder(**preset)
-    wanted = in_runtime(graph, rows_for(graph))
+    expected = in_runtime(graph, rows_for(graph))
     before = macs(graph.model())
     optimise(graph)
     assert {"Concat", "Sum"} & set(ops(graph)) or len(preset["filters"]) == 1
-    assert_same(graph, rows_for(graph), wanted)
+    assert_same(graph, rows_for(graph), expected)
     model = graph.model()
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
     assert {node.domain for node in model.graph.node} == {""}
@@ -193,11 +193,11 @@ def test_an_encoder_is_left_as_it_was() -> None:
     ], {"w": rng.normal(0, 1, (4, 3, 3, 3)).astype(np.float32), "shape": np.array([-1, 48]),
         "m": rng.normal(0, 1, (48, 5)).astype(np.float32)}, (3, 8, 6), (5,))  # fmt: skip
     rows = rng.normal(0, 1, (2, 3, 8, 6)).astype(np.float32)
-    wanted = in_runtime(graph, rows)
+    expected = in_runtime(graph, rows)
     optimise(graph)
     assert ops(graph) == ["Conv", "Relu", "Reshape", "Gemm"]
-    for found in answers(graph, rows):
-        np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+    for result in outputs_of(graph, rows):
+        np.testing.assert_allclose(result, expected, rtol=0, atol=2e-5)
 
 
 # --- the same bytes
@@ -205,7 +205,7 @@ def test_an_encoder_is_left_as_it_was() -> None:
 
 def hashed(shuffled: int | None = None) -> str:
     """SHA-256 of a rewritten decoder; its constants come in another order for each number."""
-    model = decoder(filters=(24, 3), latent=40).model()  # keeps some constants as they came
+    model = decoder(filters=(24, 3), latent=40).model()  # keeps some constants as they were
     if shuffled is not None:
         order = np.random.default_rng(shuffled).permutation(len(model.graph.initializer))
         tensors = [onnx.TensorProto.FromString(t.SerializeToString())
@@ -246,7 +246,7 @@ def colour() -> dict[str, tuple[Any, onnx.ModelProto]]:
     for weight in models.autoencoder.weights:  # so that values stay near 1 in all layers
         weight.assign(weight / (0.3 * np.sqrt(prod(weight.shape[:-1]) or 1)))
     return {
-        name: (getattr(models, name), to_onnx(getattr(models, name), name, metadata={}))
+        name: (getattr(models, name), graphs(getattr(models, name), name, metadata={}).served)
         for name in TENSORS
     }
 
@@ -255,16 +255,18 @@ def colour() -> dict[str, tuple[Any, onnx.ModelProto]]:
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.tensorflow
 def test_a_colour_network_from_keras_to_onnx(colour: Any, name: str, batch: int) -> None:
-    model, made = colour[name]
+    model, onnx_model = colour[name]
     rows = np.random.default_rng(batch).random((batch, *model.input_shape[1:]), dtype=np.float32)
-    wanted = model(rows, training=False).numpy()
-    session = ort.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    found = session.run(None, {TENSORS[name][0]: rows})[0]
-    assert found.shape == wanted.shape
-    scale = max(1.0, float(np.abs(wanted).max()))  # 1 for images
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * scale)
+    expected = model(rows, training=False).numpy()
+    session = ort.InferenceSession(
+        onnx_model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    result = session.run(None, {TENSORS[name][0]: rows})[0]
+    assert result.shape == expected.shape
+    scale = max(1.0, float(np.abs(expected).max()))  # 1 for images
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5 * scale)
     if name != "encoder":
-        assert wanted.std() > 0.01  # not a flat picture, which anything would match
+        assert expected.std() > 0.01  # not constant, which anything would match
 
 
 @pytest.mark.tensorflow
@@ -279,8 +281,8 @@ def test_a_colour_decoder_is_rewritten(colour: Any) -> None:
 
 @pytest.mark.tensorflow
 def test_a_colour_decoder_runs_in_the_reference(colour: Any) -> None:
-    model, made = colour["decoder"]
+    model, onnx_model = colour["decoder"]
     rows = np.random.default_rng(0).normal(0, 1, (1, 5)).astype(np.float32)
-    found = ReferenceEvaluator(made).run(None, {"latents": rows})[0]
-    wanted = model(rows, training=False).numpy()
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    result = ReferenceEvaluator(onnx_model).run(None, {"latents": rows})[0]
+    expected = model(rows, training=False).numpy()
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)

@@ -43,13 +43,13 @@ def stage(
 ) -> Graph:
     """x (N, C, H, W) → ConvTranspose(stride) → act → ConvTranspose(1) → y (N, C', sH, sW)."""
     rng = np.random.default_rng(seed)
-    taken, hidden, outputs = channels
+    inputs, hidden, outputs = channels
     top, left = begin or ((kernel[0] - stride) // 2, (kernel[1] - stride) // 2)
     final_top, final_left = final_begin or ((final[0] - 1) // 2, (final[1] - 1) // 2)
     pads = [top, left, kernel[0] - stride - top, kernel[1] - stride - left]
     final_pads = [final_top, final_left, final[0] - 1 - final_top, final[1] - 1 - final_left]
     constants = {
-        "w": rng.normal(0, 1, (taken, hidden, *kernel)).astype(np.float32),
+        "w": rng.normal(0, 1, (inputs, hidden, *kernel)).astype(np.float32),
         "b": rng.normal(0, 1, hidden).astype(np.float32),
         "v": rng.normal(0, 1, (hidden, outputs, *final)).astype(np.float32),
         "c": rng.normal(0, 1, outputs).astype(np.float32),
@@ -60,7 +60,7 @@ def stage(
         (act, ["u"], "a", ACTIVATIONS[act]),
         ("ConvTranspose", ["a", "v", "c"][:3 if biases[1] else 2], "y",
          last or {"pads": final_pads}),
-    ], constants, (taken, *image), (outputs, "H", "W"))  # fmt: skip
+    ], constants, (inputs, *image), (outputs, "H", "W"))  # fmt: skip
 
 
 def rows_for(graph: Graph, batch: int = 2) -> np.ndarray:
@@ -115,14 +115,14 @@ def test_any_geometry_and_either_choice_give_the_same(
                   final=final, final_begin=final_begin, act=act, biases=biases,
                   seed=seed)  # fmt: skip
     rows = rows_for(graph, batch)
-    wanted = in_runtime(graph, rows)
-    assert wanted.shape == (batch, channels[2], stride * image[0], stride * image[1])
+    expected = in_runtime(graph, rows)
+    assert expected.shape == (batch, channels[2], stride * image[0], stride * image[1])
     through_products = through_products and channels[2] == 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phases, "_products_are_worth_it", lambda _: through_products)
+        patch.setattr(phases, "_products_pay_off", lambda _: through_products)
         split_last_upsampling(graph)
     assert Counter(ops(graph)) == rewritten(stride, through_products, act)
-    assert_same(graph, rows, wanted)
+    assert_same(graph, rows, expected)
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(2, 2), (2, 3), (2, 5), (3, 3), (3, 4), (3, 7)])
@@ -132,8 +132,8 @@ def test_no_tap_is_lost_and_none_counted_twice(stride: int, kernel: int) -> None
     weights = graph.constants["w"]
     split_last_upsampling(graph)
     taps = [graph.constants[n.input[1]] for n in graph.nodes if n.op_type == "Conv"]
-    found = np.concatenate([tap.ravel() for tap in taps[: stride**2]])
-    np.testing.assert_array_equal(np.sort(found), np.sort(weights.ravel()))
+    result = np.concatenate([tap.ravel() for tap in taps[: stride**2]])
+    np.testing.assert_array_equal(np.sort(result), np.sort(weights.ravel()))
 
 
 @pytest.mark.parametrize(
@@ -150,10 +150,10 @@ def test_tap_products_for_one_output_and_more_channels_than_taps(
     channels: int, outputs: int, final: Pair, through: bool
 ) -> None:
     graph = stage(channels=(1, channels, outputs), final=final, image=(2, 3))
-    wanted = in_runtime(graph, rows_for(graph))
+    expected = in_runtime(graph, rows_for(graph))
     split_last_upsampling(graph)
     assert Counter(ops(graph)) == rewritten(2, through)
-    assert_same(graph, rows_for(graph), wanted)
+    assert_same(graph, rows_for(graph), expected)
 
 
 @pytest.mark.parametrize(("stride", "side"), [(2, 3), (2, 5), (3, 5)])
@@ -182,12 +182,12 @@ def test_two_stages_each_with_their_own_names() -> None:
     ], {**one.constants, "w2": rng.normal(0, 1, (2, 3, 2, 2)).astype(np.float32),
         "v2": rng.normal(0, 1, (3, 1, 3, 3)).astype(np.float32)},
         (2, 2, 3), (1, 8, 12))  # fmt: skip
-    wanted = in_runtime(graph, rows_for(graph))
+    expected = in_runtime(graph, rows_for(graph))
     split_last_upsampling(graph)
     assert Counter(ops(graph)) == Counter(
         {"Conv": 8, "Relu": 4, "Tanh": 4, "ConvTranspose": 8, "Sum": 2, "Sigmoid": 1}
     )
-    assert_same(graph, rows_for(graph), wanted)
+    assert_same(graph, rows_for(graph), expected)
 
 
 @pytest.mark.parametrize("weights", ["e", "v"])
@@ -206,9 +206,9 @@ def test_a_layer_after_the_final_one_is_no_obstacle(weights: str) -> None:
         ("ConvTranspose", ["r", weights], "y", {"pads": [1, 1, 1, 1]}),
     ], {**one.constants, "e": rng.normal(0, 1, (3, 3, 3, 3)).astype(np.float32)},
         (2, 3, 3), (3, 6, 6))  # fmt: skip
-    wanted = in_runtime(graph, rows_for(graph))
+    expected = in_runtime(graph, rows_for(graph))
     split_last_upsampling(graph)
-    assert_same(graph, rows_for(graph), wanted)
+    assert_same(graph, rows_for(graph), expected)
 
 
 def test_nothing_is_left_behind() -> None:
@@ -228,18 +228,18 @@ SAME = {"pads": [1, 1, 1, 1]}
 
 def test_the_plain_stage_of_the_cases_below_is_rewritten() -> None:
     graph = stage(first=UP, last=SAME)
-    wanted = in_runtime(graph, rows_for(graph))
+    expected = in_runtime(graph, rows_for(graph))
     split_last_upsampling(graph)
     assert Counter(ops(graph)) == rewritten(2, False)
-    assert_same(graph, rows_for(graph), wanted)
+    assert_same(graph, rows_for(graph), expected)
 
 
 def assert_left_alone(graph: Graph) -> None:
     before = graph.model().SerializeToString()
-    wanted = in_runtime(graph, rows_for(graph))  # which also proves that the graph is valid
+    expected = in_runtime(graph, rows_for(graph))  # which also proves that the graph is valid
     split_last_upsampling(graph)
     assert graph.model().SerializeToString() == before
-    np.testing.assert_array_equal(in_runtime(graph, rows_for(graph)), wanted)
+    np.testing.assert_array_equal(in_runtime(graph, rows_for(graph)), expected)
 
 
 @pytest.mark.parametrize(

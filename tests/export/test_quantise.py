@@ -43,7 +43,7 @@ def models() -> dict[str, onnx.ModelProto]:
             weight.assign(rng.normal(0, 0.1, weight.shape))
     metadata = {"denoiser.latent_size": "6"}
     return {
-        name: convert.to_onnx(getattr(keras_models, name), name, metadata=metadata)
+        name: convert.graphs(getattr(keras_models, name), name, metadata=metadata).served
         for name in MODELS
     }
 

@@ -51,12 +51,12 @@ def test_any_geometry_gives_the_same(
     graph = stage(channels=channels, image=image, stride=stride, kernel=(stride + 1, stride + 1),
                   final=final, final_begin=begin, biases=(True, bias), seed=seed)  # fmt: skip
     rows = rows_for(graph, batch)
-    wanted = in_runtime(graph, rows)
+    expected = in_runtime(graph, rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "are_worth_it", lambda *_: True)
+        patch.setattr(tiles, "pay_off", lambda *_: True)
         split_last_upsampling(graph)
     assert "ConvTranspose" not in ops(graph)
-    assert_same(graph, rows, wanted)
+    assert_same(graph, rows, expected)
 
 
 def colour(channels: int = 16, outputs: int = 3, final: Pair = (3, 3)) -> Graph:
@@ -84,7 +84,7 @@ def test_the_rule(channels: int, outputs: int, final: Pair, worth: bool) -> None
     """Every row but two (128, and 64 with 2 outputs) stands in benchmarks/LOG.md with its time."""
     begin = ((final[0] - 1) // 2, (final[1] - 1) // 2)
     weights = np.ones((channels, outputs, *final), np.float32)
-    assert tiles.are_worth_it(Layer(weights, np.zeros(outputs), 1, begin), 2) is worth
+    assert tiles.pay_off(Layer(weights, np.zeros(outputs), 1, begin), 2) is worth
     graph = colour(channels, outputs, final)
     split_last_upsampling(graph)
     assert ("Add" in ops(graph)) is worth
@@ -111,9 +111,9 @@ def test_no_tap_is_lost_and_none_counted_twice() -> None:
     split_last_upsampling(graph)
     sources = {node.output[0] for node in graph.nodes if node.op_type == "Relu"}
     last = [node for node in graph.nodes if node.op_type == "Conv" and node.input[0] in sources]
-    found = np.concatenate([graph.constants[node.input[1]].ravel() for node in last])
-    wanted = np.repeat(weights.ravel(), 4)
-    np.testing.assert_array_equal(np.sort(found[found != 0]), np.sort(wanted))
+    result = np.concatenate([graph.constants[node.input[1]].ravel() for node in last])
+    expected = np.repeat(weights.ravel(), 4)
+    np.testing.assert_array_equal(np.sort(result[result != 0]), np.sort(expected))
     moved = [graph.constants[node.input[1]] for node in graph.nodes if len(node.attribute) > 1]
     for kernel in moved:  # each of 15 channels by one step, the sixteenth nowhere
         assert (kernel.sum(axis=(1, 2, 3)) == [1] * 15 + [0]).all()
@@ -121,10 +121,10 @@ def test_no_tap_is_lost_and_none_counted_twice() -> None:
 
 def test_it_can_be_left_out() -> None:
     graph = colour()
-    wanted = in_runtime(graph, rows_for(graph))
+    expected = in_runtime(graph, rows_for(graph))
     split_last_upsampling(graph, tiled=False)
     assert Counter(ops(graph)) == rewritten(2, False)
-    assert_same(graph, rows_for(graph), wanted)
+    assert_same(graph, rows_for(graph), expected)
 
 
 def test_reshapes_keep_the_batch_where_they_can() -> None:
@@ -159,11 +159,11 @@ def test_what_int8_starts_from_has_no_tiles(pair: tuple[onnx.ModelProto, onnx.Mo
     assert "Add" in {node.op_type for node in served.graph.node}
     assert "Add" not in {node.op_type for node in reducible.graph.node}
     rows = np.random.default_rng(0).normal(0, 1, (3, 5)).astype(np.float32)
-    found = [
+    result = [
         ort.InferenceSession(model.SerializeToString()).run(None, {"latents": rows})[0]
         for model in pair
     ]
-    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=2e-6)
+    np.testing.assert_allclose(result[0], result[1], rtol=0, atol=2e-6)
 
 
 @pytest.mark.tensorflow
