@@ -36,7 +36,7 @@ class HeadTooLargeError(Exception):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. Class attributes hold what `install` was told."""
+    """One connection. Class attributes hold the settings of `install`."""
 
     keep_alive: ClassVar[int] = 75
     grace: ClassVar[float] = 20.0

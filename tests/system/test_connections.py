@@ -30,7 +30,7 @@ def connection(server: Server) -> Iterator[socket.socket]:
 
 
 def exchange(server: Server, sent: bytes) -> bytes:
-    """What came back until the server closed, also where it stopped reading early."""
+    """All bytes until the server closes, also where it stops reading early."""
     with connection(server) as opened:
         with suppress(BrokenPipeError, ConnectionResetError):
             opened.sendall(sent)

@@ -36,7 +36,7 @@ def clean_images(count: int = 30) -> np.ndarray:
 
 
 def made_noisy(clean: np.ndarray) -> np.ndarray:
-    """A noisy partner from which the clean image can be told: 50 brighter, and dirty."""
+    """A noisy partner that is a function of the clean image: 50 brighter, and dirty."""
     noisy: np.ndarray = clean + np.uint8(50) + (clean % 5)
     return noisy
 
@@ -162,15 +162,15 @@ def test_what_holds_pairs(tmp_path: Path) -> None:
 # --- refusals
 
 
-@pytest.mark.parametrize(("count", "told"), [(1, 1), (5, 5), (7, 5)])
-def test_pictures_without_a_partner_are_named(tmp_path: Path, count: int, told: int) -> None:
+@pytest.mark.parametrize(("count", "named"), [(1, 1), (5, 5), (7, 5)])
+def test_pictures_without_a_partner_are_named(tmp_path: Path, count: int, named: int) -> None:
     folder = picture_pairs(tmp_path / "set", clean_images())
     (folder / "clean" / "0" / "000.png").unlink()
     for k in range(1, count):
         (folder / "noisy" / str(k % 3) / f"{k:03}.png").unlink()
     with pytest.raises(DatasetError, match="without a partner in 'set'") as caught:
         load_dataset(str(folder))
-    assert caught.value.received.count(".png") == told
+    assert caught.value.received.count(".png") == named
     assert caught.value.received.endswith(" and 2 more") == (count == 7)
     assert str(tmp_path) not in str(caught.value)
     if count < 7:
