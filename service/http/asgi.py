@@ -66,6 +66,7 @@ class Body:
 
     def __init__(self, scope: Scope, receive: Receive, budget: Budget) -> None:
         self.complete = False
+        self.active = False  # whether it takes one of the places of `concurrency`
         self._receive = receive
         self._budget = budget
         self._size = 0
@@ -104,7 +105,7 @@ class Body:
         except TimeoutError as exc:
             elapsed = asyncio.get_running_loop().time() - began
             raise SlowError(
-                f"{self._size} bytes of a body in {elapsed:.1f} seconds",
+                f"{self._size} bytes of a body in {elapsed:.2g} seconds",
                 expected=f"the whole body within {seconds:g} seconds, at {MIN_RATE} bytes a second "
                 f"or more after the first {FIRST_SECONDS:g}",
                 hint="Send fewer rows per request.",

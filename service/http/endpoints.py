@@ -55,7 +55,7 @@ class Endpoints:
         request_type = formats.read_type(operation, content_type)
         response_type = formats.write_type(operation, body.header(b"accept"), request_type)
         options = query.read(scope.get("query_string", b""))
-        self._enter()
+        self._check_free()
         try:
             raw = await self._read(body, json=request_type == formats.JSON)
             manifest = self.engine().manifest
@@ -108,7 +108,7 @@ class Endpoints:
                 hint="Omit it for requests without binary tensors.",
             )
         length = int(header) if header else None
-        self._enter()
+        self._check_free()
         try:
             raw = await self._read(body)
             manifest = self.engine().manifest
@@ -140,21 +140,27 @@ class Endpoints:
                 hint="Split them over several requests.",
             )
 
-    def _enter(self) -> None:
-        """Count an active request, or refuse it."""
+    def _check_free(self) -> None:
+        """Refuse a request where all places are taken."""
         if self._active >= self._settings.concurrency:
             raise BusyError(
                 f"{self._active} active requests in this worker",
                 expected=f"fewer than {self._settings.concurrency}",
                 hint="Try again in a second.",
             )
+
+    def _enter(self, body: Body) -> None:
+        """Count a request as active from when its body is there: slow clients take no place."""
+        self._check_free()
         self._active += 1
+        body.active = True
         self._metrics().entered()
 
     def _leave(self, body: Body) -> None:
         """Release the request's place and its bytes."""
-        self._active -= 1
-        self._metrics().left()
+        if body.active:
+            self._active -= 1
+            self._metrics().left()
         body.release()
 
     async def _read(self, body: Body, *, json: bool = False) -> bytes:
@@ -163,6 +169,7 @@ class Endpoints:
         if json:
             limit = min(limit, MAX_JSON)
         raw = await body.read(limit=limit, seconds=self._settings.timeout)
+        self._enter(body)
         encoding = body.header(b"content-encoding")
         if encoding is None:
             return raw

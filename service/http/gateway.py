@@ -179,7 +179,8 @@ class Gateway:
         contents: dict[str, Callable[[Mapping[str, str]], object]] = {
             "manifest": lambda _: self._engine().manifest.as_dict(),
             "document": lambda _: document(self._engine().manifest, self._settings),
-            "health": lambda _: {},
+            "live": lambda _: {"live": True},
+            "ready": lambda _: {"ready": True},
             "server_metadata": lambda _: v2_models.server_metadata(),
             "repository_index": lambda _: v2_models.repository_index(),
             "model_metadata": lambda params: v2_models.model_metadata(

@@ -56,8 +56,8 @@ ROUTES = (
     # The Open Inference Protocol; tritonclient asks for "/v2/"
     Route("/v2", GET, "server_metadata"),
     Route("/v2/", GET, "server_metadata", "/v2", alias=True),
-    Route("/v2/health/live", GET, "health", key=False),
-    Route("/v2/health/ready", GET, "health", key=False),
+    Route("/v2/health/live", GET, "live", key=False),
+    Route("/v2/health/ready", GET, "ready", key=False),
     Route("/v2/repository/index", POST, "repository_index"),
     Route(MODEL + "/infer", POST, "infer"),
     Route(MODEL, GET, "model_metadata"),

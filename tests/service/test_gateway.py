@@ -527,14 +527,16 @@ def several(engine: Engine, count: int, **settings: Any) -> list[tuple[int, dict
     gateway = Gateway(
         Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings(**settings)
     )
-    body = npy(images(2))
+    body = npy(images(500))  # computed in the pool, so that requests overlap
 
     async def one() -> tuple[int, dict[bytes, bytes]]:
         sent: list[Any] = []
         parts = iter([(body[:-1], True), (body[-1:], False)])
 
         async def receive() -> Any:
-            part, more = next(parts)
+            part, more = next(parts, (None, False))
+            if part is None:
+                await asyncio.Event().wait()  # the client waits for its answer
             if not more:
                 await asyncio.sleep(0.05)
             return {"type": "http.request", "body": part, "more_body": more}
@@ -561,7 +563,7 @@ def several(engine: Engine, count: int, **settings: Any) -> list[tuple[int, dict
 
 @pytest.mark.parametrize(
     ("settings", "good"),
-    [({"concurrency": 3}, 3), ({"max_buffered": 2 * len(npy(images(2))) + 10}, 2), ({}, 8)],
+    [({"concurrency": 3}, 3), ({"max_buffered": 2 * len(npy(images(500))) + 10}, 2), ({}, 8)],
 )
 def test_too_many_at_once_get_429_and_retry_after(
     engine: Engine, settings: dict[str, int], good: int

@@ -28,7 +28,7 @@ from tests.support.paths import BUNDLE, ROOT
 from tests.support.processes import Server, require_serving, serving
 from tests.support.wire import KEY, as_npy
 
-PLACES = 6  # requests in work at once in `busy_server`
+BUFFERED = 2**20  # bytes of bodies that `busy_server` buffers
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,13 @@ def modules(browser: Browser, server: Server) -> Iterator[Visit]:
 
 @pytest.fixture(scope="module")
 def busy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One with a key and few places."""
+    """One with a key and little memory for bodies."""
     require_serving()
-    settings = {"DENOISER_API_KEY": KEY, "DENOISER_CONCURRENCY": str(PLACES)}
+    settings = {
+        "DENOISER_API_KEY": KEY,
+        "DENOISER_MAX_BODY": str(BUFFERED),
+        "DENOISER_MAX_BUFFERED": str(BUFFERED),
+    }
     with serving(tmp_path_factory.mktemp("busy"), settings=settings) as running:
         yield running
 
@@ -580,22 +584,19 @@ def test_offline_is_shown_and_ends_by_itself(at_desk: Visit, local_engine: Engin
 
 
 @contextmanager
-def held(server: Server, places: int) -> Iterator[None]:
-    """Requests whose bodies are yet to come, each with a place of its own."""
+def occupied(server: Server) -> Iterator[None]:
+    """A request whose last byte is not sent before the block ends; its body fills the memory."""
     host, port = server.url.removeprefix("http://").split(":")
-    body = as_npy(digits(1))
+    body = as_npy(np.zeros(((BUFFERED - 128) // 784, 28, 28, 1), np.uint8))
     head = (
         f"POST /denoise HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Type: application/x-npy\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    opened = [socket.create_connection((host, int(port)), timeout=15) for _ in range(places)]
-    for connection in opened:
-        connection.sendall(head.encode())
-    yield
-    for connection in opened:
-        connection.sendall(body)
+    with socket.create_connection((host, int(port)), timeout=15) as connection:
+        connection.sendall(head.encode() + body[:-1])
+        yield
+        connection.sendall(body[-1:])
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
-        connection.close()
 
 
 def test_a_missing_wrong_and_right_key(browser: Browser, busy_server: Server) -> None:
@@ -634,7 +635,7 @@ def test_a_busy_service_is_shown_and_asked_again(browser: Browser, busy_server: 
         page.click("#key-form button")
         expect(page.locator("#many-count")).to_have_text("10 of 10 denoised")
         at_desk.settled()
-        with held(busy_server, PLACES):
+        with occupied(busy_server):
             page.click("#samples button:nth-child(1)")
             expect(page.locator("#notice")).to_contain_text("busy")
         expect(page.locator("#notice")).to_be_hidden()

@@ -136,8 +136,36 @@ def test_too_many_rows(small_server: Server) -> None:
 # ---------------------------------------------------------------- too busy
 
 
-def test_too_many_requests_at_once(small_server: Server) -> None:
-    """Four wait for the rest of their bodies; the fifth gets 429."""
+def test_too_many_requests_at_once(guarded_server: Server) -> None:
+    """While one is computed, where there is one place, the next gets 429."""
+    headers = {**NPY, "Authorization": f"Bearer {KEY}"}
+    long, short = as_npy(some_images(40_000)), as_npy(some_images(1))
+    statuses: list[int] = []
+
+    def send() -> None:
+        response = httpx.post(
+            f"{guarded_server.url}/denoise", content=long, headers=headers, timeout=60
+        )
+        statuses.append(response.status_code)
+
+    busy = threading.Thread(target=send)
+    busy.start()
+    refused = httpx.post(f"{guarded_server.url}/encode", content=short, headers=headers)
+    while refused.status_code != 429 and busy.is_alive():
+        refused = httpx.post(f"{guarded_server.url}/encode", content=short, headers=headers)
+    check(refused, 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    infer = httpx.post(guarded_server.url + INFER, json={}, headers=headers)
+    assert (infer.status_code, infer.headers["retry-after"]) == (429, "1")
+    assert httpx.get(f"{guarded_server.url}/readyz").status_code == 200
+    busy.join()
+    assert statuses == [200]
+    again = httpx.post(f"{guarded_server.url}/encode", content=short, headers=headers)
+    assert again.status_code == 200
+
+
+def test_slow_bodies_take_no_place(small_server: Server) -> None:
+    """As many as there are places wait for the rest of their bodies; others are answered."""
     body = as_npy(some_images(1))
     head = head_of("/encode", "Content-Type: application/x-npy", f"Content-Length: {len(body)}")
     host, port = small_server.url.removeprefix("http://").split(":")
@@ -146,19 +174,14 @@ def test_too_many_requests_at_once(small_server: Server) -> None:
         for connection in waiting:
             connection.sendall(head + body[:100])
         time.sleep(0.2)
-        refused = httpx.post(f"{small_server.url}/encode", content=body, headers=NPY)
-        check(refused, 429)
-        assert int(refused.headers["retry-after"]) >= 1
-        infer = httpx.post(small_server.url + INFER, json={})
-        assert (infer.status_code, infer.headers["retry-after"]) == (429, "1")
-        assert httpx.get(f"{small_server.url}/readyz").status_code == 200
+        answer = httpx.post(f"{small_server.url}/encode", content=body, headers=NPY)
+        assert answer.status_code == 200
         for connection in waiting:
             connection.sendall(body[100:])
             assert connection.recv(20).startswith(b"HTTP/1.1 200")
     finally:
         for connection in waiting:
             connection.close()
-    assert httpx.post(f"{small_server.url}/encode", content=body, headers=NPY).status_code == 200
 
 
 def test_too_many_bytes_at_once(small_server: Server) -> None:

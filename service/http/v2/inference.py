@@ -31,6 +31,10 @@ from service.http.v2.models import INPUTS, OUTPUTS, VERSION, Json, output_names
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
+# Extensions that change where or how an output is returned. Other parameters that a client may
+# send, such as MLServer's content_type, are ignored, as the protocol has it.
+UNSUPPORTED = {"classification", "shared_memory_region"}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -210,8 +214,9 @@ def _read_outputs(
         known = output_names(model, manifest)
         if name not in known:
             raise _malformed(f"an output named {name!r}"[:120], " or ".join(known))
-        if not isinstance(options, dict) or options.keys() - {"binary_data"}:
-            raise _malformed(f"parameters of the output {name!r}", "binary_data alone")
+        if not isinstance(options, dict) or UNSUPPORTED.intersection(options):
+            unsupported = " and ".join(sorted(UNSUPPORTED))
+            raise _malformed(f"parameters of the output {name!r}", f"no {unsupported}")
         outputs[name] = options.get("binary_data", default) is True
     return tuple(outputs.items())
 
