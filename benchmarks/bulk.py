@@ -1,8 +1,8 @@
-"""Section `bulk`: jobs without a server beside what they cannot be faster than.
+"""Section `bulk`: jobs without a server, compared with their upper bounds.
 
-An array of a million images beside `Engine.encode` on the same rows; a folder of PNG files beside
-decoding them; the most memory that the command holds, against a bare interpreter's; and, where Ray
-is installed, two of its actors beside two threads.
+An array of a million images against `Engine.encode` on the same rows; a folder of PNG files against
+decoding them; peak memory above an idle interpreter; and, where Ray is installed, two actors
+against two threads.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from service.codecs import png
 from service.runtime.pool import usable_cores
 
 ROUNDS = 5
-WRITTEN_AT_ONCE = 10_000
-IN_ONE_FOLDER = 1_000
-SLICE = 32
+WRITE_IMAGES = 10_000
+FOLDER_FILES = 1_000
+CHUNK = 32
 ACTORS = 2
 
 
@@ -53,7 +53,7 @@ class Sizes:
 
 
 def run(settings: Settings, material: Material, say: Callable[[str], None]) -> dict[str, Any]:
-    """Array, memory, folder; write JSON."""
+    """Measure array, memory, folder and Ray; write JSON."""
     sizes = Sizes(2_000, 300) if settings.quick else Sizes()
     with TemporaryDirectory(prefix="denoiser-bulk-") as folder:
         base = Path(folder)
@@ -63,7 +63,7 @@ def run(settings: Settings, material: Material, say: Callable[[str], None]) -> d
             "array": _array(settings, material, base, sizes.array, say),
             "folder": _folder(settings, material, base, sizes.files, say),
         }
-        # Not in a quick run, which takes seconds: Ray alone takes that long to start, ten times.
+        # Not in a quick run, which takes seconds: so does each start of Ray.
         if not settings.quick and importlib.util.find_spec("ray") is not None:
             result["ray"] = _ray(settings, material, base, sizes.array, say)
     report.write_json(settings.results / "bulk.json", result)
@@ -79,9 +79,9 @@ def _array(
     shape = material.engine.manifest.image_shape
     mapped = open_memmap(path, "w+", np.uint8, (images, *shape))
     rng = np.random.default_rng(settings.seed)
-    some = rng.integers(0, 256, (min(images, WRITTEN_AT_ONCE), *shape), dtype=np.uint8)
-    for first in range(0, images, len(some)):
-        mapped[first : first + len(some)] = some[: images - first]
+    block = rng.integers(0, 256, (min(images, WRITE_IMAGES), *shape), dtype=np.uint8)
+    for first in range(0, images, len(block)):
+        mapped[first : first + len(block)] = block[: images - first]
     mapped.flush()
     options = _options(material, path, base / "latents.parquet")
     timings = interleave(
@@ -89,9 +89,9 @@ def _array(
         rounds=2 if settings.quick else ROUNDS,
         settle=settings.settle,
     )
-    bare = _peak([sys.executable, "-c", "import time; time.sleep(0.5)"])
+    idle = _peak([sys.executable, "-c", "import time; time.sleep(0.5)"])
     arguments = [str(path), "--out", str(base / "again.parquet"), "--bundle", str(material.bundle)]
-    held = _peak([sys.executable, "-m", "service", "encode", *arguments])
+    peak = _peak([sys.executable, "-m", "service", "encode", *arguments])
     say(
         report.table(
             [f"encode, {images:,} images in .npy", "images/s (range)", "of Engine.encode"],
@@ -105,14 +105,14 @@ def _array(
             ],
         )
     )
-    say(f"most memory held: {report.size(held - bare)} over a bare interpreter's\n")
-    return {**_told(timings, images, "engine"), "peak_bytes": held, "bare_bytes": bare}
+    say(f"peak memory: {report.size(peak - idle)} above an idle interpreter\n")
+    return {**_summary(timings, images, "engine"), "peak_bytes": peak, "bare_bytes": idle}
 
 
 def _folder(
     settings: Settings, material: Material, base: Path, images: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`encode` on a folder of PNG files, beside Pillow and beside our own reader alone."""
+    """`encode` on a folder of PNG files, against Pillow and against the job's reader alone."""
     root = base / "pictures"
     paths = _pictures(settings, material, root, images)
     options = _options(material, root, base / "pictures.parquet")
@@ -124,7 +124,7 @@ def _folder(
             source.read(unit)
         source.close()
 
-    pieces = [paths[at : at + SLICE] for at in range(0, len(paths), SLICE)]
+    chunks = [paths[at : at + CHUNK] for at in range(0, len(paths), CHUNK)]
     processes = get_context("forkserver")
     with (
         ThreadPoolExecutor(usable_cores()) as threads,
@@ -132,8 +132,8 @@ def _folder(
     ):
         timings = interleave(
             {
-                "pillow": lambda: list(threads.map(_pillow, pieces)),
-                "pillow_processes": lambda: list(pool.map(_pillow, pieces)),
+                "pillow": lambda: list(threads.map(_pillow, chunks)),
+                "pillow_processes": lambda: list(pool.map(_pillow, chunks)),
                 "reader": read,
                 "bulk": lambda: job.run(options),
             },
@@ -142,7 +142,7 @@ def _folder(
         )
     names = {
         "pillow": f"Pillow alone, {usable_cores()} threads",
-        "pillow_processes": f"Pillow alone, {usable_cores()} processes that wait",
+        "pillow_processes": f"Pillow alone, {usable_cores()} processes, already started",
         "reader": "the job's reader alone",
         "bulk": "python -m service encode, Parquet written",
     }
@@ -160,16 +160,15 @@ def _folder(
         )
     )
     say("")
-    return _told(timings, images, "pillow")
+    return _summary(timings, images, "pillow")
 
 
 def _ray(
     settings: Settings, material: Material, base: Path, images: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`denoise` on the array by two actors of one thread, and here by two threads.
+    """`denoise` on the array by two actors of one thread each, and by two threads here.
 
-    The clock of both begins when the actors' first parts are there: starting Ray takes seconds,
-    once for each job, however long it is.
+    Both clocks start when the first parts are done: starting Ray takes seconds, once per job.
     """
     options = replace(
         _options(material, base / "images.npy", base / "clean.npy"),
@@ -184,9 +183,9 @@ def _ray(
     for _ in range(ROUNDS):
         for name, runner in runners.items():
             time.sleep(settings.settle)
-            rows, taken = _steady(options, runner)
-            seconds[name].append(taken)
-    timings = {name: Timing(tuple(taken)) for name, taken in seconds.items()}
+            rows, duration = _steady(options, runner)
+            seconds[name].append(duration)
+    timings = {name: Timing(tuple(durations)) for name, durations in seconds.items()}
     say(
         report.table(
             [f"denoise, {images:,} images, after the start", "images/s (range)", "of the local"],
@@ -200,7 +199,7 @@ def _ray(
             ],
         )
     )
-    return _told(timings, rows, "local")
+    return _summary(timings, rows, "local")
 
 
 def _steady(options: BulkOptions, runner: Runner) -> tuple[int, float]:
@@ -226,13 +225,13 @@ def _options(material: Material, path: Path, out: Path) -> BulkOptions:
 
 
 def _pictures(settings: Settings, material: Material, root: Path, images: int) -> list[Path]:
-    """Write PNG files of blurred noise, which compress as photographs do, in nested folders."""
+    """Write PNG files of blurred noise, which compress like photographs, in nested folders."""
     height, width, channels = material.engine.manifest.image_shape
     rng = np.random.default_rng(settings.seed)
     paths = []
     for at in range(images):
-        path = root / f"{at // IN_ONE_FOLDER:03d}" / f"{at:06d}.png"
-        if at % IN_ONE_FOLDER == 0:
+        path = root / f"{at // FOLDER_FILES:03d}" / f"{at:06d}.png"
+        if at % FOLDER_FILES == 0:
             path.parent.mkdir(parents=True)
         coarse = rng.integers(0, 256, (4, 4, channels), dtype=np.uint8)
         picture = Image.fromarray(coarse[..., 0] if channels == 1 else coarse)
@@ -243,13 +242,13 @@ def _pictures(settings: Settings, material: Material, root: Path, images: int) -
 
 
 def _pillow(paths: list[Path]) -> None:
-    """Open and decode some files, and no more."""
+    """Open and decode files, nothing else."""
     for path in paths:
         with Image.open(path) as image:
             np.asarray(image)
 
 
-def _told(timings: dict[str, Timing], images: int, baseline: str) -> dict[str, Any]:
+def _summary(timings: dict[str, Timing], images: int, baseline: str) -> dict[str, Any]:
     """Rates and ratios as JSON."""
     return {
         "images": images,
@@ -264,16 +263,16 @@ def _told(timings: dict[str, Timing], images: int, baseline: str) -> dict[str, A
 
 
 def _peak(command: list[str]) -> int:
-    """Most bytes that a process held resident (VmHWM), mapped files included; Linux only."""
+    """Peak resident bytes of a process (VmHWM), mapped files included; Linux only."""
     root = Path(__file__).resolve().parent.parent
-    held = 0
+    peak = 0
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
     status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
         for line in status.read_text().splitlines() if status.exists() else ():
             if line.startswith("VmHWM"):
-                held = max(held, int(line.split()[1]) * 1024)
+                peak = max(peak, int(line.split()[1]) * 1024)
         time.sleep(0.01)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return held
+    return peak
