@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 
 from common.arrays import Array, to_bytes, to_floats
-from common.errors import BundleError, OptionError
+from common.errors import BundleError, OptionError, RangeError
 from denoiser_client import DenoiserClient, DenoiserClientError
 from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
@@ -124,6 +124,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except DenoiserClientError as exc:
+        if exc.slug == "range":  # of single rows, which the job lists
+            raise RangeError(exc.received, expected=exc.expected, hint=exc.hint) from exc
         raise ServiceError(exc.received, expected=exc.expected, hint=exc.hint) from exc
 
 
