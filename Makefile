@@ -11,6 +11,7 @@ NAME    ?= $(basename $(notdir $(DATASET)))
 
 VENV       := .venv
 VENV_SERVE := .venv-serve
+VENV_TEST  := .venv-serve-test
 VENV_PEERS := .venv-peers
 PY         := $(VENV)/bin/python
 PY_SERVE   := $(VENV_SERVE)/bin/python
@@ -30,7 +31,8 @@ printf '%s\n' "" "When it says that the service is initialized, from another ter
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help env env-serve run test serve check format bench screenshots lock clean release-bundle
+.PHONY: help env env-serve run test test-fast test-serving serve check format bench screenshots \
+        lock clean release-bundle
 
 help:  ## this list
 	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,13 +49,24 @@ serve: env-serve  ## serve bundles/mnist at once, in an environment without Tens
 	@$(ANNOUNCE)
 	@DENOISER_BUNDLE=$(BUNDLE) $(SERVE_ALONE)
 
-test: env env-serve  ## all tests
-	@$(PY) -m pytest
+# Those that measure time come last, when nothing else runs.
+test: env env-serve  ## all tests, and their coverage
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	  -m "not alone" --cov --cov-report= --cov-fail-under 0
+	@$(PY) -m pytest -m alone --cov --cov-append
 
-check: env  ## ruff, formatting, mypy: what CI asks for
+test-fast: env  ## the tests that need no TensorFlow and no server: for every edit
+	@$(PY) -m pytest -q -n auto -p no:schemathesis -m "not system and not tensorflow and not slow"
+
+test-serving: $(VENV_TEST)/.test  ## the service's tests, in an environment for serving alone
+	@$(VENV_TEST)/bin/python -m pytest -q -n auto -m "not tensorflow" \
+	  tests/service tests/common tests/client
+
+check: env  ## ruff, formatting, mypy, who imports whom: what CI asks for
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
 
 format: env  ## let ruff mend what it can
 	@$(PY) -m ruff check --fix .
@@ -77,6 +90,14 @@ $(VENV)/.ready: requirements/dev.txt
 $(VENV_SERVE)/.ready: requirements/serve.txt
 	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_SERVE) $<
 
+$(VENV_TEST)/.ready: requirements/serve.txt
+	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_TEST) $<
+
+$(VENV_TEST)/.test: requirements/test.txt $(VENV_TEST)/.ready
+	@$(VENV_TEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  --only-binary :all: --requirement $<
+	@touch $@
+
 $(VENV_PEERS)/.ready: requirements/peers.txt
 	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_PEERS) $<
 
@@ -85,16 +106,17 @@ $(VENV)/.bench: requirements/bench.txt $(VENV)/.ready
 	@touch $@
 
 lock: env  ## resolve pyproject.toml into hashed pins under requirements/
-	@$(LOCK) pyproject.toml --extra train --extra dev --extra evaluate --extra bulk --extra drift \
-	  --extra examples --extra ray -o requirements/dev.txt $(LOCK_FLAGS)
-	@$(LOCK) pyproject.toml --extra train -c requirements/dev.txt -o requirements/train.txt
-	@$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/serve.txt
+	@$(LOCK) pyproject.toml --extra serve --extra train --extra evaluate --extra bulk --extra ray \
+	  --extra drift --extra examples --extra dev -o requirements/dev.txt $(LOCK_FLAGS)
+	@$(LOCK) pyproject.toml --extra serve --extra train -c requirements/dev.txt -o requirements/train.txt
+	@$(LOCK) pyproject.toml --extra serve -c requirements/dev.txt -o requirements/serve.txt
 	@$(LOCK) requirements/bench.in -c requirements/dev.txt -o requirements/bench.txt
 	@$(LOCK) requirements/spark.in -c requirements/dev.txt -o requirements/spark.txt
 	@$(LOCK) requirements/peers.in -o requirements/peers.txt
 
 clean:  ## remove environments, caches, runs and local bundles; keep what git tracks
-	@rm -rf $(VENV) $(VENV_SERVE) $(VENV_PEERS) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) $(VENV_SERVE) $(VENV_TEST) $(VENV_PEERS) runs
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name classic -exec rm -rf {} +
 

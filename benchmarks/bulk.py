@@ -27,6 +27,7 @@ from benchmarks import machine, report
 from benchmarks.harness import Timing, interleave
 from benchmarks.models import Models as Material
 from benchmarks.settings import Settings
+from common.cores import usable_cores
 from service.bulk import job, pipeline
 from service.bulk.job import Runner
 from service.bulk.models import open_model
@@ -35,7 +36,6 @@ from service.bulk.ray import engine as ray_engine
 from service.bulk.sources.opening import open_source
 from service.bulk.work import Work
 from service.codecs import png
-from service.runtime.pool import usable_cores
 
 ROUNDS = 5
 WRITTEN_AT_ONCE = 10_000
@@ -206,7 +206,7 @@ def _ray(
 
 
 def _steady(options: BulkOptions, runner: Runner) -> tuple[int, float]:
-    """Rows that came after the first parts, one for each actor; seconds from these to the last."""
+    """Rows after the first parts, one for each actor; seconds from these to the last."""
     moments: list[tuple[float, int]] = []
 
     def watched(work: Work, units: Iterable[int], done: pipeline.Done) -> None:
@@ -216,7 +216,7 @@ def _steady(options: BulkOptions, runner: Runner) -> tuple[int, float]:
 
         runner(work, units, noted)
 
-    job.run(options, say=lambda _: None, runner=watched)
+    job.run(options, runner=watched)
     rest = moments[ACTORS:]
     return sum(rows for _, rows in rest), rest[-1][0] - moments[ACTORS - 1][0]
 

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.harness import Spread, interleave
 from common.arrays import Floats
+from common.cores import usable_cores
 from export.rewrite.cost import Layer
-from service.runtime.pool import usable_cores
 
 Shape = tuple[int, int, int]  # rows, k, n of (rows, k) · (k, n)
 CHUNKS = (4, 16, 64)  # images whose positions make up the rows of one product

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from service.runtime.pool import usable_cores
+from common.cores import usable_cores
 
 FLAGS = re.compile(r"avx2|avx512(f|_vnni|_bf16)|avx_vnni|amx_(tile|bf16|int8)")
 PACKAGES = ("numpy", "onnxruntime", "openvino", "tensorflow", "keras", "tf2onnx", "onnx")

@@ -98,7 +98,7 @@ def _measure(settings: Settings, engine: Engine, groups: Groups) -> dict[str, An
     timings = interleave(
         {
             "denoise": lambda: engine.denoise(some),
-            "denoise_scored": lambda: engine.denoise_scored(some),
+            "denoise_scored": lambda: engine.run(("denoised", "scores"), images=some),
         },
         rounds=3 * settings.sizes.rounds,
         warmup=2,

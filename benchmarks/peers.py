@@ -17,9 +17,9 @@ from typing import Any
 
 from benchmarks.models import Models
 from common.arrays import Array
+from common.cores import usable_cores
 from service.bundle import PrecisionName
 from service.engine import Engine
-from service.runtime.pool import usable_cores
 
 Run = Callable[[Array, int, Array], Array]
 OURS = "Engine (ours)"

@@ -17,7 +17,7 @@ from benchmarks.harness import Spread, Timing
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md",)
+PAGES = (ROOT / "docs" / "performance.md",)
 BLOCK = re.compile(r"(?<=<!-- speed: python -m benchmarks.readme -->\n).*(?=<!-- end -->)", re.S)
 
 # (entry of bulk.json, candidate, title, candidate that it is compared with)

@@ -27,8 +27,8 @@ from benchmarks.load import Load, drive
 from benchmarks.models import Models
 from benchmarks.settings import Settings
 from common.arrays import Array, to_bytes
+from common.cores import usable_cores
 from service.codecs import npy
-from service.runtime.pool import usable_cores
 
 NPY = "application/x-npy"
 JSON = {"Content-Type": "application/json"}

@@ -18,9 +18,11 @@ Bytes = NDArray[np.uint8]
 
 def to_floats(images: Bytes) -> Floats:
     """uint8 in 0..255 to float32 in [0, 1], same shape: each value divided by 255 in float32."""
-    return np.divide(images, np.float32(255), dtype=np.float32)
+    floats: Floats = np.divide(images, np.float32(255), dtype=np.float32)
+    return floats
 
 
 def to_bytes(images: Floats) -> Bytes:
     """float32 in [0, 1] to uint8 in 0..255, same shape, rounded half to even."""
-    return np.rint(images * np.float32(255)).astype(np.uint8)
+    rounded: Bytes = np.rint(images * np.float32(255)).astype(np.uint8)
+    return rounded

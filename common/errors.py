@@ -16,7 +16,7 @@
     ├── SlowError                408  a body that did not arrive in time
     ├── BusyError                429  too many requests in work
     ├── FingerprintError         409  latents of one model where those of another belong
-    ├── BundleError              500  a bundle that cannot be trusted
+    ├── BundleError              500  a bundle that is missing or damaged
     │   ├── BundleMissingError        no bundle there, or a part of it is gone
     │   ├── BundleDamagedError        a hash, a file or a golden answer does not match
     │   └── BundleSchemaError         written by a newer version of this project

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,43 +29,100 @@ class TargetExistsError(DenoiserError):
     title = "The target exists"
 
 
+class TargetUnusableError(DenoiserError):
+    """The target cannot be made where it should be."""
+
+    title = "The target cannot be written"
+
+
 @contextmanager
-def staged_folder(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
+def staged_folder(target: Path, *, marks: Sequence[str], overwrite: bool = True) -> Iterator[Path]:
     """Yield an empty folder that becomes `target` when the block ends well.
 
     An exception removes the temporary folder and leaves `target` as it was. An existing `target`
     is replaced by two renames; a kill between them is mended by the next call.
 
+    Args:
+        target: the final name.
+        marks: files that a folder of this kind has; a folder without them is not replaced.
+        overwrite: whether an existing folder is replaced.
+
     Raises:
         TargetBusyError: another process holds the temporary folder.
-        TargetExistsError: `target` is there and `overwrite` is False.
+        TargetExistsError: `target` is there and `overwrite` is False, or it is of another kind.
     """
     target = target.absolute()
-    stage = target.with_name(f".{target.name}.partial")
-    stage.mkdir(parents=True, exist_ok=True)
-    with _locked(stage):
-        _recover(target)
-        _empty(stage)
-        if target.exists() and not overwrite:
+    stage = stage_of(target)
+    make_stage(stage)
+    with locked(stage):
+        recover(target)
+        clear(stage)
+        try:
+            check_target(target, marks=marks, overwrite=overwrite)
+        except TargetExistsError:
             stage.rmdir()
-            raise TargetExistsError(
-                f"{target.name} exists",
-                expected="a new name",
-                hint="Choose another --out, or add --overwrite.",
-            )
+            raise
         try:
             yield stage
-            _publish(stage, target)
+            publish(stage, target)
         except BaseException:
             shutil.rmtree(stage, ignore_errors=True)
             raise
 
 
-def _publish(stage: Path, target: Path) -> None:
+def stage_of(target: Path) -> Path:
+    """The hidden folder beside `target` in which it is put together."""
+    if not target.name:
+        raise TargetUnusableError(f"{target} as an output", expected="a new name in some folder")
+    return target.with_name(f".{target.name}.partial")
+
+
+def make_stage(stage: Path) -> None:
+    """Make the folder and its parents.
+
+    Raises:
+        TargetUnusableError: the place cannot be written to.
+    """
+    try:
+        stage.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise TargetUnusableError(
+            f"{stage.parent} cannot hold the output ({exc.strerror})",
+            expected="a new name in a folder that can be written to",
+        ) from exc
+
+
+def check_target(target: Path, *, marks: Sequence[str], overwrite: bool) -> None:
+    """Refuse to replace what is not of the same kind, or anything without `overwrite`.
+
+    Raises:
+        TargetExistsError
+    """
+    if not target.exists():
+        return
+    same_kind = target.is_dir() and (
+        all((target / name).is_file() for name in marks) or not any(target.iterdir())
+    )
+    if not same_kind:
+        raise TargetExistsError(
+            f"{target} exists and has no {' and '.join(marks)}",
+            expected="a new name, or a folder that this command made",
+            hint="Choose another --out; nothing was changed.",
+        )
+    if not overwrite:
+        raise TargetExistsError(
+            f"{target.name} exists",
+            expected="a new name",
+            hint="Choose another --out, or add --overwrite.",
+        )
+
+
+def publish(stage: Path, target: Path) -> None:
+    """Give the stage its final name, and only then remove what it replaces."""
     for file in stage.rglob("*"):
         if file.is_file():
             _sync(file)
-    retired = _retired(target)
+    retired = retired_of(target)
     if target.exists():
         target.rename(retired)
     try:
@@ -77,9 +134,9 @@ def _publish(stage: Path, target: Path) -> None:
     _remove(retired)
 
 
-def _recover(target: Path) -> None:
-    """Undo what a kill inside `_publish` left: an old folder without its name, or not yet gone."""
-    retired = _retired(target)
+def recover(target: Path) -> None:
+    """Undo what a kill inside `publish` left: an old folder without its name, or not yet gone."""
+    retired = retired_of(target)
     if retired.exists() and not target.exists():
         retired.rename(target)
     _remove(retired)
@@ -93,11 +150,13 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _retired(target: Path) -> Path:
+def retired_of(target: Path) -> Path:
+    """Where a folder that is being replaced waits until the new one has its name."""
     return target.with_name(f".{target.name}.retired")
 
 
-def _empty(folder: Path) -> None:
+def clear(folder: Path) -> None:
+    """Empty a folder and keep it, with any lock held on it."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -106,7 +165,7 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with the process, however it ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -1,8 +1,7 @@
 """A client for the service: arrays of any length in, arrays out, sync and async.
 
-A call is split into requests that are in flight together; order is kept. The service's functions
-are pure, so what it was too busy for (429, 503) is simply sent again, later. Every piece of one
-answer must come from the same model: a service that is replaced midway is an error, not a mixture.
+A call is split into requests that are in flight together; the result keeps the order of the rows.
+What the service was too busy for (429, 503) is sent again later: its functions are pure.
 """
 
 from __future__ import annotations
@@ -11,39 +10,27 @@ import asyncio
 import io
 import random
 import threading
-from collections.abc import Coroutine
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import Any, Literal, Self, TypeVar
 
 import httpx
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from denoiser_client.errors import (
-    ModelChangedError,
-    RemoteError,
-    UnavailableError,
-    error_of,
-    retry_after,
-    unavailable,
-)
-from service.codecs import npy
+from denoiser_client.errors import ModelChangedError, UnavailableError, error_of
 
-__all__ = [
-    "AsyncDenoiserClient",
-    "DenoiserClient",
-    "ModelChangedError",
-    "RemoteError",
-    "UnavailableError",
-]
-
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+Output = Literal["latents", "denoised", "scores"]
 T = TypeVar("T")
 
 NPY = "application/x-npy"
+FINGERPRINT = "x-model-fingerprint"  # on every result of the service
+ROUTES = {"latents": "/encode", "denoised": "/denoise"}
+SCORED = "?score=true"
 RETRIED = (429, 503)
-FIRST_PAUSE = (
-    0.1  # seconds; doubled with each try, and jittered so that clients do not march in step
-)
-MAX_PAUSE = 10.0
+FIRST_PAUSE = 0.1  # seconds; doubled with each try, with jitter to spread clients out
+MAX_PAUSE = 10.0  # seconds
 MAX_SCORED = 256  # images in one request with scores, which come in a header
 
 
@@ -51,12 +38,16 @@ class AsyncDenoiserClient:
     """Talks to one service; use it as an async context manager, or call `aclose`.
 
     Args:
-        url: where the service is, e.g. "http://127.0.0.1:3000".
+        url: address of the service, e.g. "http://127.0.0.1:3000".
         api_key: sent as `Authorization: Bearer …`.
         batch: rows in one request.
         parallel: requests in flight at once.
-        retries: further tries of a request that was refused with 429 or 503, or not connected.
+        retries: further tries of a request that got 429 or 503 or no connection.
         timeout: seconds for one request.
+
+    Every call raises RefusedError for input that the service does not accept, RemoteError for its
+    other errors, UnavailableError without an answer, ModelChangedError when the service's model
+    was replaced during the call.
     """
 
     def __init__(
@@ -72,127 +63,109 @@ class AsyncDenoiserClient:
         headers = {"Content-Type": NPY, "Accept": NPY}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        limits = httpx.Limits(max_connections=parallel, max_keepalive_connections=parallel)
-        self._http = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=timeout, limits=limits
-        )
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout)
+        self._free = asyncio.Semaphore(parallel)
         self._batch = batch
-        self._parallel = parallel
         self._retries = retries
 
-    async def encode(self, images: np.ndarray) -> np.ndarray:
-        """uint8 or float32 images (N, H, W, C) → float32 latents (N, latent_size).
+    async def encode(self, images: ArrayLike) -> Floats:
+        """uint8 or float32 images (N, H, W, C) → float32 latents (N, latent_size)."""
+        return await self._call("/encode", images)
 
-        Raises:
-            InputError and its kinds, as the service names them; UnavailableError;
-            ModelChangedError.
-        """
-        return await _first_error(self._call("/encode", images))
-
-    async def decode(self, latents: np.ndarray) -> np.ndarray:
+    async def decode(self, latents: ArrayLike) -> Floats:
         """float32 latents (N, latent_size) → float32 images (N, H, W, C) in [0, 1]."""
-        return await _first_error(self._call("/decode", latents))
+        return await self._call("/decode", latents)
 
-    async def denoise(self, images: np.ndarray) -> np.ndarray:
+    async def denoise(self, images: ArrayLike) -> Array:
         """Noisy images → clean ones of the same shape and dtype."""
-        return await _first_error(self._call("/denoise", images))
+        return await self._call("/denoise", images)
 
-    async def encode_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Latents as in `encode`, and scores as in `score`."""
-        return await _first_error(self._call_scored("/encode", images))
+    async def score(self, images: ArrayLike) -> Floats:
+        """Novelty scores: float32 (N,), 0 = typical of the training data, 1 = unlike it."""
+        return (await self.run(("scores",), images))["scores"]
 
-    async def denoise_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Clean images as in `denoise`, and how unusual each noisy one is, as in `score`."""
-        return await _first_error(self._call_scored("/denoise", images))
+    async def run(self, outputs: Sequence[Output], images: ArrayLike) -> dict[str, Array]:
+        """Several results for the same images by the same model, by name.
 
-    async def score(self, images: np.ndarray) -> np.ndarray:
-        """How unusual each image is: float32 (N,) in [0, 1], as `Engine.score` has it.
-
-        Raises:
-            OptionError: the model that is served has no scores. Else as `encode`.
+        Args:
+            outputs: any of "latents" (as `encode`), "denoised" (as `denoise`) and "scores" (as
+                `score`; they need no further request).
+            images: uint8 or float32 (N, H, W, C).
         """
-        return (await self.encode_scored(images))[1]
+        names = [name for name in outputs if name in ROUTES] or ["latents"]
+        routes = [ROUTES[name] for name in names]
+        if "scores" in outputs:
+            routes[0] += SCORED
+        answers = await self._send_split(routes, images)
+        result = dict(zip(names, map(_joined, answers), strict=True))
+        if "scores" in outputs:
+            texts = ",".join(part.headers.get("x-scores", "") for part in answers[0]).split(",")
+            result["scores"] = np.array([float(text) for text in texts if text], np.float32)
+        return {name: result[name] for name in outputs}
 
     async def model(self) -> dict[str, Any]:
         """The manifest of the model that is served."""
-        response = await self._send("GET", "/model", b"")
-        manifest: dict[str, Any] = response.json()
-        return manifest
+        return dict((await self._send("GET", "/model", b"")).json())
 
     async def aclose(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _call(self, route: str, rows: np.ndarray) -> np.ndarray:
-        """The answer's rows, put together in order."""
-        responses = await self._send_split(route, rows, batch=self._batch)
-        return np.concatenate([_array_of(response) for response in responses])
+    async def _call(self, route: str, rows: ArrayLike) -> Array:
+        return _joined((await self._send_split([route], rows))[0])
 
-    async def _call_scored(self, route: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The answer's rows and their scores, float32 (N,)."""
-        batch = min(self._batch, MAX_SCORED)
-        responses = await self._send_split(f"{route}?score=true", rows, batch=batch)
-        answers = [_array_of(response) for response in responses]
-        scores = [_scores_of(response) for response in responses]
-        return np.concatenate(answers), np.concatenate(scores)
+    async def _send_split(self, routes: list[str], rows: ArrayLike) -> list[list[httpx.Response]]:
+        """Requests of up to `batch` rows, in flight together; each route's responses in order."""
+        rows = np.atleast_1d(np.asarray(rows))
+        batch = min(self._batch, MAX_SCORED) if SCORED in routes[0] else self._batch
 
-    async def _send_split(
-        self, route: str, rows: np.ndarray, *, batch: int
-    ) -> list[httpx.Response]:
-        """Requests of up to `batch` rows, in flight together; their answers in order."""
-        rows = np.asarray(rows)
-        places = asyncio.Semaphore(self._parallel)
+        async def send(route: str, start: int) -> httpx.Response:
+            stream = io.BytesIO()
+            async with self._free:
+                np.save(stream, np.ascontiguousarray(rows[start : start + batch]))
+                return await self._send("POST", route, stream.getvalue())
 
-        async def part(start: int) -> httpx.Response:
-            async with places:
-                body = npy.encode(rows[start : start + batch])
-                return await self._send("POST", route, body)
-
-        # At least one request, also for no rows: the service knows the answer's shape.
-        async with asyncio.TaskGroup() as group:
-            starts = range(0, max(1, len(rows)), batch)
-            tasks = [group.create_task(part(start)) for start in starts]
-        responses = [task.result() for task in tasks]
-        made_by = {response.headers.get("x-model-fingerprint") for response in responses}
-        if len(made_by) > 1:
+        # At least one request, also for no rows: the service knows the result's shape.
+        starts = range(0, max(1, len(rows)), batch)
+        tasks = [asyncio.ensure_future(send(route, at)) for route in routes for at in starts]
+        try:
+            responses = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        fingerprints = {response.headers[FINGERPRINT] for response in responses}
+        if len(fingerprints) > 1:
             raise ModelChangedError(
-                f"parts of one answer from {len(made_by)} models",
-                expected="one model",
-                hint="Call again: the service was replaced meanwhile.",
+                f"parts of {len(fingerprints)} models", expected="one model", hint="Call again."
             )
-        return responses
+        count = len(starts)
+        return [responses[at : at + count] for at in range(0, len(responses), count)]
 
     async def _send(self, method: str, route: str, body: bytes) -> httpx.Response:
-        """One request, with patience."""
-        pause, tries = FIRST_PAUSE, 0
-        while True:
+        """One request, sent again with growing pauses while the service is busy or not up."""
+        for tries in range(1, self._retries + 2):
+            error: httpx.RequestError | None = None
+            wait = FIRST_PAUSE * 2 ** (tries - 1)
             try:
                 response = await self._http.request(method, route, content=body)
                 if response.status_code not in RETRIED:
                     break
-                wait = max(pause, retry_after(response))
-                problem: Exception | None = None
-            except httpx.ConnectError as exc:
-                wait, problem = pause, exc
-            except httpx.TransportError as exc:
-                raise unavailable(f"{type(exc).__name__}: {exc}", self._http.base_url) from exc
-            if tries == self._retries:
-                reason = f"{problem}" if problem else f"{response.status_code} each time"
-                raise unavailable(f"{reason}, {tries + 1} tries", self._http.base_url) from problem
-            tries += 1
+                reason = f"status {response.status_code}"
+                seconds = response.headers.get("retry-after", "")
+                wait = max(wait, int(seconds) if seconds.isdecimal() else 0)
+            except httpx.RequestError as exc:
+                error, reason = exc, f"{type(exc).__name__}: {exc}"
+            if tries > self._retries or (error and not isinstance(error, httpx.ConnectError)):
+                received = f"{self._http.base_url}: {reason} ({tries} tries)"
+                raise UnavailableError(received, expected="an answer") from error
             await asyncio.sleep(min(MAX_PAUSE, wait) * random.uniform(0.75, 1.25))
-            pause *= 2
-        if response.is_error:
+        if response.is_error or FINGERPRINT not in response.headers:
             raise error_of(response)
         return response
 
@@ -203,35 +176,42 @@ class DenoiserClient:
     Safe to use from many threads; use it as a context manager, or call `close`.
     """
 
-    def __init__(self, url: str, api_key: str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        batch: int = 256,
+        parallel: int = 4,
+        retries: int = 6,
+        timeout: float = 60.0,
+    ) -> None:
+        self._client = AsyncDenoiserClient(
+            url, api_key, batch=batch, parallel=parallel, retries=retries, timeout=timeout
+        )
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._client = self._wait(_make(url, api_key, options))
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
+    def encode(self, images: ArrayLike) -> Floats:
         """As `AsyncDenoiserClient.encode`."""
         return self._wait(self._client.encode(images))
 
-    def decode(self, latents: np.ndarray) -> np.ndarray:
+    def decode(self, latents: ArrayLike) -> Floats:
         """As `AsyncDenoiserClient.decode`."""
         return self._wait(self._client.decode(latents))
 
-    def denoise(self, images: np.ndarray) -> np.ndarray:
+    def denoise(self, images: ArrayLike) -> Array:
         """As `AsyncDenoiserClient.denoise`."""
         return self._wait(self._client.denoise(images))
 
-    def encode_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `AsyncDenoiserClient.encode_scored`."""
-        return self._wait(self._client.encode_scored(images))
-
-    def denoise_scored(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `AsyncDenoiserClient.denoise_scored`."""
-        return self._wait(self._client.denoise_scored(images))
-
-    def score(self, images: np.ndarray) -> np.ndarray:
+    def score(self, images: ArrayLike) -> Floats:
         """As `AsyncDenoiserClient.score`."""
         return self._wait(self._client.score(images))
+
+    def run(self, outputs: Sequence[Output], images: ArrayLike) -> dict[str, Array]:
+        """As `AsyncDenoiserClient.run`."""
+        return self._wait(self._client.run(outputs, images))
 
     def model(self) -> dict[str, Any]:
         """As `AsyncDenoiserClient.model`."""
@@ -249,40 +229,18 @@ class DenoiserClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """The result; an interrupted wait cancels the call."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        finally:
+            future.cancel()
 
 
-async def _make(url: str, api_key: str | None, options: dict[str, Any]) -> AsyncDenoiserClient:
-    return AsyncDenoiserClient(url, api_key, **options)
-
-
-async def _first_error(work: Coroutine[Any, Any, T]) -> T:
-    """A task group raises a group; one error is what a caller can handle."""
-    try:
-        return await work
-    except BaseExceptionGroup as group:
-        found: BaseException = group
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-    raise found
-
-
-def _array_of(response: httpx.Response) -> np.ndarray:
-    """The npy array in a response's body."""
-    array: np.ndarray = np.load(io.BytesIO(response.content), allow_pickle=False)
-    return array
-
-
-def _scores_of(response: httpx.Response) -> np.ndarray:
-    """The scores in a response's header, float32 (n,)."""
-    text = response.headers.get("x-scores", "")
-    return np.array([float(number) for number in text.split(",") if number], np.float32)
+def _joined(responses: Sequence[httpx.Response]) -> Array:
+    """The npy arrays of the responses, joined along their rows."""
+    return np.concatenate([np.load(io.BytesIO(response.content)) for response in responses])

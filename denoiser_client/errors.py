@@ -1,59 +1,65 @@
-"""What can go wrong between the client and the service, beside what the service refuses."""
+"""What can go wrong between a client and the service: all are `DenoiserClientError`."""
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+
 import httpx
 
-from common.errors import DenoiserError
+
+@dataclass(eq=False)
+class DenoiserClientError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        received: what arrived, e.g. "images of shape (2, 32, 32)".
+        expected: what would be valid.
+        hint: the next step, a sentence, or "".
+        status: the HTTP status; 0 without a response.
+        slug: the service's name for the problem, such as "shape" or "too-large"; "" without one.
+    """
+
+    received: str = ""
+    _: KW_ONLY
+    expected: str = ""
+    hint: str = ""
+    status: int = 0
+    slug: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.received}; expected {self.expected}"
+        return f"{text}. {self.hint}" if self.hint else text
 
 
-class RemoteError(DenoiserError):
-    """The service answered with an error that has no class of its own here."""
-
-    title = "The service refused"
+class RemoteError(DenoiserClientError):
+    """The service answered with an error, or with something that is no result of it."""
 
 
-class UnavailableError(DenoiserError):
-    """No answer: nobody listens, the connection broke, or the service stayed too busy."""
-
-    title = "The service is unavailable"
+class RefusedError(RemoteError):
+    """The service refused the request; sent again unchanged, it would be refused again."""
 
 
-class ModelChangedError(DenoiserError):
-    """Parts of one answer come from different models."""
-
-    title = "The model changed"
+class UnavailableError(DenoiserClientError):
+    """No answer: nothing listens, the connection broke, or the service stayed too busy."""
 
 
-def error_of(response: httpx.Response) -> DenoiserError:
-    """The service's problem document as the exception that it was made from."""
+class ModelChangedError(DenoiserClientError):
+    """Parts of one result come from different models."""
+
+
+def error_of(response: httpx.Response) -> RemoteError:
+    """The exception for a response, from its problem document (RFC 9457) where it has one."""
     try:
         document = response.json()
-        kinds = {kind("", expected="", hint="").slug: kind for kind in _kinds(DenoiserError)}
-        kind = kinds[document["type"].rpartition(":")[2]]
-        return kind(document["received"], expected=document["expected"], hint=document["hint"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return RemoteError(
-            f"status {response.status_code} from {response.url}",
-            expected="an answer or a problem document",
-            hint="Look at the service's log.",
-        )
-
-
-def _kinds(kind: type[DenoiserError]) -> list[type[DenoiserError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]
-
-
-def retry_after(response: httpx.Response) -> float:
-    """Seconds that the service asks to be left alone; 0 where it does not say."""
-    try:
-        return float(response.headers.get("retry-after", "0"))
-    except ValueError:
-        return 0.0
-
-
-def unavailable(received: str, url: httpx.URL) -> UnavailableError:
-    """No answer from that address, and why."""
-    return UnavailableError(
-        f"{url}: {received}", expected="an answer", hint="Check the address, or try again later."
+        problem = document if "received" in document else {}
+    except (ValueError, TypeError):
+        problem = {}
+    kind = RefusedError if response.is_client_error else RemoteError
+    status = response.status_code
+    return kind(
+        problem.get("received", f"status {status} {response.reason_phrase} from {response.url}"),
+        expected=problem.get("expected", "a result or a problem document"),
+        hint=problem.get("hint", "Check the address and the service's log."),
+        status=status,
+        slug=problem.get("type", "").rpartition(":")[2],
     )

@@ -1,4 +1,4 @@
-"""Latents in other people's systems: short scripts to copy from, each run by a test.
+"""Latents in other systems: short scripts to copy from, each run by a test.
 
 Run them from the checkout, as `python -m examples.lancedb_search --help`.
 """

@@ -1,10 +1,10 @@
 -- Nearest neighbours and clusters straight from the Parquet file that
 --     python -m service encode FOLDER --out latents.parquet
--- writes. Nothing is imported, nothing is kept. With DuckDB's command line (tested with 2.0):
+-- writes. Nothing is imported or kept. With DuckDB's command line (tested with 2.0):
 --     duckdb -cmd "SET VARIABLE latents = 'latents.parquet'" < examples/duckdb_latents.sql
--- FLOAT[16] is the latent size of bundles/mnist; `python -m service info` tells that of another.
+-- FLOAT[16] is the latent size of bundles/mnist; `python -m service info` prints that of another.
 
--- Whose latents: only those of one fingerprint can be compared.
+-- The model: only latents of one fingerprint can be compared.
 SELECT decode(key) AS fact, decode(value) AS value
 FROM parquet_kv_metadata(getvariable('latents'))
 WHERE starts_with(decode(key), 'denoiser.');
@@ -12,14 +12,14 @@ WHERE starts_with(decode(key), 'denoiser.');
 CREATE TEMP VIEW latents AS
 SELECT id, latent::FLOAT[16] AS latent FROM read_parquet(getvariable('latents'));
 
--- The five nearest of the first image.
+-- The five nearest neighbours of the first image.
 SELECT id, array_distance(latent, (SELECT arg_min(latent, id) FROM latents)) AS distance
 FROM latents
 ORDER BY distance
-LIMIT 5 OFFSET 1;  -- itself is the nearest
+LIMIT 5 OFFSET 1;  -- the first is the image itself
 
 -- Ten clusters by k-means (Lloyd's algorithm): each round moves every centre to the mean of the
--- latents that are nearest to it. The first centres are ten latents, drawn by a hash of their ids.
+-- latents nearest to it. The first centres are ten latents, chosen by a hash of their ids.
 CREATE TEMP TABLE centres AS
 WITH RECURSIVE rounds AS (
     SELECT 0 AS round, row_number() OVER () AS cluster, latent AS centre
@@ -41,7 +41,7 @@ WITH RECURSIVE rounds AS (
 )
 SELECT cluster, centre FROM rounds WHERE round = 20;
 
--- How many latents lie in each, how far from the centre, and the one that is its best example.
+-- Size of each, mean distance to the centre, and the latent nearest to it.
 SELECT cluster, count(*) AS size, round(avg(distance), 2) AS mean_distance,
        arg_min(id, distance) AS example
 FROM (

@@ -2,8 +2,8 @@
 
     python -m examples.lancedb_search FOLDER NOISY.png --picture neighbours.png
 
-FOLDER holds clean PNGs. A second call adds what is new and replaces what is there. Each model has a
-table of its own, named by the fingerprint: latents of two models never meet.
+FOLDER holds clean PNGs. A second call adds new ones and replaces the others. Each model has a table
+of its own, named by its fingerprint: latents of two models cannot be compared.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 
+from common.arrays import Floats
 from common.errors import DenoiserError
 from examples import images
 from examples.index import index_latents
@@ -35,17 +36,18 @@ def index(database: lancedb.DBConnection, engine: Engine, paths: list[Path]) -> 
     return table
 
 
-def search(table: lancedb.Table, latent: np.ndarray, count: int) -> list[tuple[str, float]]:
+def search(table: lancedb.Table, latent: Floats, count: int) -> list[tuple[str, float]]:
     """The nearest of a float32 (D,) latent: paths and squared distances, nearest first.
 
-    Exact, which takes milliseconds for 10,000 latents. From about 100,000 an index pays:
+    Exact: milliseconds for 10,000 latents. From about 100,000 an index pays:
     `table.create_index("latent", config=lancedb.index.IvfFlat())`.
     """
-    found = table.search(latent).distance_type("l2").limit(count).to_list()
-    return [(row["id"], row["_distance"]) for row in found]
+    rows = table.search(latent).distance_type("l2").limit(count).to_list()
+    return [(row["id"], row["_distance"]) for row in rows]
 
 
 def main() -> int:
+    """Parse, index, search, draw; 1 after an error, which is one line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="clean PNGs")
     parser.add_argument("query", type=Path, help="a noisy PNG")
@@ -61,18 +63,18 @@ def main() -> int:
             lancedb.connect(options.database), engine, sorted(options.folder.glob("*.png"))
         )
         query = images.read([options.query], engine.manifest)
-        found = search(table, engine.encode(query)[0], options.count)
-        neighbours = images.read([Path(path) for path, _ in found], engine.manifest)
+        nearest = search(table, engine.encode(query)[0], options.count)
+        neighbours = images.read([Path(path) for path, _ in nearest], engine.manifest)
     except (DenoiserError, OSError) as exc:
         print(f"lancedb_search: {exc}", file=sys.stderr)
         return 1
-    for path, distance in found:
+    for path, distance in nearest:
         print(f"{distance:10.4f}  {path}")
     denoised = engine.denoise(query, dtype="uint8")
     images.write_sheet(
         options.picture,
         [
-            ("asked for, and as the model cleans it", np.concatenate([query, denoised])),
+            ("query, denoised", np.concatenate([query, denoised])),
             (f"nearest of {table.count_rows():,}", neighbours),
         ],
     )

@@ -3,9 +3,8 @@
     python -m examples.pgvector_search latents.parquet --dsn postgresql://localhost/db
     python -m examples.pgvector_search latents.parquet --dsn … --query examples/noisy.png
 
-The Parquet file is what `python -m service encode FOLDER --out latents.parquet` writes. Loading it
-again changes nothing; the latents of another model lie beside it under their own fingerprint, and
-every query names one.
+`python -m service encode FOLDER --out latents.parquet` writes the Parquet file. Loading it again
+changes nothing. Latents of several models share the table; each query is for one fingerprint.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pgvector.psycopg import register_vector
 
+from common.arrays import Floats
 from common.errors import DenoiserError
 from examples import images
 from service.bulk.provenance import Provenance
@@ -27,7 +26,7 @@ from service.engine import Engine
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS latents (
-    fingerprint text NOT NULL,  -- of the model: distances between two models' latents mean nothing
+    fingerprint text NOT NULL,  -- of the model; compare latents of one only
     id          text NOT NULL,
     latent      vector({size}) NOT NULL,
     PRIMARY KEY (fingerprint, id)
@@ -45,15 +44,11 @@ ORDER BY latent <-> %(latent)s LIMIT %(count)s"""
 
 
 def load(connection: psycopg.Connection, path: Path) -> tuple[str, int]:
-    """Bring a Parquet file of latents into the table, all of it or nothing.
-
-    Returns:
-        The fingerprint of its model, and how many rows are new or other than before.
-    """
+    """Load a Parquet file of latents in one transaction: its fingerprint, and the rows changed."""
     with pq.ParquetFile(path) as file, connection.transaction():
         provenance = Provenance.from_metadata(file.schema_arrow.metadata)
         if provenance is None or provenance.kind != "latents":
-            raise ValueError(f"{path} holds no latents; make them: python -m service encode")
+            raise ValueError(f"{path} is no file of latents, as python -m service encode writes")
         size = file.schema_arrow.field("latent").type.list_size
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         register_vector(connection)
@@ -69,17 +64,17 @@ def load(connection: psycopg.Connection, path: Path) -> tuple[str, int]:
                 for name, latent in zip(batch["id"].to_pylist(), latents, strict=True):
                     copy.write_row((str(name), latent))
         changed = connection.execute(MERGE, {"fingerprint": provenance.fingerprint}).rowcount
-        connection.execute(INDEX)  # after the rows: an index on many is built faster than it grows
+        connection.execute(INDEX)  # after the rows: building is faster than growing
     return provenance.fingerprint, changed
 
 
 def search(
-    connection: psycopg.Connection, *, latent: np.ndarray, fingerprint: str, count: int
+    connection: psycopg.Connection, *, latent: Floats, fingerprint: str, count: int
 ) -> list[tuple[str, float]]:
     """The nearest of a float32 (D,) latent among one model's: ids and distances, nearest first."""
     with connection.transaction():
-        # The index knows nothing of fingerprints. Without this, it gives its nearest 40 of all
-        # models, and the WHERE may leave fewer than were asked for, or none.
+        # The index has no fingerprints: without this it yields the nearest 40 of all models, of
+        # which the WHERE may leave fewer than `count`.
         connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
         return connection.execute(
             SEARCH, {"latent": latent, "fingerprint": fingerprint, "count": count}
@@ -87,6 +82,7 @@ def search(
 
 
 def main() -> int:
+    """Parse, load, search; 1 after an error, which is one line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("latents", type=Path, help="Parquet file of latents")
     parser.add_argument("--dsn", required=True, help="e.g. postgresql://user@localhost/db")

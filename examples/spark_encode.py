@@ -2,9 +2,9 @@
 
     python -m examples.spark_encode FOLDER latents/ [--master local[2]]
 
-FOLDER may be anything that Spark reads, a bucket too. The bundle and the package `service` travel
-to the workers with the job; numpy, onnxruntime, pillow, pandas and pyarrow must be installed there.
-Each worker process loads the bundle once. Needs pyspark 4 and Java 17 or newer.
+FOLDER may be anything that Spark reads, a bucket too. The bundle and the packages `service` and
+`common` are sent to the workers with the job; numpy, onnxruntime, pillow, pandas and pyarrow must
+be installed there. Each worker process loads the bundle once. Needs pyspark 4 and Java 17 or newer.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col, lit
 from pyspark.sql.types import ArrayType, FloatType
 
+import common
 import service
 from common.errors import DenoiserError
 from service.bundle import Bundle
@@ -33,9 +34,9 @@ BATCH = 1024
 
 
 def encoder(bundle: str) -> Callable[[], Callable[[np.ndarray], np.ndarray]]:
-    """What `predict_batch_udf` wants: a function that a worker calls once, to get the model."""
+    """The argument of `predict_batch_udf`: a function that a worker calls once, for the model."""
 
-    def make() -> Callable[[np.ndarray], np.ndarray]:
+    def load() -> Callable[[np.ndarray], np.ndarray]:
         from service.codecs import png
         from service.codecs.rows import RowSpec
         from service.engine import Engine
@@ -49,7 +50,7 @@ def encoder(bundle: str) -> Callable[[], Callable[[np.ndarray], np.ndarray]]:
 
         return predict
 
-    return make
+    return load
 
 
 def latents(spark: SparkSession, folder: str, bundle: Path) -> DataFrame:
@@ -68,6 +69,7 @@ def latents(spark: SparkSession, folder: str, bundle: Path) -> DataFrame:
 
 
 def main() -> int:
+    """Encode with Spark; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", help="PNGs of the model's own size")
     parser.add_argument("out", help="folder for the Parquet files; must not be there yet")
@@ -80,11 +82,12 @@ def main() -> int:
     with TemporaryDirectory() as folder:
         spark = SparkSession.builder.master(options.master).appName("latents").getOrCreate()
         try:
-            package = Path(service.__file__).parent
-            archive = shutil.make_archive(f"{folder}/service", "zip", package.parent, package.name)
-            spark.sparkContext.addPyFile(archive)
-            found = latents(spark, options.folder, options.bundle.resolve())
-            found.write.parquet(options.out)
+            for package in map(Path, (*service.__path__, *common.__path__)):
+                name = f"{folder}/{package.name}"
+                archive = shutil.make_archive(name, "zip", package.parent, package.name)
+                spark.sparkContext.addPyFile(archive)
+            rows = latents(spark, options.folder, options.bundle.resolve())
+            rows.write.parquet(options.out)
             count = spark.read.parquet(options.out).count()
         except (DenoiserError, PySparkException) as exc:
             print(f"spark_encode: {exc}", file=sys.stderr)

@@ -22,6 +22,7 @@ from export.rewrite.cost import chunk_of
 from service import __version__
 from service.bundle import (
     INT8,
+    MANIFEST,
     MODELS,
     PARITY,
     Bundle,
@@ -53,7 +54,7 @@ def export_run(run_folder: Path, out: Path, *, overwrite: bool = False) -> Manif
         TargetExistsError: `out` exists and `overwrite` is False.
         ParityError: the exported models differ from Keras; nothing is published.
     """
-    with staged_folder(out, overwrite=overwrite) as stage:
+    with staged_folder(out, marks=(MANIFEST,), overwrite=overwrite) as stage:
         manifest = _fill(stage, Run.load(run_folder), out.name)
     logger.info("%s: fingerprint %s", out, manifest.fingerprint)
     return manifest

@@ -1,4 +1,4 @@
-"""Serve a denoising autoencoder: the bundle contract, the engine, the wire.
+"""Serve a denoising autoencoder: the bundle, the engine, HTTP, bulk jobs.
 
 Nothing in this package imports TensorFlow, Keras, `training` or `export`; a test proves it.
 """

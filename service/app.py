@@ -14,57 +14,63 @@ from typing import Any, NoReturn, TypeVar
 import bentoml
 import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.utils.analytics import usage_stats
 from starlette.middleware.cors import CORSMiddleware
 
+from common.arrays import Floats
 from common.errors import DenoiserError
-from service import __version__
-from service.bundle import Bundle
+from service import __version__, supervisor
 from service.engine import Engine
+from service.http import protocol
 from service.http.asgi import App
 from service.http.gateway import Gateway
 from service.http.metrics import Metrics
 from service.settings import Settings
 
+# BentoML read the switch that `common` sets before this module was loaded, and remembers it.
+usage_stats.do_not_track.cache_clear()
+
 T = TypeVar("T")
 
 
 class GatedService(bentoml.Service[Any]):
-    """A BentoML service whose workers answer through the `Gateway`.
+    """A BentoML service with the `Gateway` in front of each worker's app.
 
-    BentoML adds middleware inside its own stack only; `service_class` is its way to stand before
-    it, and `inject_config` its way to settings that are read when serving begins, not at import.
+    BentoML adds middleware inside its own stack only; a `service_class` can wrap the whole app, and
+    its `inject_config` reads settings when serving starts, not at import.
     """
 
     engine: Engine | None = None
     metrics: Metrics | None = None
 
     def inject_config(self) -> None:
-        """Give BentoML our settings: address and workers."""
-        settings = _settings_or_end()
-        # In a container BentoML leaves a worker that died dead, so that the orchestrator may
-        # replace the container; but it goes on answering /readyz from the others, or from none.
+        """Pass our settings on to BentoML: address and workers."""
+        settings = _settings_or_exit()
+        # In a container BentoML does not restart a dead worker, so that the orchestrator replaces
+        # the container; but it still answers /readyz from the other workers, or from none.
         os.environ.pop("BENTOML_CONTAINERIZED", None)
         self.config["workers"] = settings.worker_count
         self.config["http"] = {"host": settings.host, "port": settings.port}
-        # BentoML's folder of metrics is one for all servers of a user, emptied by each that starts.
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # a worker has it from its parent
+        # BentoML's metrics folder is shared by all servers of a user; each empties it at start.
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:  # workers inherit it
             BentoMLContainer.prometheus_multiproc_dir.set(_metrics_folder())
         super().inject_config()
 
     def __call__(self) -> Any:
-        """Make the instance, as BentoML does once in each worker before it is ready."""
+        """Create the instance; BentoML does so once in each worker before it is ready."""
         instance = super().__call__()
         self.engine = instance.engine
         self.metrics = Metrics()
         return instance
 
     def to_asgi(self, is_main: bool = True) -> App:
-        """This worker's app: CORS, if asked for, around the gateway, around BentoML's."""
+        """This worker's app: CORS, if configured, around the gateway around BentoML's app."""
         settings = Settings.from_environment()
+        protocol.install(settings)
         gateway: App = Gateway(
             super().to_asgi(is_main),
-            engine=lambda: _made(self.engine),
-            metrics=lambda: _made(self.metrics),
+            engine=lambda: _created(self.engine),
+            metrics=lambda: _created(self.metrics),
             settings=settings,
             static=_static_files(),
         )
@@ -86,36 +92,36 @@ def _metrics_folder() -> str:
     return folder
 
 
-def _settings_or_end() -> Settings:
+def _settings_or_exit() -> Settings:
     try:
         return Settings.from_environment()
     except DenoiserError as exc:
-        _end(exc)
+        _exit(exc)
 
 
-def _end(error: DenoiserError) -> NoReturn:
-    """One line, and exit status 2, instead of workers that are started again and again."""
+def _exit(error: DenoiserError) -> NoReturn:
+    """Print one line and end with status 2, before any worker starts and fails in a loop."""
     print(f"denoiser {__version__}: {error}", file=sys.stderr)
     raise SystemExit(2) from error
 
 
-def _made(part: T | None) -> T:
-    assert part is not None, "a request before the service was made"
+def _created(part: T | None) -> T:
+    assert part is not None, "a request before the service was created"
     return part
 
 
 def _static_files() -> list[str]:
-    """Names of the files that BentoML's API page loads; a closed set, as metrics need it."""
+    """Names of the files that BentoML's API page loads: a closed set of routes."""
     folder = Path(bentoml.__file__).parent / "_internal" / "server" / "static_content"
     return [path.name for path in folder.iterdir() if path.is_file()]
 
 
 @bentoml.service(name="denoiser", service_class=GatedService)
 class Denoiser:
-    """Encode images of digits to 16 numbers, decode them back, denoise images.
+    """Encode images to latents, decode latents to images, denoise images.
 
-    Over HTTP the `Gateway` answers these routes in all formats; the methods are the same three
-    functions for BentoML's own client (JSON) and for Python.
+    Over HTTP the `Gateway` answers these routes, in all formats. The methods describe them to
+    BentoML's own client, and answer in Python.
     """
 
     def __init__(self) -> None:
@@ -129,13 +135,12 @@ class Denoiser:
     def refuse_early() -> None:
         """Check settings and bundle once, before any worker starts.
 
-        A worker that cannot load would be started again and again; here one line tells why.
+        BentoML would restart a worker that cannot load for ever; this prints one line and ends.
         """
         try:
-            settings = Settings.from_environment()
-            Bundle.open(settings.bundle).manifest.at(settings.precision)
+            supervisor.install(supervisor.Supervisor(Settings.from_environment()))
         except DenoiserError as exc:
-            _end(exc)
+            _exit(exc)
 
     @bentoml.api
     def encode(self, images: list[Any]) -> dict[str, Any]:
@@ -153,5 +158,5 @@ class Denoiser:
         return {"images": self.engine.denoise(_rows(images)).tolist()}
 
 
-def _rows(values: list[Any]) -> np.ndarray:
+def _rows(values: list[Any]) -> Floats:
     return np.asarray(values, np.float32)

@@ -2,14 +2,14 @@
 
     bundles/<name>/
         encoder.onnx  decoder.onnx  autoencoder.onnx    float32, dynamic batch
-        parity.json                                     how they were compared with Keras
-        golden.npz                                      inputs and answers, replayed at load
+        parity.json                                     their comparison with Keras
+        golden.npz                                      inputs and outputs, replayed at load
         *.int8.onnx  golden.int8.npz                    the same in int8, where it passes its gate
         novelty.onnx  novelty.int8.onnx                 novelty score per image (export/novelty)
         README.md                                       the model card (export/card.py), not hashed
         manifest.json                                   hashes, identity, facts
 
-Writer and reader stand side by side so that they cannot drift apart.
+Writer and reader are in one file, so that they stay the same.
 """
 
 from __future__ import annotations
@@ -24,41 +24,17 @@ from typing import Any
 
 import numpy as np
 
+from common.arrays import Array
 from common.errors import BundleDamagedError, BundleMissingError
-from service.manifest import (
-    FLOAT32,
-    INT8,
-    PRECISIONS,
-    REMAKE,
-    SCHEMA_VERSION,
-    FileFacts,
-    Manifest,
-    Precision,
-    PrecisionName,
-)
-
-__all__ = [
-    "FLOAT32",
-    "GOLDEN",
-    "GOLDEN_ARRAYS",
-    "INT8",
-    "MANIFEST",
-    "MODELS",
-    "NOVELTY",
-    "PARITY",
-    "PRECISIONS",
-    "SCHEMA_VERSION",
-    "Bundle",
-    "FileFacts",
-    "Manifest",
-    "Precision",
-    "PrecisionName",
-    "fingerprint_of",
-    "golden_file",
-    "model_file",
-    "novelty_file",
-    "write_manifest",
-]
+from service.manifest import FLOAT32 as FLOAT32
+from service.manifest import INT8 as INT8
+from service.manifest import PRECISIONS as PRECISIONS
+from service.manifest import REMAKE
+from service.manifest import SCHEMA_VERSION as SCHEMA_VERSION
+from service.manifest import FileFacts as FileFacts
+from service.manifest import Manifest as Manifest
+from service.manifest import Precision as Precision
+from service.manifest import PrecisionName as PrecisionName
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
@@ -70,7 +46,7 @@ GOLDEN_ARRAYS = ("images", "latents", "decoded", "denoised")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose files are those that its manifest names."""
+    """A bundle's folder and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -85,48 +61,8 @@ class Bundle:
         path = Path(path)
         manifest = _read_manifest(path)
         for name, facts in manifest.files.items():
-            if Path(name).name != name:
-                raise BundleDamagedError(
-                    f"the file name {name!r} in {path / MANIFEST}",
-                    expected="plain names of files inside the bundle",
-                    hint=REMAKE,
-                )
-            if not (path / name).is_file():
-                raise BundleMissingError(
-                    f"{path} without {name}", expected="every file its manifest names", hint=REMAKE
-                )
-            found = FileFacts.of(path / name)
-            if found != facts:
-                raise BundleDamagedError(
-                    f"{path / name} has {found.bytes} bytes and SHA-256 {found.sha256[:12]}…",
-                    expected=f"{facts.bytes} bytes and {facts.sha256[:12]}…",
-                    hint=REMAKE,
-                )
-        wanted = {PARITY}
-        for precision in manifest.available:
-            wanted |= {golden_file(precision), *(model_file(m, precision) for m in MODELS)}
-            wanted |= {novelty_file(precision)} if manifest.novelty else set()
-        if absent := sorted(wanted - set(manifest.files)):
-            raise BundleDamagedError(
-                f"a manifest that does not name {', '.join(absent)}",
-                expected="parity.json, and in each precision three models, golden answers and, "
-                "where it has a novelty entry, what scores images",
-                hint=REMAKE,
-            )
-        if manifest.novelty and set(manifest.novelty) != set(manifest.available):
-            raise BundleDamagedError(
-                f"scores for {', '.join(manifest.novelty)} in {path / MANIFEST}",
-                expected=f"for {', '.join(manifest.available)}, or none",
-                hint=REMAKE,
-            )
-        for precision in manifest.available:
-            stated = manifest.at(precision).fingerprint
-            if (found_print := fingerprint_of(manifest.files, precision)) != stated:
-                raise BundleDamagedError(
-                    f"fingerprint {stated[:12]}… ({precision}) in {path / MANIFEST}",
-                    expected=f"{found_print[:12]}…, that of its own models",
-                    hint=REMAKE,
-                )
+            _check_file(path, name, facts)
+        _check_contents(path / MANIFEST, manifest)
         return cls(path=path, manifest=manifest)
 
     def model(self, name: str, precision: str = FLOAT32) -> Path:
@@ -134,46 +70,45 @@ class Bundle:
         return self.path / model_file(name, precision)
 
     def novelty(self, precision: str = FLOAT32) -> Path | None:
-        """The ONNX file that scores images; None where the bundle has no scores."""
+        """The ONNX file of the novelty score; None where the bundle has none."""
         return self.path / novelty_file(precision) if precision in self.manifest.novelty else None
 
-    def golden(self, precision: str = FLOAT32) -> dict[str, np.ndarray]:
-        """Stored inputs and answers: `images` → `latents`, `denoised`; `latents` → `decoded`.
+    def golden(self, precision: str = FLOAT32) -> dict[str, Array]:
+        """Stored inputs and outputs: `images` → `latents`, `denoised`; `latents` → `decoded`.
 
-        Images and answers are float32 (N, H, W, C) in [0, 1]; latents float32 (N, latent_size).
+        Images are float32 (N, H, W, C) in [0, 1]; latents float32 (N, latent_size).
         """
         path = self.path / golden_file(precision)
         try:
-            with (
-                path.open("rb") as file,
-                np.load(file, allow_pickle=False) as stored,
-            ):
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in GOLDEN_ARRAYS}
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
-            raise BundleDamagedError(
-                f"{path} does not read ({exc})",
-                expected=f"arrays {', '.join(GOLDEN_ARRAYS)}",
-                hint=REMAKE,
+            raise _damaged(
+                f"{path} does not read ({exc})", f"arrays {', '.join(GOLDEN_ARRAYS)}"
             ) from exc
 
 
 def model_file(model: str, precision: str = FLOAT32) -> str:
-    """encoder.onnx, encoder.int8.onnx"""
-    return f"{model}.onnx" if precision == FLOAT32 else f"{model}.{precision}.onnx"
+    """File name of a model: encoder.onnx, encoder.int8.onnx."""
+    return _file_of(f"{model}.onnx", precision)
 
 
 def golden_file(precision: str = FLOAT32) -> str:
-    """golden.npz, golden.int8.npz"""
-    return GOLDEN if precision == FLOAT32 else GOLDEN.replace(".", f".{precision}.")
+    """File name of the golden answers: golden.npz, golden.int8.npz."""
+    return _file_of(GOLDEN, precision)
 
 
 def novelty_file(precision: str = FLOAT32) -> str:
-    """novelty.onnx, novelty.int8.onnx"""
-    return NOVELTY if precision == FLOAT32 else NOVELTY.replace(".", f".{precision}.")
+    """File name of the novelty model: novelty.onnx, novelty.int8.onnx."""
+    return _file_of(NOVELTY, precision)
+
+
+def _file_of(name: str, precision: str) -> str:
+    return name if precision == FLOAT32 else name.replace(".", f".{precision}.")
 
 
 def fingerprint_of(files: Mapping[str, FileFacts], precision: str = FLOAT32) -> str:
-    """One SHA-256 over names and hashes of the three models of a precision, in a fixed order."""
+    """SHA-256 over names and hashes of the three models of a precision, in a fixed order."""
     digest = hashlib.sha256()
     for model in MODELS:
         digest.update(f"{model} {files[model_file(model, precision)].sha256}\n".encode())
@@ -181,44 +116,28 @@ def fingerprint_of(files: Mapping[str, FileFacts], precision: str = FLOAT32) -> 
 
 
 def write_manifest(
-    folder: Path,
-    *,
-    name: str,
-    image_shape: tuple[int, int, int],
-    latent_size: int,
-    training: dict[str, Any],
-    quality: dict[str, Any],
-    parity: dict[str, Any],
-    tools: dict[str, str],
-    created: str,
-    chunks: dict[str, int] | None = None,
-    precisions: Mapping[str, Precision] | None = None,
-    novelty: dict[str, dict[str, Any]] | None = None,
+    folder: Path, *, precisions: Mapping[str, Precision] | None = None, **facts: Any
 ) -> Manifest:
-    """Seal `folder`: hash every file in it and write `manifest.json` beside them.
+    """Hash every file in `folder` and write `manifest.json`, once all of them are there.
 
-    `precisions` are those beside float32; what has no reason to be missing gets its fingerprint.
+    Args:
+        folder: the bundle's, without a manifest, or with one to be replaced.
+        precisions: those besides float32. Their fingerprints, and float32's, are computed from the
+            files; a precision with a `reason` is not in the bundle and has none.
+        facts: the other fields of `Manifest`, without `fingerprint` and `files`.
     """
     files = {
         path.name: FileFacts.of(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST
     }
+    tried = {FLOAT32: Precision(), **(precisions or {})}
     manifest = Manifest(
-        name=name,
         fingerprint=fingerprint_of(files),
-        image_shape=image_shape,
-        latent_size=latent_size,
         files=files,
-        training=training,
-        quality=quality,
-        parity=parity,
-        chunks=chunks or {},
-        tools=tools,
-        created=created,
-        novelty=novelty or {},
         precisions={
-            name: tried if tried.reason else replace(tried, fingerprint=fingerprint_of(files, name))
-            for name, tried in {FLOAT32: Precision(), **(precisions or {})}.items()
+            name: entry if entry.reason else replace(entry, fingerprint=fingerprint_of(files, name))
+            for name, entry in tried.items()
         },
+        **{"chunks": {}, **facts},
     )
     text = json.dumps(manifest.as_dict(), indent=2, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -230,22 +149,63 @@ def _read_manifest(path: Path) -> Manifest:
         raise BundleMissingError(
             f"no folder {path}",
             expected="a bundle",
-            hint="Set DENOISER_BUNDLE to one, or make one: python -m export RUN --out BUNDLE.",
+            hint="Set DENOISER_BUNDLE to one, or create one: python -m export RUN --out BUNDLE.",
         )
-    if not (path / MANIFEST).is_file():
-        raise BundleMissingError(
-            f"{path} without {MANIFEST}", expected="a bundle that export has sealed", hint=REMAKE
-        )
+    file = path / MANIFEST
+    if not file.is_file():
+        raise BundleMissingError(f"{path} without {MANIFEST}", expected="a bundle", hint=REMAKE)
     try:
-        plain = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        fields = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as exc:
-        raise BundleDamagedError(
-            f"{path / MANIFEST} is not JSON ({exc})", expected="a manifest", hint=REMAKE
-        ) from exc
-    if not isinstance(plain, dict):
-        raise BundleDamagedError(
-            f"{path / MANIFEST} holds a {type(plain).__name__}",
-            expected="a JSON object",
-            hint=REMAKE,
+        raise _damaged(f"{file} is not JSON ({exc})", "a manifest") from exc
+    if not isinstance(fields, dict):
+        raise _damaged(f"{file} with a {type(fields).__name__}", "a JSON object")
+    return Manifest.from_dict(fields)
+
+
+def _check_file(path: Path, name: str, facts: FileFacts) -> None:
+    """Compare a file with its size and hash in the manifest."""
+    if Path(name).name != name:
+        raise _damaged(
+            f"the file name {name!r} in {path / MANIFEST}", "names of files inside the bundle"
         )
-    return Manifest.from_dict(plain)
+    if not (path / name).is_file():
+        raise BundleMissingError(
+            f"{path} without {name}", expected="every file its manifest names", hint=REMAKE
+        )
+    actual = FileFacts.of(path / name)
+    if actual != facts:
+        raise _damaged(
+            f"{path / name} has {actual.bytes} bytes and SHA-256 {actual.sha256[:12]}…",
+            f"{facts.bytes} bytes and {facts.sha256[:12]}…",
+        )
+
+
+def _check_contents(file: Path, manifest: Manifest) -> None:
+    """Check that the manifest names all files of its precisions, and their fingerprints."""
+    required = {PARITY}
+    for precision in manifest.available:
+        required |= {golden_file(precision), *(model_file(m, precision) for m in MODELS)}
+        required |= {novelty_file(precision)} if manifest.novelty else set()
+    if missing := sorted(required - set(manifest.files)):
+        raise _damaged(
+            f"a manifest that does not name {', '.join(missing)}",
+            "parity.json, and for each precision three models, golden answers and, "
+            "with a novelty entry, a novelty model",
+        )
+    if manifest.novelty and set(manifest.novelty) != set(manifest.available):
+        raise _damaged(
+            f"scores for {', '.join(manifest.novelty)} in {file}",
+            f"for {', '.join(manifest.available)}, or none",
+        )
+    for precision in manifest.available:
+        stated = manifest.at(precision).fingerprint
+        if (actual := fingerprint_of(manifest.files, precision)) != stated:
+            raise _damaged(
+                f"fingerprint {stated[:12]}… ({precision}) in {file}",
+                f"{actual[:12]}…, that of its own models",
+            )
+
+
+def _damaged(received: str, expected: str) -> BundleDamagedError:
+    return BundleDamagedError(received, expected=expected, hint=REMAKE)

@@ -1,4 +1,4 @@
-"""A bundle in words, for a terminal."""
+"""A bundle as text, for a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.bundle import FLOAT32, Bundle, Precision
 
 
 def describe(bundle: Bundle) -> str:
-    """What a verified bundle is, one fact a line."""
+    """A verified bundle's facts, one per line."""
     manifest = bundle.manifest
     height, width, channels = manifest.image_shape
     settings = manifest.training.get("settings", manifest.training)
@@ -22,9 +22,9 @@ def describe(bundle: Bundle) -> str:
         f"  quality      {_figures(manifest.quality)}",
         f"  parity       {_parity(manifest.parity)}",
         *(f"  {n:<11}  {_precision(p)}" for n, p in manifest.precisions.items() if n != FLOAT32),
-        *(f"  scores       {n}: {_novelty(facts)}" for n, facts in manifest.novelty.items()),
-        f"  made with    {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",
-        "  files        every hash holds:",
+        *(f"  novelty      {n}: {_novelty(facts)}" for n, facts in manifest.novelty.items()),
+        f"  written by   {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}",
+        "  files        all hashes match:",
     ]
     lines += [
         f"    {name:<22} {facts.bytes:>9,} bytes  {facts.sha256[:16]}…"
@@ -50,20 +50,20 @@ def _figures(quality: Mapping[str, Any]) -> str:
         return "not recorded"
 
 
-def _precision(tried: Precision) -> str:
-    """Why a reduced precision is not there, or its identity and what it costs."""
-    if not tried.fingerprint:
-        return f"not in this bundle: {tried.reason}"
+def _precision(facts: Precision) -> str:
+    """A reduced precision's fingerprint and cost, or why the bundle does not have it."""
+    if not facts.fingerprint:
+        return f"not in this bundle: {facts.reason}"
     try:
-        loss = tried.figures["loss"]["autoencoder"]
+        loss = facts.figures["loss"]["autoencoder"]
         cost = f"loses {loss['psnr']:.4f} dB of PSNR and {loss['ssim']:.5f} of SSIM"
     except (KeyError, TypeError, ValueError):
         cost = "its cost was not recorded"
-    return f"fingerprint {tried.fingerprint}; {cost}"
+    return f"fingerprint {facts.fingerprint}; {cost}"
 
 
 def _novelty(facts: Mapping[str, Any]) -> str:
-    """Where a score begins to mean "unusual", and how often validation images are."""
+    """The threshold, and the share of validation images above it."""
     try:
         share = f"{facts['share_above']:.2%} of {facts['validation']:,} validation images"
         return f"unusual above {facts['threshold']:g}, as {share} are"

@@ -1,6 +1,6 @@
-"""The manifest: what a bundle says about itself, as a dataclass and as JSON.
+"""The manifest: the description of a bundle, as a dataclass and as JSON.
 
-`service/bundle.py` writes and reads the file and the others that it names.
+`service/bundle.py` writes and reads the file, and those that it names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_origin, get_type_hints
 
 from common.errors import BundleDamagedError, BundleMissingError, BundleSchemaError
 
@@ -20,8 +20,6 @@ PrecisionName = Literal["float32", "int8"]
 PRECISIONS: tuple[PrecisionName, ...] = (FLOAT32, INT8)
 
 REMAKE = "Export the run again (python -m export RUN --out BUNDLE) or restore the bundle."
-# Fields that came after the first bundles of this schema, and what those count as.
-_LATER: dict[str, Any] = {"precisions": {}, "novelty": {}}
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,19 @@ class FileFacts:
 
     @classmethod
     def of(cls, path: Path) -> FileFacts:
+        """The facts of the file at `path`."""
         data = path.read_bytes()
         return cls(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 @dataclass(frozen=True)
 class Precision:
-    """One precision that the three models exist in, or were tried in.
+    """One precision of the three models.
 
     Attributes:
-        fingerprint: 64 hex digits over its own three models, the identity of the latents that they
-            make; "" where the bundle does not have them.
-        reason: why the bundle does not have them; "" where it does.
+        fingerprint: 64 hex digits over these three models, the identity of their latents; "" if
+            the bundle does not have them.
+        reason: why the bundle does not have them; "" if it does.
         figures: what the reduced precision costs on held-out images, and the limits.
     """
 
@@ -55,23 +54,24 @@ class Precision:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says about itself; `manifest.json` is this, field by field.
+    """The description of a bundle; `manifest.json` has the same fields.
 
     Attributes:
         fingerprint: 64 hex digits, the identity of the latents: one hash over the float32 models.
-            In `Engine.manifest` it is that of the precision which answers.
+            In `Engine.manifest` it is that of the engine's precision.
         image_shape: (H, W, C) of one image.
         latent_size: numbers in one latent.
         files: name → hash and size, for every file but the manifest and the card (README.md).
         training: settings, data and noise of the run, as its `config.json` has them.
         quality: figures on the test split, as the run's `metrics.json` has them.
-        parity: the largest differences found at export, and their limits.
-        chunks: model → images that the engine computes at once; a rule on its cost chose it.
-        tools: versions of what made it.
+        parity: the largest differences from Keras at export, and their limits.
+        chunks: model → images that the engine computes at once, chosen by the model's cost.
+        tools: versions of the packages that wrote it.
         created: ISO 8601, UTC.
-        precisions: name → what is known of it; bundles from before int8 have none.
-        novelty: precision → how its scores were made: the method, a threshold and what it means,
-            figures on probes. For every precision that the bundle has, or empty: it has no scores.
+        precisions: name → its fingerprint and cost. Empty: float32 alone.
+        novelty: precision → method, threshold and its meaning, detection rates. One entry per
+            precision that the bundle has. Empty: the bundle has no novelty scores.
+        schema_version: of the manifest and the files that it names.
     """
 
     name: str
@@ -91,46 +91,51 @@ class Manifest:
 
     @property
     def available(self) -> list[PrecisionName]:
-        """The precisions that the bundle has models in: float32, and what passed its gate."""
-        tried = self.precisions
-        return [n for n in PRECISIONS if n == FLOAT32 or (n in tried and tried[n].fingerprint)]
+        """The precisions that the bundle has models in: float32, and int8 if it passed its gate."""
+        facts = self.precisions
+        return [n for n in PRECISIONS if n == FLOAT32 or (n in facts and facts[n].fingerprint)]
+
+    def row_shape(self, tensor: str) -> tuple[int, ...]:
+        """Shape of one row of "images", "denoised", "latents" or "scores" (one number: ())."""
+        if tensor == "scores":
+            return ()
+        return (self.latent_size,) if tensor == "latents" else self.image_shape
 
     def at(self, precision: str) -> Manifest:
-        """The manifest as an engine of this precision shows it: with the fingerprint of its own.
+        """The manifest of an engine of this precision, with its fingerprint and novelty entry.
 
         Raises:
-            BundleMissingError: the bundle has no such models; names those that it has.
+            BundleMissingError: the bundle has no such models.
         """
         if precision == FLOAT32:
             return self
-        found = self.precisions.get(precision, Precision())
+        facts = self.precisions.get(precision, Precision())
         if precision not in self.available:
-            why = f": {found.reason}" if found.reason else ""
+            reason = f": {facts.reason}" if facts.reason else ""
             raise BundleMissingError(
-                f"precision {precision}, which the bundle {self.name} does not have{why}",
+                f"precision {precision}, which the bundle {self.name} does not have{reason}",
                 expected=f"one of {', '.join(self.available)}",
-                hint="Choose that (DENOISER_PRECISION), or another bundle.",
+                hint="Set DENOISER_PRECISION to it, or choose another bundle.",
             )
-        own: dict[str, dict[str, Any]] = {
-            name: facts for name, facts in self.novelty.items() if name == precision
+        novelty: dict[str, dict[str, Any]] = {
+            name: entry for name, entry in self.novelty.items() if name == precision
         }
-        return replace(self, fingerprint=found.fingerprint, novelty=own)
+        return replace(self, fingerprint=facts.fingerprint, novelty=novelty)
 
     def as_dict(self) -> dict[str, Any]:
         """The manifest as plain JSON types."""
-        plain = asdict(self)
-        plain["image_shape"] = list(self.image_shape)
-        return {"schema_version": plain.pop("schema_version"), **plain}
+        fields = asdict(self) | {"image_shape": list(self.image_shape)}
+        return {"schema_version": fields.pop("schema_version"), **fields}
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Manifest:
-        """Read what `as_dict` wrote.
+    def from_dict(cls, fields: Mapping[str, Any]) -> Manifest:
+        """The inverse of `as_dict`; unknown fields are ignored.
 
         Raises:
             BundleSchemaError: the schema is newer than this version of the project.
             BundleDamagedError: a field is missing or of the wrong kind.
         """
-        version = plain.get("schema_version")
+        version = fields.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise BundleSchemaError(
                 f"a bundle of schema {version}",
@@ -138,43 +143,32 @@ class Manifest:
                 hint="Upgrade this project, or export the model again with this version.",
             )
         try:
-            later = {name: plain.get(name, default) for name, default in _LATER.items()}
-            known = {n: plain[n] for n in cls.__dataclass_fields__ if n not in later} | later
-            tried = known["precisions"]
-            known["precisions"] = {name: Precision(**facts) for name, facts in tried.items()}
-            height, width, channels = (int(side) for side in known["image_shape"])
+            known = {name: fields[name] for name in cls.__dataclass_fields__ if name in fields}
+            known["schema_version"] = fields["schema_version"]
+            height, width, channels = (int(side) for side in fields["image_shape"])
             known["image_shape"] = (height, width, channels)
-            known["files"] = {name: FileFacts(**facts) for name, facts in known["files"].items()}
+            known["files"] = {name: FileFacts(**facts) for name, facts in fields["files"].items()}
+            precisions = known.get("precisions", {})
+            known["precisions"] = {name: Precision(**facts) for name, facts in precisions.items()}
             manifest = cls(**known)
-            _check_kinds(manifest)
+            _check_types(manifest)
             return manifest
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             raise BundleDamagedError(
-                f"a manifest that does not read ({type(exc).__name__}: {exc})",
+                f"a manifest with missing or invalid fields ({type(exc).__name__}: {exc})",
                 expected=f"every field of schema {SCHEMA_VERSION}",
                 hint=REMAKE,
             ) from exc
 
 
-def _check_kinds(manifest: Manifest) -> None:
-    """Raise TypeError for a field of the wrong kind, also inside `files`."""
-    kinds: dict[str, type] = dict.fromkeys(("name", "fingerprint", "created"), str)
-    kinds |= dict.fromkeys(("latent_size", "schema_version"), int)
-    dicts = ("training", "quality", "parity", "chunks", "tools", "precisions", "novelty")
-    kinds |= dict.fromkeys(dicts, dict)
-    values = [(name, getattr(manifest, name), kind) for name, kind in kinds.items()]
-    values += [(f"chunks of {name}", size, int) for name, size in manifest.chunks.items()]
-    if any(size < 1 for size in manifest.chunks.values() if isinstance(size, int)):
-        raise ValueError("chunks below 1")
-    for name, facts in manifest.files.items():
-        values += [(f"{name} sha256", facts.sha256, str), (f"{name} bytes", facts.bytes, int)]
-    for name, tried in manifest.precisions.items():
-        values += [
-            (f"{name} {key}", value, str)
-            for key, value in (("fingerprint", tried.fingerprint), ("reason", tried.reason))
-        ]
-        values += [(f"{name} figures", tried.figures, dict)]
-    values += [(f"novelty of {name}", facts, dict) for name, facts in manifest.novelty.items()]
-    for name, value, kind in values:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise TypeError(f"{name} is a {type(value).__name__}, not a {kind.__name__}")
+def _check_types(manifest: Manifest) -> None:
+    """Raise TypeError or ValueError for a field of the wrong type, also inside its entries."""
+    for entry in (manifest, *manifest.files.values(), *manifest.precisions.values()):
+        for name, hint in get_type_hints(type(entry)).items():
+            value, expected = getattr(entry, name), get_origin(hint) or hint
+            if not isinstance(value, expected) or isinstance(value, bool):
+                raise TypeError(f"{name} is a {type(value).__name__}, not a {expected.__name__}")
+    if not all(isinstance(entry, dict) for entry in manifest.novelty.values()):
+        raise TypeError("novelty of entries that are not objects")
+    if not all(type(size) is int and size > 0 for size in manifest.chunks.values()):
+        raise ValueError("chunks that are not positive integers")

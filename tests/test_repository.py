@@ -3,24 +3,51 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
+# Words of a private dialect that the project no longer speaks.
+OLD_WORDS = re.compile(r"\b(spoil\w*|came|todo|told|wishes|trust)\b")
+PROSE = ("README.md", "CONTRIBUTING.md", "docs/*.md", "*.py", "*.js", "*.html", "*.css")
+TEXT = ("*.md", "*.py", "*.js", "*.html", "*.toml", "*.y*ml", "*.in", "*.sh", "Makefile")
 
 
-def test_git_has_every_file_of_the_shipped_bundles() -> None:
+def tracked(*patterns: str) -> set[str]:
+    """The files that git has, by patterns of names."""
     listed = subprocess.run(
-        ["git", "ls-files", "bundles"], cwd=ROOT, capture_output=True, text=True
+        ["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True
     )
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
-    tracked = set(listed.stdout.split())
-    manifests = [name for name in tracked if name.endswith("manifest.json")]
+    return set(listed.stdout.split())
+
+
+def test_the_old_words_are_gone() -> None:
+    uses = [
+        f"{name}:{number}: {match[0]}"
+        for name in sorted(tracked(*PROSE) - {"tests/test_repository.py"})
+        for number, line in enumerate((ROOT / name).read_text("utf-8").splitlines(), 1)
+        for match in OLD_WORDS.finditer(line)
+    ]
+    assert uses == []
+
+
+def test_no_file_names_a_path_beside_the_checkout() -> None:
+    """But for `.ci/run`, which sets MNIST_NPZ."""
+    outside = re.compile(r"\.\./shared|/work/")
+    names = sorted(tracked(*TEXT) - {"tests/test_repository.py"})
+    assert [name for name in names if outside.search((ROOT / name).read_text("utf-8"))] == []
+
+
+def test_git_has_every_file_of_the_shipped_bundles() -> None:
+    files_of_git = tracked("bundles")
+    manifests = [name for name in files_of_git if name.endswith("manifest.json")]
     assert "bundles/mnist/manifest.json" in manifests
     for manifest in manifests:
         files = json.loads((ROOT / manifest).read_text(encoding="utf-8"))["files"]
         folder = manifest.removesuffix("manifest.json")
-        assert {folder + name for name in files} <= tracked
+        assert {folder + name for name in files} <= files_of_git

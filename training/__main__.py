@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from common.errors import DenoiserError
 from training.backend import load_tensorflow
-from training.errors import TrainingError
 from training.noise.spec import DEFAULT_NOISE, HELP
 from training.settings import PRESET_NAMES, SCHEDULES, TASKS, FitSettings
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(line_buffering=True)  # a log file grows with every epoch
     try:
         return _fit(options) if command == "fit" else _measure(command, options)
-    except TrainingError as exc:
+    except DenoiserError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

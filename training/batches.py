@@ -11,15 +11,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Floats
+from common.arrays import Floats, to_floats
 from training.noise.spec import Noise
 
 Pair = tuple[Floats, Floats]
-
-
-def to_floats(images: NDArray[np.uint8]) -> Floats:
-    """uint8 (N, H, W, C) in 0..255 → float32 (N, H, W, C) in [0, 1]."""
-    return images.astype(np.float32) / np.float32(255)
 
 
 class NoisyBatches(keras.utils.PyDataset):

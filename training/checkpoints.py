@@ -43,9 +43,11 @@ class Checkpoints(keras.callbacks.Callback):
         self._wrote = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Note the time."""
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Append to the history, and write a checkpoint when it is due."""
         now = time.monotonic()
         row = {"epoch": epoch + 1, "loss": logs["loss"], "val_loss": logs["val_loss"]}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)

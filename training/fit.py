@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from common import publishing
 from training import runs
 from training.batches import NoisyBatches
 from training.checkpoints import (
@@ -61,17 +62,14 @@ def fit(
     replaces a finished run, at the very end, and starts an unfinished one anew unless `resume`.
     `verbose` is Keras's: 0 silent, 1 a bar, 2 a line for each epoch.
     """
-    out = Path(out)
-    runs.recover(out)
-    if out.exists() and not overwrite:
-        raise RunError(
-            f"{out} exists", expected="a new name", hint="Pass --overwrite or choose another --out."
-        )
+    out = Path(out).absolute()
+    partial = publishing.stage_of(out)
+    publishing.recover(out)
+    publishing.check_target(out, marks=runs.MARKS, overwrite=overwrite)
     dataset = load_dataset(settings.dataset, resize=settings.resize)
     dataset.require_divisible(settings.stride)
-    partial = runs.partial_path(out)
-    partial.mkdir(parents=True, exist_ok=True)
-    with runs.locked(partial):
+    publishing.make_stage(partial)
+    with publishing.locked(partial):
         config = {
             "settings": settings.saved(),
             "data": dataset.facts(),
@@ -82,7 +80,7 @@ def fit(
         if not (partial / runs.METRICS).is_file():  # else killed just before its last rename
             _work(partial, settings, dataset, verbose, say)
         shutil.rmtree(partial / runs.CHECKPOINTS, ignore_errors=True)
-        runs.publish(out)
+        publishing.publish(partial, out)
     return Run.load(out)
 
 
@@ -115,7 +113,7 @@ def _prepare(
             expected="no earlier work that would be lost",
             hint="Pass --resume to go on, or --overwrite to start anew.",
         )
-    runs.clear(partial)
+    publishing.clear(partial)
     runs.write_json(partial / runs.CONFIG, config)
 
 

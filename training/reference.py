@@ -1,7 +1,7 @@
 """What a run keeps of its data, so that its export can say what is usual.
 
 `reference.npz` holds images that the model was trained on and validation images that it was not.
-They are clean, and export spoils them anew with the run's noise; where the data are pairs, each
+They are clean, and export adds the run's noise to them; where the data are pairs, each
 has its own noisy image beside it.
 """
 

@@ -6,12 +6,7 @@ last, so that a folder with the final name is always whole. `export` reads runs 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from common.publishing import stage_of
 from training.errors import RunError
 from training.reference import Reference, read_reference
 
 CONFIG = "config.json"
 METRICS = "metrics.json"  # written last: a folder that has it is complete
+MARKS = (CONFIG, METRICS)  # a folder with both is a run
 HISTORY = "history.csv"
 SAMPLES = "samples.npz"
 REFERENCE = "reference.npz"
@@ -60,12 +57,13 @@ class Run:
         """Open a finished run; a folder that is missing, incomplete or damaged is a RunError."""
         path = Path(path)
         if not path.is_dir():
-            partial = partial_path(path)
+            partial = stage_of(path)
             raise RunError(
                 f"no run folder {path}" + (" (an unfinished one is there)" * partial.is_dir()),
                 expected="the folder of a finished run",
-                hint=f"Train it with: python -m training fit --out {path}."
-                + (" --resume" * partial.is_dir()),
+                hint=f"Train it with: python -m training fit --out {path}"
+                + (" --resume" * partial.is_dir())
+                + ".",
             )
         files = [CONFIG, METRICS, HISTORY, SAMPLES, *(f"{name}.keras" for name in MODELS)]
         missing = [name for name in files if not (path / name).is_file()]
@@ -106,60 +104,6 @@ class Run:
             return read_reference(self.path / REFERENCE, tuple(self.config["data"]["image_shape"]))
         except Exception as exc:  # as with samples, and arrays that are missing or too many
             raise _damaged(self.path, f"with an unreadable {REFERENCE}") from exc
-
-
-def partial_path(target: Path) -> Path:
-    """Where a run is put together: hidden, beside its target."""
-    return target.with_name(f".{target.name}.partial")
-
-
-def replaced_path(target: Path) -> Path:
-    """Where a run that is being replaced waits until the new one has its name."""
-    return target.with_name(f".{target.name}.replaced")
-
-
-def publish(target: Path) -> None:
-    """Give the partial folder its final name, and only then remove what it replaces."""
-    replaced = replaced_path(target)
-    if target.exists():
-        target.rename(replaced)
-    partial_path(target).rename(target)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def recover(target: Path) -> None:
-    """Undo what a kill inside `publish` may have left: an old run without its name."""
-    replaced = replaced_path(target)
-    if replaced.exists() and not target.exists():
-        replaced.rename(target)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process alone; the lock goes with the process, however it ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise RunError(
-                f"another process is writing {folder}",
-                expected="one writer",
-                hint="Wait for it or choose another --out.",
-            ) from exc
-        yield
-    finally:
-        os.close(handle)
-
-
-def clear(folder: Path) -> None:
-    """Empty a folder and keep it, with whatever lock is held on it."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

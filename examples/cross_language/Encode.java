@@ -12,8 +12,7 @@ import java.util.Arrays;
 
 /**
  * The latent of one PNG by java.net.http: as JSON, then the model's fingerprint. Java 17 or newer,
- * no packages; JSON is not read by the JDK, so the answer is asked for as npy, which is a short
- * header and then the numbers.
+ * no packages. The JDK reads no JSON, so the request accepts npy: a short header, then the numbers.
  *
  * <pre>java examples/cross_language/Encode.java examples/noisy.png http://127.0.0.1:3000</pre>
  */

@@ -7,7 +7,7 @@ const [image, url = "http://127.0.0.1:3000"] = argv.slice(2);
 
 /** PNG bytes → { latent: Float32Array(16), fingerprint: string }; a refusal is an Error. */
 async function encode(png) {
-  // As base64 the numbers come as the bytes that they are, a third of the size of decimals.
+  // base64 of the float32 bytes: a third of the size of decimals.
   const response = await fetch(`${url}/encode?encoding=base64`, {
     method: "POST",
     headers: { "Content-Type": "image/png", Accept: "application/json" },

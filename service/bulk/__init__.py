@@ -1,22 +1,21 @@
 """Bulk jobs: files in, files out, without a server (`python -m service encode|decode|denoise`).
 
-An input is cut into units: ranges of an array, groups of files, slices of Parquet row groups. Units
-depend on the input and the options alone, and each becomes one part file, so a job that was killed
-goes on with the units that have no part yet. When all are there, they are streamed into the output.
+An input is divided into units: ranges of an array, row groups of Parquet, groups of image files.
+Units depend on the input and the options alone, and each becomes one part file. A killed job
+therefore continues with the units that have no part yet. The last step writes the output from the
+parts and renames it.
 
-    options.py     what one job is asked to do
-    inputs.py      the right source for an input:
-                   files.py, archives.py (listing.py), arrays.py, tables.py (fields.py),
-                   csvfile.py; behind URLs buckets.py
-    pictures.py    image files → rows, on all cores (imagefile.py, in processes: worker.py)
-    models.py      who computes: an engine in this process, or a service far away
+    command.py     the command line; describe.py: what `info` prints about an output
+    job.py         one job, in order: check, open, compute the parts, publish
+    options.py     the settings of a job
+    sources/       the input as units: opening.py chooses arrays, tables, files or archives
+    decoding/      image files to rows, on all cores
+    models.py      who computes: an engine in this process, or a service at --url
     work.py        one unit: read, compute, write its part (parts.py)
-    pipeline.py    all units, reading and writing beside the engine
-    ray_engine.py  all units on a Ray cluster, in place of that; ray_worker.py: what goes there
-    journal.py     the hidden folder beside the output: whose parts these are
-    outputs.py     parts → the output, renamed last (provenance.py: what it says about itself)
-    job.py         all of it in order
-    command.py     the command line; describe.py: what an output is
+    pipeline.py    all units in this process
+    ray/           all units on a Ray cluster
+    journal.py     the hidden folder that holds the parts until the output is published
+    outputs.py     parts to output; provenance.py: the metadata of an output
 
-Only command lines load pyarrow (arrow.py): the extra `bulk` is not needed to serve.
+The extra `bulk` (pyarrow, rich) is needed by jobs only, not to serve; arrow.py imports pyarrow.
 """

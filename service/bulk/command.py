@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
+import logging
 import signal
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from common.errors import OptionError
 from service.bulk import job, pipeline
@@ -16,6 +17,7 @@ from service.bulk.job import Outcome, Runner
 from service.bulk.journal import ERRORS
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.ray import engine as ray_engine
+from service.bulk.sources.opening import INPUTS
 from service.bundle import PRECISIONS
 from service.settings import Settings
 
@@ -23,16 +25,14 @@ UNREADABLE = 3  # exit status: finished, but some rows could not be read
 INTERRUPTED = 130
 
 HELP: dict[Operation, str] = {
-    "encode": "images to latents: .parquet, .npy or .csv",
+    "encode": "images to latents: .parquet or .npy",
     "decode": "latents to images: .parquet, .npy or a folder of PNG files",
     "denoise": "noisy images to clean ones: .parquet, .npy or a folder of PNG files",
 }
-INPUTS = {
-    "images": "a folder, .zip or .tar of images, .npy, .npz, .parquet, or - for a list of files",
-    "latents": ".parquet or a folder of it, .npy, .npz or .csv",
-}
-# Who makes the parts.
+SETTINGS = ("bundle", "precision", "threads", "api_key")  # defaults that the environment sets
 RUNNERS: dict[str, Runner] = {"local": pipeline.run, "ray": ray_engine.run}
+
+logger = logging.getLogger("service.bulk")
 
 
 def add_commands(commands: Any) -> None:
@@ -46,25 +46,25 @@ def _add_arguments(parser: argparse.ArgumentParser, operation: Operation) -> Non
     reads = "latents" if operation == "decode" else "images"
     add = parser.add_argument
     add("input", help=INPUTS[reads])
-    add("--out", required=True, help="its name says its format; a / at the end makes it a folder")
+    add("--out", required=True, help="its name determines the format; a / at the end: a folder")
     add("--bundle", type=Path, help="folder of the bundle (DENOISER_BUNDLE)")
     add("--precision", choices=PRECISIONS, help="of the engine (DENOISER_PRECISION)")
-    add("--threads", type=_count, help="of the engine; one for each core by default")
-    add("--url", default="", help="let a service compute; DENOISER_API_KEY is sent to it")
-    add("--engine", choices=RUNNERS, default="local", help="who makes the parts")
-    add("--address", help="of a Ray cluster, or auto; by default ray runs on this machine alone")
-    add("--actors", type=_count, help="of ray, one CPU each; as many as there are by default")
+    add("--threads", type=_count, help="of the engine; default: one per core")
+    add("--url", default="", help="compute with this service; DENOISER_API_KEY is sent to it")
+    add("--engine", choices=RUNNERS, default="local", help="where the parts are computed")
+    add("--address", help="of a Ray cluster, or auto; default: start Ray on this machine")
+    add("--actors", type=_count, help="of Ray, one CPU each; default: all CPUs")
     add("--column", default="", help="of a Parquet file, or array of an .npz, where several fit")
-    add("--batch", type=_count, default=0, help="rows in one part")
+    add("--batch", type=_count, default=0, help="rows per part; Parquet has its row groups")
     if reads == "images":
-        add("--fit", choices=("contain", "stretch"), help="bring image files to the model's size")
+        add("--fit", choices=("contain", "stretch"), help="resize image files to the model's size")
         add("--invert", action="store_true", help="image files are dark ink on light paper")
-        add("--score", action="store_true", help="also how unusual each image is, 0 to 1")
+        add("--score", action="store_true", help="add the novelty score of each image, 0 to 1")
     if operation != "encode":
         add("--dtype", choices=("uint8", "float32"), help="of the images that are written")
     add("--strict", action="store_true", help="stop at the first row that cannot be read")
     add("--overwrite", action="store_true", help="replace OUT, and parts of another job")
-    add("--append", action="store_true", help="add rows to a finished Parquet output")
+    add("--append", action="store_true", help="add a part file to a folder of Parquet files")
 
 
 def _count(text: str) -> int:
@@ -74,62 +74,45 @@ def _count(text: str) -> int:
     return value
 
 
-def options_from(arguments: argparse.Namespace, settings: Settings) -> BulkOptions:
-    """The job that a command line asks for; what it does not say comes from `settings`."""
-    given = {
-        field.name: value
-        for field in dataclasses.fields(BulkOptions)
-        if (value := getattr(arguments, field.name, None)) is not None
-    }
-    defaults = {
-        "bundle": settings.bundle,
-        "precision": settings.precision,
-        "threads": settings.threads,
-        "api_key": settings.api_key,
-    }
-    return BulkOptions(operation=arguments.command, **{**defaults, **given})
+def _options(arguments: argparse.Namespace, settings: Settings) -> BulkOptions:
+    """The options of a command line, with the defaults of `settings`."""
+    names = {field.name for field in dataclasses.fields(BulkOptions)}
+    values = {name: getattr(settings, name) for name in SETTINGS}
+    values |= {k: v for k, v in vars(arguments).items() if k in names and v is not None}
+    return BulkOptions(operation=arguments.command, **values)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do the job; the exit status. Errors are the caller's to tell."""
+    """Do the job and return the exit status; the caller reports errors."""
     if arguments.engine != "ray" and (arguments.address is not None or arguments.actors):
-        raise OptionError(
-            "--address or --actors without ray",
-            expected="--engine ray with them",
-            hint="Add it, or leave them out.",
-        )
-    options = options_from(arguments, Settings.from_environment())
+        raise OptionError("--address or --actors without ray", expected="--engine ray with them")
+    options = _options(arguments, Settings.from_environment())
+    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files, which need not be UTF-8
+        sys.stdin.reconfigure(errors="surrogateescape")
+    remarks = logging.StreamHandler(sys.stderr)
+    remarks.setFormatter(logging.Formatter("service: %(message)s"))
+    logger.addHandler(remarks)
+    logger.setLevel(logging.INFO)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
-        runner = RUNNERS[arguments.engine]
-        outcome = job.run(options, lines=_names(), say=_remark, runner=runner)
+        outcome = job.run(options, lines=sys.stdin, runner=RUNNERS[arguments.engine])
+        print(_summary(options, outcome))
+        if not outcome.failures:
+            return 0
+        count = f"{outcome.failures:,} {'row' if outcome.failures == 1 else 'rows'}"
+        logger.info("%s could not be read: %s%s", count, options.out.rstrip("/"), ERRORS)
+        return UNREADABLE
     except KeyboardInterrupt:
-        _remark(f"stopped; the same command goes on with {options.out}")
+        logger.info("stopped; the same command continues with %s", options.out)
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(_summary(options, outcome))
-    if outcome.failures:
-        lost = f"{outcome.failures:,} {'row' if outcome.failures == 1 else 'rows'}"
-        _remark(f"{lost} could not be read: {options.out.rstrip('/')}{ERRORS}")
-        return UNREADABLE
-    return 0
-
-
-def _names() -> TextIO:
-    """Standard input as names of files, which need not be UTF-8."""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")
-    return sys.stdin
+        logger.removeHandler(remarks)
 
 
 def _summary(options: BulkOptions, outcome: Outcome) -> str:
-    """`latents.parquet: 70,000 rows in 4.2 s (16,667 rows/s)`"""
+    """`latents.parquet: 70,000 rows (4.2 s, 16,667 rows/s)`."""
     fresh = outcome.rows - outcome.resumed
     rate = f", {fresh / outcome.seconds:,.0f} rows/s" if fresh and outcome.seconds else ""
     before = f", {outcome.resumed:,} of them before" if outcome.resumed else ""
     return f"{options.out}: {outcome.rows:,} rows{before} ({outcome.seconds:.1f} s{rate})"
-
-
-def _remark(line: str) -> None:
-    print(f"service: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a bulk output is, in words, for a terminal."""
+"""What `python -m service info` prints about a bulk output."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common.arrays import Array
 from common.errors import MalformedError, UnsupportedTypeError
-from service.bulk.decoding.pictures import is_picture
+from service.bulk.decoding.imagefile import is_picture
 from service.bulk.provenance import FOLDER_FILE, Provenance, sidecar
 from service.bulk.sources.fields import read_footer
 
@@ -19,34 +18,30 @@ def is_output(path: Path) -> bool:
 
 
 def describe(path: Path) -> str:
-    """Kind, rows and origin, one fact a line.
-
-    Raises:
-        MalformedError, UnsupportedTypeError: no output of a bulk job.
-    """
-    provenance, rows, holds = _facts(path)
-    lines = [f"{path}: {rows}"]
+    """Kind, rows and origin, one fact a line; an `InputError` if it is not a bulk output."""
+    provenance, rows, content = _facts(path)
     if provenance is None:
-        return "\n".join([*lines, "  fingerprint  not named: no output of a bulk job"])
+        return f"{path}: {rows}\n  fingerprint  not named: not an output of a bulk job"
     height, width, channels = provenance.preprocessing.get("image_shape", ["?"] * 3)
-    prepared = [f"{height}×{width}×{channels}"]
+    images = [f"{height}×{width}×{channels}"]
     if fit := provenance.preprocessing.get("fit"):
-        prepared.append(f"fitted ({fit})")
+        images.append(f"fitted ({fit})")
     if provenance.preprocessing.get("invert"):
-        prepared.append("inverted")
-    lines += [
+        images.append("inverted")
+    lines = [
+        f"{path}: {rows}",
         f"  kind         {provenance.kind}",
         f"  fingerprint  {provenance.fingerprint}",
         f"  model        {provenance.model}, {provenance.precision}",
-        f"  images       {', '.join(prepared)}",
-        f"  holds        {holds}",
+        f"  images       {', '.join(images)}",
+        f"  content      {content}",
         f"  version      {provenance.version}",
     ]
     return "\n".join(lines)
 
 
 def _facts(path: Path) -> tuple[Provenance | None, str, str]:
-    """Who made it; how many rows; in what form."""
+    """Provenance, number of rows, and the format of their content."""
     if (path / FOLDER_FILE).is_file():
         count = sum(1 for file in path.rglob("*.png") if is_picture(file.name))
         return Provenance.read(path / FOLDER_FILE), f"{count:,} rows", "PNG files"
@@ -55,39 +50,22 @@ def _facts(path: Path) -> tuple[Provenance | None, str, str]:
     if path.suffix == ".parquet":
         return _parquet([path])
     if path.suffix == ".npy":
-        array = _npy(path)
-        holds = f"{array.dtype} {array.shape}"
-        return Provenance.read(sidecar(path)), f"{len(array):,} rows", holds
-    if path.suffix == ".csv":
-        with path.open("rb") as file:
-            count = sum(1 for _ in file) - 1
-        return Provenance.read(sidecar(path)), f"{count:,} lines", "text"
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError as exc:
+            raise MalformedError(f"{path} does not read ({exc})", expected="an .npy array") from exc
+        content = f"{array.dtype} {array.shape}"
+        return Provenance.read(sidecar(path)), f"{len(array):,} rows", content
     raise UnsupportedTypeError(
-        f"{path}",
-        expected="a bundle, or a .parquet, .npy, .csv or folder that a bulk job wrote",
-        hint="Name one.",
+        f"{path}", expected="a bundle, or a .parquet, .npy or folder that a bulk job wrote"
     )
 
 
 def _parquet(paths: list[Path]) -> tuple[Provenance | None, str, str]:
-    found = [read_footer(path) for path in paths]
-    provenance = Provenance.from_metadata(found[0].metadata)
-    if provenance is not None:
-        for path, other in zip(paths[1:], found[1:], strict=True):
-            named = Provenance.from_metadata(other.metadata)
-            if named is not None:
-                named.check_same(provenance, mine=str(path), others=str(paths[0]))
-    rows = sum(sum(one.rows) for one in found)
+    footers = [read_footer(path) for path in paths]
+    metadata = {str(path): one.metadata for path, one in zip(paths, footers, strict=True)}
+    provenance = Provenance.common(metadata)
+    rows = sum(sum(footer.rows) for footer in footers)
     files = f" in {len(paths):,} files" if len(paths) > 1 else ""
-    columns = ", ".join(f"{field.name} {field.type}" for field in found[0].schema)
+    columns = ", ".join(f"{field.name} {field.type}" for field in footers[0].schema)
     return provenance, f"{rows:,} rows{files}", columns
-
-
-def _npy(path: Path) -> Array:
-    try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
-    except ValueError as exc:
-        raise MalformedError(
-            f"{path} does not read ({exc})", expected="an .npy array", hint="Write it again."
-        ) from exc

@@ -1,12 +1,13 @@
-"""A bulk job from its options to its output."""
+"""A bulk job, from its options to its output."""
 
 from __future__ import annotations
 
 import csv
+import logging
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from common.errors import FingerprintError, OptionError
 from common.publishing import TargetExistsError
 from service import __version__
 from service.bulk import arrow, pipeline
-from service.bulk.batch import Existing, Source
+from service.bulk.batch import Source
 from service.bulk.errors import OutputNameError
 from service.bulk.journal import ERRORS, Journal
-from service.bulk.models import Model, open_model
+from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
-from service.bulk.outputs import PART_NAME, Assembly, Columns, Form, assemble, form_of
-from service.bulk.parts import Parts
-from service.bulk.progress import Progress
+from service.bulk.outputs import PART_NAME, Format, assemble, format_of
+from service.bulk.parts import Columns
+from service.bulk.progress import progress
 from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.opening import open_source
@@ -30,20 +31,15 @@ from service.engine import ImageDtype
 
 SCHEMA = 1  # of job.json and the parts
 
-# Makes the parts of some units and says when each is done: `pipeline.run`, or another of its kind.
+# Makes the parts of some units and reports each: `pipeline.run` or `ray.engine.run`.
 Runner = Callable[[Work, Iterable[int], pipeline.Done], None]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job left.
-
-    Attributes:
-        rows: written by this job; an output that was appended to has more.
-        failures: rows that could not be read or computed.
-        resumed: rows of these that an earlier, interrupted run had done.
-        seconds: of this run.
-    """
+    """Rows that a job wrote, rows that failed, rows of an earlier run that it resumed; seconds."""
 
     rows: int
     failures: int
@@ -52,247 +48,187 @@ class Outcome:
 
 
 def run(
-    options: BulkOptions,
-    *,
-    lines: Iterable[str] = (),
-    say: Callable[[str], None] = print,
-    runner: Runner = pipeline.run,
+    options: BulkOptions, *, lines: Iterable[str] = (), runner: Runner = pipeline.run
 ) -> Outcome:
-    """Do a job, or what is left of it.
+    """Do a job, or what remains of it; `runner` makes the parts. Remarks for the user are logged.
 
-    Args:
-        lines: names of image files, where the input is "-".
-        say: takes remarks for a person, one line each.
-        runner: who makes the parts.
+    `lines` are names of image files, where the input is "-".
 
     Raises:
-        DenoiserError: what is wrong with input, output, model or options; parts are kept.
+        DenoiserError: a bad input, output, model or option; finished parts are kept.
     """
     begin = time.perf_counter()
     arrow.load()
-    form = form_of(options.out, options.writes)
-    _check_options(options, form)
+    output_format = format_of(options.out, options.writes)
+    _check_options(options, output_format)
     journal = Journal(Path(options.out).absolute())
-    with journal.locked():
+    with journal.locked(), ExitStack() as stack:
         if (facts := journal.finished()) is not None:
             journal.remove()
             return Outcome(**facts, resumed=facts["rows"])
         _check_target(options, journal.target)
-        with closing(open_model(options)) as model:
-            base = _base(options, form, journal.target, model.facts)
-            with closing(
-                open_source(
-                    options, model.facts, scratch=journal.path, lines=lines, existing=Existing(base)
-                )
-            ) as source:
-                job = _Job(options, form, model, source, journal, base)
-                return job.run(begin, say, runner)
-
-
-class _Job:
-    """A job whose parts are settled: what is read, what computes, what comes out."""
-
-    def __init__(
-        self,
-        options: BulkOptions,
-        form: Form,
-        model: Model,
-        source: Source,
-        journal: Journal,
-        base: tuple[Path, ...],
-    ) -> None:
-        self._options = options
-        self._form = form
-        self._model = model
-        self._source = source
-        self._journal = journal
-        self._base = base
-        self._parts = Parts(journal.path)
-        self._provenance = Provenance.of(model.facts, options)
-        dtype = _dtype(options, form, source)
-        files_came = source.encoded or options.operation == "decode"
-        self._columns = Columns(
-            kind=options.writes,
-            numbered=source.numbered,
-            as_png=form == "png-folder"
-            or (form.startswith("parquet") and dtype == "uint8" and files_came),
-            dtype=dtype,
-            scored=options.score,
+        model = stack.enter_context(closing(open_model(options)))
+        existing = _existing(options, journal.target, model.facts)
+        options = replace(options, first_id=_next_id(existing))
+        source = stack.enter_context(
+            closing(open_source(options, model.facts, scratch=journal.path, lines=lines))
         )
-        self._schema = self._columns.schema(model.facts)
-        if base:
-            _check_columns(base[0], self._schema)
-
-    def run(self, begin: float, say: Callable[[str], None], runner: Runner) -> Outcome:
-        for note in self._source.notes:
-            say(note)
-        if self._source.kind == "latents" and self._source.provenance is None:
-            say(f"{self._options.input} does not name its model: taken to be this one's latents")
-        resumed = 0
-        if self._journal.begin(self._identity(), overwrite=self._options.overwrite):
-            done = self._parts.done()
-            resumed = self._counts(done)[0]
-            if done:
-                say(f"going on after {len(done):,} of {self._source.units:,} parts")
-        else:
-            done = set()
-        self._compute(done, runner)
-        rows, failures = self._finish()
-        return Outcome(rows, failures, resumed, time.perf_counter() - begin)
-
-    def _identity(self) -> dict[str, Any]:
-        """What must be the same for parts of one run to serve another."""
-        options = self._options
-        return {
-            "schema": SCHEMA,
-            "version": __version__,
-            "operation": options.operation,
-            "input": dict(self._source.identity),
-            "options": {"fit": options.fit, "invert": options.invert, "batch": options.batch},
-            "output": {"form": self._form, **asdict(self._columns)},
-            "model": self._model.facts.fingerprint,
-            "append_to": [[path.name, path.stat().st_size] for path in self._base],
-        }
-
-    def _compute(self, done: set[int], runner: Runner) -> None:
-        """Make the parts that are not there yet."""
-        units = [unit for unit in range(self._source.units) if unit not in done]
-        work = Work(
-            self._options,
-            model=self._model,
-            source=self._source,
-            parts=self._parts,
-            dtype=self._columns.dtype,
-            as_png=self._columns.as_png,
-            existing=Existing(self._base),
-        )
-        title, before = Path(self._options.out).name, sum(self._counts(done))
-        with closing(work), Progress(title, total=self._source.total - before) as progress:
-            runner(work, units, progress.advance)
-
-    def _finish(self) -> tuple[int, int]:
-        """Put the parts together, give the output its name; rows and failures."""
-        units = range(self._source.units)
-        rows, failed = self._counts(units)
-        self._journal.clear_result()
+        columns = _columns(options, output_format, source)
+        work = Work(options, model, source, columns, journal.parts)
+        stack.enter_context(closing(work))
+        if existing:
+            _check_columns(existing[0], work.schema)
+        for note in source.notes:
+            logger.info(note)
+        resumed = _compute(work, journal, _identity(work, output_format, existing), runner)
+        rows, failed = _counts(work, range(source.units))
+        journal.clear_result()
         if failed:
-            self._write_errors(units)
-        facts = self._model.facts
-        assembly = Assembly(
-            result=self._journal.result,
-            tables=self._parts.tables(units),
-            rows=rows,
-            schema=self._schema,
-            row=(facts.latent_size,) if self._options.writes == "latents" else facts.image_shape,
-            provenance=self._provenance,
-            base=self._base,
-        )
-        assemble(self._form, assembly)
-        self._journal.publish({"rows": rows, "failures": failed})
-        self._journal.remove()
-        return rows, failed
-
-    def _counts(self, units: Iterable[int]) -> tuple[int, int]:
-        """Rows and failures in some parts."""
-        rows = failed = 0
-        for unit in units:
-            here, failures = self._parts.facts(unit)
-            if failures and self._options.strict:
-                raise unreadable(failures[0])
-            rows += here
-            failed += len(failures)
-        return rows, failed
-
-    def _write_errors(self, units: Iterable[int]) -> None:
-        path = self._journal.result.with_name(f"result{ERRORS}")
-        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "error"])
-            for unit in units:
-                writer.writerows((one.id, one.reason) for one in self._parts.facts(unit)[1])
+            _write_errors(work, journal.result.with_name(f"result{ERRORS}"))
+        assemble(output_format, journal.result, work, rows=rows, existing=existing)
+        journal.publish({"rows": rows, "failures": failed})
+        journal.remove()
+        return Outcome(rows, failed, resumed, time.perf_counter() - begin)
 
 
-def _check_options(options: BulkOptions, form: Form) -> None:
-    """Refuse options that do not go together, and outputs elsewhere."""
+def _identity(work: Work, output_format: Format, existing: tuple[Path, ...]) -> dict[str, Any]:
+    """What two runs must have in common to share their parts."""
+    options = work.options
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "operation": options.operation,
+        "input": dict(work.source.identity),
+        "options": {"fit": options.fit, "invert": options.invert, "batch": options.batch},
+        "output": {"format": output_format, **asdict(work.columns)},
+        "model": work.model.facts.fingerprint,
+        "append_to": [[path.name, path.stat().st_size] for path in existing],
+    }
+
+
+def _compute(work: Work, journal: Journal, identity: dict[str, Any], runner: Runner) -> int:
+    """Make the parts that are missing; how many rows were there before."""
+    source, done = work.source, set[int]()
+    if journal.begin(identity, overwrite=work.options.overwrite):
+        done = work.parts.done()
+        if done:
+            logger.info("continuing after %s of %s parts", f"{len(done):,}", f"{source.units:,}")
+    resumed, failed = _counts(work, done)
+    title = Path(work.options.out).name
+    with progress(title, total=source.total - resumed - failed) as advance:
+        runner(work, [unit for unit in range(source.units) if unit not in done], advance)
+    return resumed
+
+
+def _counts(work: Work, units: Iterable[int]) -> tuple[int, int]:
+    """Rows and failures in the parts of `units`."""
+    rows = failed = 0
+    for unit in units:
+        part_rows, failures = work.parts.counts(unit)
+        if failures and work.options.strict:
+            raise unreadable(failures[0])
+        rows += part_rows
+        failed += len(failures)
+    return rows, failed
+
+
+def _write_errors(work: Work, path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "error"])
+        for unit in range(work.source.units):
+            writer.writerows(work.parts.counts(unit)[1])
+
+
+def _check_options(options: BulkOptions, output_format: Format) -> None:
+    """Refuse options that do not go together, and outputs behind a URL."""
     if is_url(options.out):
         raise OutputNameError(
             f"--out {options.out}",
-            expected="a path: outputs are written on this machine",
+            expected="a path: outputs are written to this machine's file system",
             hint="Write a file here and copy it there.",
         )
-    wrong = ""
-    if options.append and options.overwrite:
-        wrong = "--append with --overwrite"
-    elif options.append and not form.startswith("parquet"):
-        wrong = f"--append to {options.out}, which is not Parquet"
-    elif options.score and form == "png-folder":
-        wrong = "--score for PNG files"
-    elif form == "png-folder" and options.dtype == "float32":
-        wrong = "--dtype float32 for PNG files"
-    if wrong:
-        raise OptionError(wrong, expected="options that go together", hint="Leave one of them out.")
+    if options.append and output_format != "parquet-folder":
+        raise OptionError(
+            f"--append to {options.out}, which is no folder of Parquet files",
+            expected="--append to such a folder, to which it adds a part file",
+            hint="Write to a folder (--out latents/), or write a second file.",
+        )
+    files = output_format == "png-folder"
+    for conflict, found in {
+        "--append with --overwrite": options.append and options.overwrite,
+        "--score for PNG files": files and options.score,
+        "--dtype float32 for PNG files": files and options.dtype == "float32",
+    }.items():
+        if found:
+            raise OptionError(conflict, expected="only one of them")
 
 
 def _check_target(options: BulkOptions, target: Path) -> None:
-    """Refuse to touch an output that was not to be touched, or a folder that is none."""
+    """Refuse to replace an output without --overwrite, or a folder of anything else."""
     if target.is_dir():
-        inside = [path.name for path in target.iterdir()]
-        if not inside:
+        names = [path.name for path in target.iterdir()]
+        if not names:
             return
-        if FOLDER_FILE not in inside and not all(PART_NAME.fullmatch(name) for name in inside):
+        if FOLDER_FILE not in names and not all(PART_NAME.fullmatch(name) for name in names):
             raise TargetExistsError(
-                f"{options.out} is a folder with other things in it",
+                f"{options.out} is a folder with other files in it",
                 expected="a new name, or a folder that a bulk job wrote",
-                hint="Choose another --out.",
             )
     if target.exists() and not (options.overwrite or options.append):
         raise TargetExistsError(
             f"{options.out} exists",
             expected="a new name",
-            hint="Choose another --out, or add --overwrite; --append adds rows to Parquet.",
+            hint="Choose another --out, or add --overwrite; --append adds to a Parquet folder.",
         )
 
 
-def _base(options: BulkOptions, form: Form, target: Path, model: ModelFacts) -> tuple[Path, ...]:
-    """The Parquet files that rows are appended to, all of them this model's.
-
-    Raises:
-        FingerprintError: they are another's, or do not say whose.
-    """
-    if not options.append or not target.exists():
-        return ()
-    pa = arrow.load()
-    files = tuple(sorted(target.glob("part-*.parquet"))) if form == "parquet-folder" else (target,)
-    for path in files:
-        schema = pa.parquet.read_schema(path)
-        provenance = Provenance.from_metadata(schema.metadata)
+def _existing(options: BulkOptions, target: Path, model: ModelFacts) -> tuple[Path, ...]:
+    """The part files to which --append adds; one of another model is a `FingerprintError`."""
+    paths = sorted(target.glob("part-*.parquet")) if options.append else []
+    for path in paths:
+        provenance = Provenance.from_metadata(arrow.parquet.read_schema(path).metadata)
         if provenance is None:
             raise FingerprintError(
-                f"{path}, which does not say whose latents it holds",
-                expected="an output of this project, with its metadata",
-                hint="Write to another file.",
+                f"{path}, which names no model", expected="an output with its metadata"
             )
         provenance.check_same(model, mine=str(path), others=f"the model {model.name}")
-    return files
+    return tuple(paths)
+
+
+def _next_id(paths: tuple[Path, ...]) -> int:
+    """The first row number that is free, by the statistics of the column `id`; 0 for names."""
+    result = 0
+    for path in paths:
+        metadata = arrow.parquet.read_metadata(path)
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(0).statistics
+            if statistics is not None and isinstance(statistics.max, int):
+                result = max(result, statistics.max + 1)
+    return result
 
 
 def _check_columns(path: Path, schema: Any) -> None:
-    """Refuse to append rows of other columns."""
-    found = arrow.load().parquet.read_schema(path).remove_metadata()
-    if found != schema:
+    """Refuse to append rows with other columns."""
+    existing = arrow.parquet.read_schema(path).remove_metadata()
+    if existing != schema:
+        names = [", ".join(f"{one.name} {one.type}" for one in each) for each in (existing, schema)]
         raise OptionError(
-            f"{path} with the columns {_named(found)}",
-            expected=f"{_named(schema)}, as this job makes them",
-            hint="Append the same kind of rows and ids, with or without --score as before.",
+            f"{path} with the columns {names[0]}", expected=f"{names[1]}, as this job writes them"
         )
 
 
-def _named(schema: Any) -> str:
-    return ", ".join(f"{field.name} {field.type}" for field in schema)
-
-
-def _dtype(options: BulkOptions, form: Form, source: Source) -> ImageDtype:
-    """Of the images that are written."""
-    if form == "png-folder" or (options.dtype is None and options.operation == "decode"):
-        return "uint8"
-    return options.dtype or ("uint8" if source.dtype == "uint8" else "float32")
+def _columns(options: BulkOptions, output_format: Format, source: Source) -> Columns:
+    """The columns of the output; images of the input's dtype, of PNG files and decode uint8."""
+    dtype: ImageDtype = options.dtype or ("uint8" if source.dtype == "uint8" else "float32")
+    if output_format == "png-folder" or (options.dtype is None and options.operation == "decode"):
+        dtype = "uint8"
+    has_files = source.encoded or options.operation == "decode"
+    return Columns(
+        kind=options.writes,
+        numbered=source.numbered,
+        as_png=output_format == "png-folder"
+        or (output_format.startswith("parquet") and dtype == "uint8" and has_files),
+        dtype=dtype,
+        scored=options.score,
+    )

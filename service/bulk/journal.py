@@ -1,17 +1,16 @@
-"""The hidden folder beside an output while its job is unfinished, and whose it is.
+"""The hidden folder beside an output while its job is unfinished.
 
 .latents.parquet.parts/
-    job.json             what the job is, written first; nothing counts without it
+    job.json             identity of the job, written first; without it nothing counts
     listing              of the input's files
     part-….arrow         one for each unit that is done (parts.py)
-    result, result.…     the output and the files beside it, while they are put together
+    result, result.…     the output and the files beside it, while they are written
     retired              the folder that the output replaces, for a moment
     finished.json        which file became the output, written before it gets its name
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -20,8 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.publishing import TargetBusyError
+from common.publishing import locked, make_stage
 from service.bulk.errors import JobChangedError
+from service.bulk.parts import Parts
 
 JOB = "job.json"
 FINISHED = "finished.json"
@@ -35,44 +35,37 @@ class Journal:
         self.target = target
         self.path = target.with_name(f".{target.name}.parts")
         self.result = self.path / "result"
+        self.parts = Parts(self.path)
         self._retired = self.path / "retired"
         self._done = self.path.with_name(f"{self.path.name}.done")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and hold it for this process; without a part it is removed at the end.
+        """Create and lock the folder; at the end remove it if it holds no part.
 
         Raises:
-            TargetBusyError: another process holds it.
+            TargetBusyError: another process has locked it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise self._busy() from exc
-            if not self.path.exists() or os.fstat(handle).st_ino != self.path.stat().st_ino:
-                raise self._busy()  # its owner finished between our open and our lock
-            self._clear_done()  # what a kill in `remove` left
+        make_stage(self.path)
+        with locked(self.path):
+            shutil.rmtree(self._done, ignore_errors=True)  # left by a kill in `remove`
             if self._retired.exists() and not self.target.exists():
                 self._retired.rename(self.target)  # killed between the two renames of `publish`
             try:
                 yield
             finally:
-                if not self._holds_anything():
+                kept = (self.path / FINISHED, self._retired)
+                if not self.parts.done() and not any(path.exists() for path in kept):
                     shutil.rmtree(self.path, ignore_errors=True)
-        finally:
-            os.close(handle)
 
     def begin(self, job: Mapping[str, Any], *, overwrite: bool) -> bool:
-        """Say what this job is; True if it has begun before and goes on.
+        """Record the identity of the job; True if the existing parts are of the same job.
 
         Raises:
-            JobChangedError: the parts there are another job's, and may not be thrown away.
+            JobChangedError: the parts are another job's, and `overwrite` is False.
         """
         job = json.loads(json.dumps(job))  # as it will be read
-        before = self._job()
+        before = _read(self.path / JOB)
         if before == job:
             return True
         if before is not None and not overwrite:
@@ -81,102 +74,64 @@ class Journal:
                 expected="the same input, options and model",
                 hint="Run that job again to finish it, or add --overwrite to start anew.",
             )
-        self._clear()
+        (self.path / JOB).unlink(missing_ok=True)
+        for path in [*self.path.glob("part-*"), self.path / FINISHED]:
+            path.unlink(missing_ok=True)
+        self.clear_result()
         _write(self.path / JOB, job)
         return False
 
     def finished(self) -> dict[str, Any] | None:
-        """What `publish` was told, if the output that is there is the one it put there."""
+        """The `facts` of `publish`, if the existing output is the one that it published."""
         record = _read(self.path / FINISHED)
         if record is None or not self.target.exists():
             return None
-        return record["facts"] if record["inode"] == self.target.stat().st_ino else None
+        facts: dict[str, Any] = record["facts"]
+        return facts if record["inode"] == self.target.stat().st_ino else None
 
     def publish(self, facts: Mapping[str, Any]) -> None:
-        """Give `result` its name, replacing what has it.
-
-        Args:
-            facts: what `finished` will say, should the process be killed before `remove`.
-        """
+        """Rename `result` to the target; `finished` returns `facts` if a kill prevents `remove`."""
         _write(self.path / FINISHED, {"inode": self.result.stat().st_ino, "facts": facts})
         beside = {path.name.removeprefix("result"): path for path in self.path.glob("result.*")}
         if self.target.exists():
             if self.result.is_dir():
                 self.target.rename(self._retired)
             elif beside.keys() - {ERRORS}:
-                self.target.unlink()  # rather none than an old one with a new description
+                self.target.unlink()  # better no output than an old one with new metadata
         for suffix, path in beside.items():
-            path.replace(self.beside(suffix))
+            path.replace(f"{self.target}{suffix}")
         if ERRORS not in beside:
-            self.beside(ERRORS).unlink(missing_ok=True)
+            self.target.with_name(self.target.name + ERRORS).unlink(missing_ok=True)
         self.result.replace(self.target)
 
-    def beside(self, suffix: str) -> Path:
-        """A file next to the output: `latents.npy` and ".json" are `latents.npy.json`."""
-        return self.target.with_name(self.target.name + suffix)
-
     def remove(self) -> None:
-        """Take the folder away: in one step to another name, under which it means nothing."""
-        self._clear_done()
+        """Remove the folder, after one rename to a name under which it counts for nothing."""
+        shutil.rmtree(self._done, ignore_errors=True)
         self.path.rename(self._done)
-        self._clear_done()
-
-    def _clear_done(self) -> None:
         shutil.rmtree(self._done, ignore_errors=True)
 
     def clear_result(self) -> None:
-        """Forget an output that was not put together to its end."""
+        """Remove an output that was not written to its end."""
         if self.result.is_dir():
             shutil.rmtree(self.result)
         for path in self.path.glob("result*"):
             path.unlink()
 
-    def _busy(self) -> TargetBusyError:
-        return TargetBusyError(
-            f"another process is writing {self.target}",
-            expected="one writer",
-            hint="Wait for it, or choose another --out.",
-        )
-
-    def _holds_anything(self) -> bool:
-        """Whether there is work in the folder that is worth keeping."""
-        kept = (self.path / FINISHED, self._retired)
-        return any(path.exists() for path in kept) or any(self.path.glob("part-*.arrow"))
-
-    def _job(self) -> dict[str, Any] | None:
-        return _read(self.path / JOB)
-
-    def _clear(self) -> None:
-        """Remove parts and result; the listing is this job's own, just made."""
-        (self.path / JOB).unlink(missing_ok=True)
-        for path in [*self.path.glob("part-*"), self.path / FINISHED]:
-            path.unlink(missing_ok=True)
-        self.clear_result()
-
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The first thing in which two jobs differ: `input.bytes was 10, is now 20`."""
+    """The first difference between two jobs: `input.bytes was 10, is now 20`."""
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             return f"{name}.{_difference(old, new)}"
-        return f"{name} was {_short(old)}, is now {_short(new)}"
+        return f"{name} was {json.dumps(old)[:80]}, is now {json.dumps(new)[:80]}"
     return "nothing"
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return found
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,143 +1,141 @@
-"""Who computes: an engine in this process, or a service over HTTP."""
+"""Who computes: an engine in this process, or a service over HTTP.
+
+All calls of the engine and of the client are in this file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
 
-from common.arrays import Array
-from common.errors import BundleError, OptionError
-from denoiser_client.client import DenoiserClient, ModelChangedError, RemoteError
+from common.arrays import Array, to_bytes, to_floats
+from common.errors import BundleError, OptionError, RangeError
+from denoiser_client import DenoiserClient, DenoiserClientError
+from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.provenance import ModelFacts
 from service.bundle import FLOAT32, Manifest
-from service.engine import Engine, ImageDtype, Scored
+from service.engine import Engine, ImageDtype, OutputName
 
-T = TypeVar("T")
-
-MODEL_OF: dict[Operation, str] = {
-    "encode": "encoder",
-    "decode": "decoder",
-    "denoise": "autoencoder",
+OUTPUT: dict[Operation, OutputName] = {
+    "encode": "latents",
+    "decode": "images",
+    "denoise": "denoised",
 }
 
-
-@dataclass(frozen=True)
-class Answer:
-    """rows: float32 (n, latent_size), or images (n, H, W, C). scores: float32 (n), if asked for."""
-
-    rows: Array
-    scores: Array | None = None
-
-
-class Model(Protocol):
-    facts: ModelFacts
-
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
-        """Compute so many rows; images come as `dtype`.
-
-        Raises:
-            InputError, such as RangeError for NaN.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-def open_model(options: BulkOptions) -> Model:
-    """The engine, or the service at `options.url`."""
-    return Remote(options) if options.url else Local(options)
+# float32 (n, latent_size) or images (n, H, W, C); and scores, float32 (n), if requested.
+Result = tuple[Array, Array | None]
 
 
 class Local:
-    """An engine of this process."""
+    """An engine in this process."""
 
     def __init__(self, options: BulkOptions) -> None:
         self._engine = Engine.load(
             options.bundle, threads=options.threads or None, precision=options.precision
         )
         self.facts = _facts_of(self._engine.manifest)
-        if options.score:  # a bundle without scores is refused here, before anything is read
+        if options.score:  # refuse a bundle without scores before anything is read
             self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
 
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
-        if not score:
-            return Answer(_result(self._engine.submit(MODEL_OF[operation], rows, dtype=dtype)))
-        name: Scored = "latents" if operation == "encode" else "denoised"
-        found = _result(self._engine.submit_scored(rows, (name, "scores"), dtype=dtype))
-        return Answer(found[name], found["scores"])
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
+        """Compute rows (see `Batch.rows`); images are returned as `dtype`.
+
+        Raises:
+            InputError: for example RangeError for NaN.
+        """
+        output = OUTPUT[operation]
+        outputs: tuple[OutputName, ...] = (output, "scores") if score else (output,)
+        images, latents = (None, rows) if operation == "decode" else (rows, None)
+        future = self._engine.submit(outputs, images=images, latents=latents, dtype=dtype)
+        try:
+            results = future.result()
+        except BaseException:  # also Ctrl-C
+            future.cancel()
+            raise
+        return results[output], results.get("scores")
 
     def close(self) -> None:
-        pass
+        """Nothing to close."""
 
 
 class Remote:
-    """A service far away; what it computes with must not change while a job runs."""
+    """The service at --url; its model must not change while a job runs."""
 
     def __init__(self, options: BulkOptions) -> None:
-        self._url = options.url
         if options.score:
-            raise OptionError(
-                "--score with --url", expected="an engine in this process", hint="Leave one out."
-            )
+            raise OptionError("--score with --url", expected="an engine in this process")
+        self._url = options.url
         try:
             self._client = DenoiserClient(options.url, options.api_key or None)
         except httpx.InvalidURL as exc:
             raise OptionError(
-                f"--url {options.url} ({exc})",
-                expected="an address such as http://127.0.0.1:3000",
-                hint="Correct it.",
+                f"--url {options.url} ({exc})", expected="an address such as http://127.0.0.1:3000"
             ) from exc
         try:
-            self.facts = _facts_of(Manifest.from_dict(self._client.model()))
+            with _translated():
+                self.facts = _facts_of(Manifest.from_dict(self._client.model()))
         except (ValueError, BundleError) as exc:
-            raise RemoteError(
-                f"what {options.url} says of its model ({exc})",
-                expected="a manifest, as /model gives it",
-                hint="Check the address.",
+            raise ServiceError(
+                f"{options.url}/model, which does not parse ({exc})", expected="a manifest"
             ) from exc
 
-    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Answer:
+    def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
+        """As `Local.run`.
+
+        Raises:
+            ServiceError: the service failed, or its model changed.
+        """
         call: Callable[[Array], Array] = getattr(self._client, operation)
-        if dtype == "float32" and rows.dtype == np.uint8:  # images come back as they came
-            rows = np.divide(rows, np.float32(255), dtype=np.float32)
-        answer = call(rows)
-        if dtype == "uint8" and operation != "encode" and answer.dtype != np.uint8:
-            answer = np.rint(answer * 255).astype(np.uint8)
-        now = self._client.model()["fingerprint"]
-        if now != self.facts.fingerprint:
-            raise ModelChangedError(
-                f"a model with fingerprint {now} at {self._url}",
+        if dtype == "float32" and rows.dtype == np.uint8:  # denoised images keep their dtype
+            rows = to_floats(rows)
+        with _translated():
+            result = call(rows)
+            fingerprint = self._client.model()["fingerprint"]
+        if fingerprint != self.facts.fingerprint:
+            raise ServiceError(
+                f"a model with fingerprint {fingerprint} at {self._url}",
                 expected=f"{self.facts.fingerprint}, with which the job began",
                 hint="Start the job anew with --overwrite.",
             )
-        return Answer(answer)
+        if dtype == "uint8" and operation != "encode" and result.dtype != np.uint8:
+            result = to_bytes(result)
+        return result, None
 
     def close(self) -> None:
+        """Close the connections."""
         self._client.close()
 
 
-def _result(future: Future[T]) -> T:
-    """What a call of the engine gives; whoever is interrupted while he waits gives it up."""
+Model = Local | Remote
+
+
+def open_model(options: BulkOptions) -> Model:
+    """The service at `options.url`, or else an engine in this process."""
+    return Remote(options) if options.url else Local(options)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The client's own errors as errors of this job."""
     try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
+        yield
+    except DenoiserClientError as exc:
+        if exc.slug == "range":  # of single rows, which the job lists
+            raise RangeError(exc.received, expected=exc.expected, hint=exc.hint) from exc
+        raise ServiceError(exc.received, expected=exc.expected, hint=exc.hint) from exc
 
 
 def _facts_of(manifest: Manifest) -> ModelFacts:
-    """What an engine's manifest says, in the precision that it answers with."""
-    named = [n for n, p in manifest.precisions.items() if p.fingerprint == manifest.fingerprint]
+    """The identity and shapes that an engine's manifest states."""
+    names = [n for n, p in manifest.precisions.items() if p.fingerprint == manifest.fingerprint]
     return ModelFacts(
         name=manifest.name,
         fingerprint=manifest.fingerprint,
-        precision=named[0] if named else FLOAT32,
+        precision=names[0] if names else FLOAT32,
         image_shape=manifest.image_shape,
         latent_size=manifest.latent_size,
     )

@@ -1,4 +1,4 @@
-"""What one bulk job is asked to do."""
+"""The settings of one bulk job."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from common.images import Fit
 from service.bundle import FLOAT32, PrecisionName
-from service.codecs.png import Fit
 from service.engine import ImageDtype
 
 Operation = Literal["encode", "decode", "denoise"]
@@ -16,45 +16,28 @@ Kind = Literal["images", "latents"]
 
 @dataclass(frozen=True, kw_only=True)
 class BulkOptions:
-    """Settings of one job; plain values, so that another process can be handed them.
-
-    Attributes:
-        operation: what is computed.
-        input: a path, or "-" for a list of image files on standard input.
-        out: the output's name, which says its format; a "/" at its end makes it a folder.
-        bundle, precision, threads: the engine in this process; threads 0 is one for each core.
-        url, api_key: a service that computes instead; "" for none.
-        column: of a Parquet file, or the array of an .npz, where several fit; "" for the only one.
-        fit, invert: of image files, as in service/codecs/png.py.
-        dtype: of images that are written; None for that of the images read (uint8 after decode).
-        batch: rows in one unit; 0 for a number that suits the input.
-        score: write how unusual each image is (`Engine.score`) beside its row.
-        strict: stop at the first row that cannot be read.
-        overwrite: replace the output, and parts of another job.
-        append: add rows to a finished Parquet output of the same model.
-        address, actors: of the Ray cluster that makes the parts, where one does; "" for one of
-            its own on this machine, 0 for an actor on each of its CPUs.
-    """
+    """Settings of one job; plain values, which can be sent to another process."""
 
     operation: Operation
-    input: str
-    out: str
+    input: str  # a path, a URL, or "-" for a list of image files on standard input
+    out: str  # its name determines the format; a "/" at the end makes it a folder
     bundle: Path
     precision: PrecisionName = FLOAT32
-    threads: int = 0
-    url: str = ""
-    api_key: str = field(default="", repr=False)
-    column: str = ""
-    fit: Fit | None = None
-    invert: bool = False
-    dtype: ImageDtype | None = None
-    batch: int = 0
-    score: bool = False
-    strict: bool = False
-    overwrite: bool = False
-    append: bool = False
-    address: str = ""
-    actors: int = 0
+    threads: int = 0  # of the engine in this process; 0 for one per core
+    url: str = ""  # of a service that computes instead
+    api_key: str = field(default="", repr=False)  # for that service
+    column: str = ""  # of a Parquet file, or the array of an .npz, where several fit
+    fit: Fit | None = None  # for image files, as in common/images.py
+    invert: bool = False  # the same
+    dtype: ImageDtype | None = None  # of images written; None: as they were read, uint8 of latents
+    batch: int = 0  # rows in one unit, 0 for a size that suits the input; not for Parquet
+    score: bool = False  # add the novelty score of each image
+    strict: bool = False  # stop at the first row that cannot be read
+    overwrite: bool = False  # replace the output, and parts of another job
+    append: bool = False  # add a part file to an existing Parquet folder of the same model
+    first_id: int = 0  # of the first row where the input has no ids; set by `append`
+    address: str = ""  # of a Ray cluster; "" starts one on this machine
+    actors: int = 0  # of Ray; 0 for one per CPU
 
     @property
     def reads(self) -> Kind:

@@ -1,11 +1,10 @@
-"""The forms of an output, and how parts become one.
+"""The formats of an output, and how parts become one.
 
 name                     latents                          images
 `x.parquet`              one Parquet file                 one Parquet file
 `x.parquet/`, `x/`       a folder of Parquet files        `x.parquet/`: the same
 `x.npy`                  float32 (N, L), `x.npy.json`,    uint8 or float32 (N, H, W, C), the same
                          `x.npy.ids.csv`                  files beside it
-`x.csv`                  id, l0 …, score; `x.csv.json`    —
 `x/`, `x`                —                                a folder of PNG files, `denoiser.json`
 """
 
@@ -13,10 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
-from math import prod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -24,161 +20,103 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from service.bulk import arrow
-from service.bulk.decoding.pictures import is_picture
+from service.bulk.decoding.imagefile import is_picture
 from service.bulk.errors import OutputNameError
 from service.bulk.options import Kind
-from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
-from service.engine import ImageDtype
+from service.bulk.provenance import FOLDER_FILE, Provenance
+from service.bulk.work import Work
 
-Form = Literal["parquet", "parquet-folder", "npy", "csv", "png-folder"]
+Format = Literal["parquet", "parquet-folder", "npy", "png-folder"]
 
 GROUP_ROWS = 65_536  # in one row group of Parquet
 GROUP_BYTES = 64 * 2**20
-FILE_ROWS = 2**20  # in one file of a folder
+FILE_ROWS = 2**20  # in one file of a Parquet folder
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")  # of such a file
 
 
-def form_of(out: str, kind: Kind) -> Form:
-    """The form that a name asks for.
+def format_of(out: str, kind: Kind) -> Format:
+    """The format that an output's name asks for.
 
     Raises:
-        OutputNameError: a name that asks for none, or for one that cannot hold the rows.
+        OutputNameError: no format has this name, or the format cannot hold the rows.
     """
     path = Path(out)
     suffix = path.suffix.lower()
     folder = out.endswith("/") or path.is_dir()
-    found: Form | None = None
-    if not path.name or path.name == "..":
-        pass
-    elif folder and (kind == "latents" or suffix == ".parquet"):
-        found = "parquet-folder"
-    elif folder or (kind == "images" and not suffix):
-        found = "png-folder"
-    elif suffix == ".parquet":
-        found = "parquet"
-    elif suffix == ".npy":
-        found = "npy"
-    elif suffix == ".csv" and kind == "latents":
-        found = "csv"
-    if found is None:
-        raise OutputNameError(
-            f"--out {out} for {kind}",
-            expected="a name that ends in .parquet, .npy, .csv or /"
-            if kind == "latents"
-            else "a name that ends in .parquet or .npy, or one without an ending for PNG files",
-            hint="Correct the name.",
-        )
-    return found
+    if path.name and path.name != "..":
+        if folder and (kind == "latents" or suffix == ".parquet"):
+            return "parquet-folder"
+        if folder or (kind == "images" and not suffix):
+            return "png-folder"
+        if suffix == ".parquet":
+            return "parquet"
+        if suffix == ".npy":
+            return "npy"
+    expected, hint = "a name that ends in .parquet, .npy or /", ""
+    if kind == "images":
+        expected = "a name that ends in .parquet or .npy, or one without an ending for PNG files"
+    elif suffix == ".csv":
+        table = path.with_suffix(".parquet")
+        hint = f"Write {table}, then: duckdb -c \"COPY (FROM '{table}') TO '{out}'\""
+    raise OutputNameError(f"--out {out} for {kind}", expected=expected, hint=hint)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The columns of an output.
+def assemble(
+    output_format: Format, result: Path, work: Work, *, rows: int, existing: Sequence[Path] = ()
+) -> None:
+    """Write the output from the parts, `rows` in all, to the temporary path `result`.
 
-    Attributes:
-        kind: what its rows are.
-        numbered: ids are int64, else strings.
-        as_png: images are PNG files, else lists of numbers.
-        dtype: of images that are lists.
-        scored: there is a column `score`.
+    Files beside the output get names that begin with it. `existing` are the files of a Parquet
+    folder to which this output is added. All of it is on disk when this returns.
     """
-
-    kind: Kind
-    numbered: bool
-    as_png: bool
-    dtype: ImageDtype
-    scored: bool
-
-    def schema(self, model: ModelFacts) -> Any:
-        """As an Arrow schema, without metadata."""
-        pa = arrow.load()
-        if self.kind == "latents":
-            value = pa.list_(pa.float32(), model.latent_size)
-        elif self.as_png:
-            value = pa.binary()
+    tables = work.parts.tables(range(work.source.units))
+    provenance = Provenance.of(work.model.facts, work.options)
+    if output_format == "npy":
+        _npy(result, work, tables, rows)
+        provenance.write(result.with_suffix(".json"))
+    elif output_format == "png-folder":
+        _png_folder(result, tables)
+        provenance.write(result / FOLDER_FILE)
+    else:
+        schema = work.schema.with_metadata(provenance.as_metadata())
+        if output_format == "parquet":
+            _parquet(result, schema, tables)
         else:
-            number = pa.uint8() if self.dtype == "uint8" else pa.float32()
-            value = pa.list_(number, prod(model.image_shape))
-        fields = [
-            pa.field("id", pa.int64() if self.numbered else pa.string()),
-            pa.field("latent" if self.kind == "latents" else "image", value),
-        ]
-        return pa.schema([*fields, *([pa.field("score", pa.float32())] if self.scored else [])])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assembly:
-    """What an output is put together from.
-
-    Attributes:
-        result: its path while it is being made; files beside it are `<result>.json` and so on.
-        tables: the parts, as Arrow tables of `schema`.
-        rows: of all tables together.
-        schema: the columns.
-        row: the shape of one latent or image.
-        provenance: what the output says about itself.
-        base: Parquet files whose rows come first, when rows are appended.
-    """
-
-    result: Path
-    tables: Iterable[Any]
-    rows: int
-    schema: Any
-    row: tuple[int, ...]
-    provenance: Provenance
-    base: tuple[Path, ...] = ()
-
-
-def assemble(form: Form, assembly: Assembly) -> None:
-    """Write the output under its temporary name, all of it on disk."""
-    writers: dict[Form, Callable[[Assembly], None]] = {
-        "parquet": _parquet,
-        "parquet-folder": _parquet_folder,
-        "npy": _npy,
-        "csv": _csv,
-        "png-folder": _png_folder,
-    }
-    writers[form](assembly)
-    if assembly.result.is_dir():
+            _parquet_folder(result, schema, tables, existing)
+    if result.is_dir():
         os.sync()  # one call instead of one for each of perhaps a million files
         return
-    for path in [assembly.result, *assembly.result.parent.glob("result.*")]:
+    for path in [result, *result.parent.glob("result.*")]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
 
 
-def _parquet(assembly: Assembly) -> None:
-    old = chain.from_iterable(_row_groups(path) for path in assembly.base)
-    _write_parquet(assembly.result, assembly, chain(old, assembly.tables))
-
-
-def _parquet_folder(assembly: Assembly) -> None:
-    """Files of FILE_ROWS rows or a little more; those that were there stay as they are."""
-    assembly.result.mkdir()
-    for at, path in enumerate(assembly.base):
-        (assembly.result / f"part-{at:05d}.parquet").hardlink_to(path)
-    number, source = len(assembly.base), iter(_grouped(assembly.tables))
-    for first in source:
-        path = assembly.result / f"part-{number:05d}.parquet"
-        _write_parquet(path, assembly, _until(FILE_ROWS, first, source))
+def _parquet_folder(
+    result: Path, schema: Any, tables: Iterable[Any], existing: Sequence[Path]
+) -> None:
+    """Files of FILE_ROWS rows or a little more, after the existing ones, which do not change."""
+    result.mkdir()
+    for number, path in enumerate(existing):
+        (result / f"part-{number:05d}.parquet").hardlink_to(path)
+    number, groups = len(existing), _grouped(tables)
+    for first in groups:
+        _parquet(result / f"part-{number:05d}.parquet", schema, _file_of(first, groups))
         number += 1
     if not number:
-        _write_parquet(assembly.result / "part-00000.parquet", assembly, ())
+        _parquet(result / "part-00000.parquet", schema, ())
 
 
-def _until(rows: int, first: Any, source: Iterator[Any]) -> Iterator[Any]:
-    """`first` and more tables, until there are so many rows."""
+def _file_of(first: Any, tables: Iterator[Any]) -> Iterator[Any]:
+    """`first` and further tables until they have FILE_ROWS rows."""
     yield first
-    count = first.num_rows
-    while count < rows and (table := next(source, None)) is not None:
-        count += table.num_rows
+    rows = first.num_rows
+    while rows < FILE_ROWS and (table := next(tables, None)) is not None:
+        rows += table.num_rows
         yield table
 
 
-def _write_parquet(path: Path, assembly: Assembly, tables: Iterable[Any]) -> None:
-    pa = arrow.load()
-    schema = assembly.schema.with_metadata(assembly.provenance.as_metadata())
-    with pa.parquet.ParquetWriter(
+def _parquet(path: Path, schema: Any, tables: Iterable[Any]) -> None:
+    with arrow.parquet.ParquetWriter(
         path,
         schema,
         compression="snappy",
@@ -190,8 +128,7 @@ def _write_parquet(path: Path, assembly: Assembly, tables: Iterable[Any]) -> Non
 
 
 def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
-    """Small tables put together to row groups of a useful size."""
-    pa = arrow.load()
+    """Small tables joined to row groups of a useful size."""
     held: list[Any] = []
     rows = size = 0
     for table in tables:
@@ -199,96 +136,47 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
         rows += table.num_rows
         size += table.nbytes
         if rows >= GROUP_ROWS or size >= GROUP_BYTES:
-            yield pa.concat_tables(held)
+            yield arrow.concat_tables(held)
             held, rows, size = [], 0, 0
     if rows:
-        yield pa.concat_tables(held)
+        yield arrow.concat_tables(held)
 
 
-def _row_groups(path: Path) -> Iterator[Any]:
-    pa = arrow.load()
-    with pa.parquet.ParquetFile(path) as file:
-        for at in range(file.num_row_groups):
-            yield file.read_row_group(at).replace_schema_metadata(None)
-
-
-def _npy(assembly: Assembly) -> None:
-    pa = arrow.load()
-    column = assembly.schema.names[1]
-    dtype = np.dtype(assembly.schema.field(column).type.value_type.to_pandas_dtype())
-    header = {
-        "descr": dtype.str,
-        "fortran_order": False,
-        "shape": (assembly.rows, *assembly.row),
-    }
-    beside = [name for name in assembly.schema.names if name != column]
-    ids = pa.schema([assembly.schema.field(name) for name in beside])
-    with (
-        assembly.result.open("wb") as file,
-        pa.csv.CSVWriter(_beside(assembly, ".ids.csv"), ids) as names,
-    ):
+def _npy(result: Path, work: Work, tables: Iterable[Any], rows: int) -> None:
+    schema, facts = work.schema, work.model.facts
+    column = schema.names[1]
+    row_shape = facts.image_shape if work.columns.kind == "images" else (facts.latent_size,)
+    dtype = np.dtype(schema.field(column).type.value_type.to_pandas_dtype())
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *row_shape)}
+    others = [name for name in schema.names if name != column]
+    ids_schema = arrow.schema([schema.field(name) for name in others])
+    ids_path = result.with_suffix(".ids.csv")
+    with result.open("wb") as file, arrow.csv.CSVWriter(ids_path, ids_schema) as ids:
         npy_format.write_array_header_1_0(file, header)
-        for table in assembly.tables:
+        for table in tables:
             for chunk in table.column(column).chunks:
                 file.write(memoryview(chunk.flatten().to_numpy()).cast("B"))
-            names.write_table(table.select(beside))
-    assembly.provenance.write(_beside(assembly, ".json"))
+            ids.write_table(table.select(others))
 
 
-def _csv(assembly: Assembly) -> None:
-    """Numbers with as many digits as tell every float32 from its neighbours."""
-    pa = arrow.load()
-    (width,) = assembly.row
-    names = ["id", *(f"l{at}" for at in range(width)), *assembly.schema.names[2:]]
-    kinds = [assembly.schema.field("id").type, *[pa.float32()] * (len(names) - 1)]
-    schema = pa.schema(list(zip(names, kinds, strict=True)))
-    with pa.csv.CSVWriter(assembly.result, schema) as writer:
-        for table in assembly.tables:
-            flat = table.column("latent").combine_chunks().flatten().to_numpy()
-            latents = np.ascontiguousarray(flat.reshape(-1, width).T)
-            rest = [table.column(name) for name in assembly.schema.names[2:]]
-            numbers = [arrow.numbers(latent) for latent in latents]
-            writer.write_table(pa.table([table.column("id"), *numbers, *rest], schema=schema))
-    assembly.provenance.write(_beside(assembly, ".json"))
-
-
-def _png_folder(assembly: Assembly) -> None:
-    """One file for each image, at its id's place: `a/b.jpg` becomes `a/b.png`."""
-    assembly.result.mkdir()
-    made = {assembly.result}
-    for table in assembly.tables:
+def _png_folder(result: Path, tables: Iterable[Any]) -> None:
+    """One file for each image, named after its id: `a/b.jpg` becomes `a/b.png`."""
+    result.mkdir()
+    for table in tables:
         ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
         for name, body in zip(ids, images, strict=True):
-            path = assembly.result / _png_name(name)
-            if path.parent not in made:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                made.add(path.parent)
-            _write_new(path, PurePosixPath(str(name)).name, body)
-    assembly.provenance.write(assembly.result / FOLDER_FILE)
+            path = _free_path(result, name if isinstance(name, str) else f"{name or 0:08d}")
+            path.write_bytes(body)
 
 
-def _png_name(name: str | int | None) -> str:
-    """A relative path inside the folder, whatever an archive or a list called the image."""
-    if not isinstance(name, str):
-        return f"{name or 0:08d}.png"
+def _free_path(folder: Path, name: str) -> Path:
+    """Inside `folder`, for any name; beside `a.png`, `a.jpg` becomes `a.jpg.png`, `a.jpg-2.png`."""
     parts = [part for part in PurePosixPath(name).parts if part not in ("..", "/", ".")]
     last = parts.pop() if parts else "image"
-    stem = last.rpartition(".")[0] if is_picture(last) else last
-    return "/".join([*parts, f"{stem}.png"])
-
-
-def _write_new(path: Path, name: str, body: bytes) -> None:
-    """Write to `path`; where `a.png` came before `a.jpg`, to `a.jpg.png`, then `a.jpg-2.png` …"""
-    tries = 0
-    while True:
-        try:
-            with path.open("xb") as file:
-                file.write(body)
-            return
-        except FileExistsError:
-            tries += 1
-            path = path.with_name(f"{name}.png" if tries == 1 else f"{name}-{tries}.png")
-
-
-def _beside(assembly: Assembly, suffix: str) -> Path:
-    return assembly.result.with_name(assembly.result.name + suffix)
+    path = folder.joinpath(*parts, f"{last.rpartition('.')[0] if is_picture(last) else last}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tries = 1
+    while path.exists():
+        path = path.with_name(f"{last}.png" if tries == 1 else f"{last}-{tries}.png")
+        tries += 1
+    return path

@@ -1,10 +1,10 @@
-"""One part: the answers of one unit and what failed in it, in one Arrow file, there whole or not.
+"""Part files: the result of one unit, in one Arrow file that exists whole or not at all.
 
     part-0000012.arrow      columns id; latent or image; score
                             metadata: rows that failed, as JSON [[id, reason], …]
 
-Arrow's own file format costs no more than writing the bytes, and is mapped back without a copy;
-outputs are compressed once, at the end.
+Arrow's own file format is written as fast as the bytes and is mapped without a copy. The output is
+compressed once, at the end.
 """
 
 from __future__ import annotations
@@ -13,62 +13,99 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from service.bulk import arrow
 from service.bulk.batch import Failure
+from service.bulk.options import Kind
+from service.bulk.provenance import ModelFacts
+from service.engine import ImageDtype
 
 _FAILURES = b"failures"
 
 
 @dataclass(frozen=True)
 class Part:
-    """columns: name → pyarrow array (n), `id` first. failures: of the unit's other rows."""
+    """columns: name → pyarrow array (n), `id` first. failures: the unit's other rows."""
 
     columns: dict[str, Any]
     failures: tuple[Failure, ...]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Rows, failures."""
+        return len(self.columns["id"]), len(self.failures)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns of the parts and the output."""
+
+    kind: Kind  # of the rows
+    numbered: bool  # ids are int64, else strings
+    as_png: bool  # images are PNG files, else lists of numbers
+    dtype: ImageDtype  # of images that are lists
+    scored: bool  # there is a column `score`
+
+    def schema(self, model: ModelFacts) -> Any:
+        """As an Arrow schema, without metadata."""
+        if self.kind == "latents":
+            value = arrow.list_(arrow.float32(), model.latent_size)
+        elif self.as_png:
+            value = arrow.binary()
+        else:
+            number = arrow.uint8() if self.dtype == "uint8" else arrow.float32()
+            value = arrow.list_(number, prod(model.image_shape))
+        fields = [
+            ("id", arrow.int64() if self.numbered else arrow.string()),
+            ("latent" if self.kind == "latents" else "image", value),
+        ]
+        return arrow.schema([*fields, ("score", arrow.float32())] if self.scored else fields)
 
 
 class Parts:
     """The parts in a folder, by the index of their unit."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def path(self, index: int) -> Path:
-        return self._folder / f"part-{index:07d}.arrow"
+        """Where the part of a unit is."""
+        return self.folder / f"part-{index:07d}.arrow"
 
     def done(self) -> set[int]:
         """Units that have their part."""
-        return {int(path.stem.removeprefix("part-")) for path in self._folder.glob("part-*.arrow")}
+        return {int(path.stem.removeprefix("part-")) for path in self.folder.glob("part-*.arrow")}
 
     def write(self, index: int, part: Part) -> None:
-        """Write one part: its name appears when all of it is on disk."""
-        pa = arrow.load()
-        told = json.dumps([[failure.id, failure.reason] for failure in part.failures])
-        table = pa.table(part.columns).replace_schema_metadata({_FAILURES: told.encode()})
+        """Write one part; it gets its name when all of it is on disk.
+
+        Two processes may write the same part: Ray repeats what it believes lost.
+        """
+        failures = json.dumps(part.failures)
+        table = arrow.table(part.columns).replace_schema_metadata({_FAILURES: failures.encode()})
         path = self.path(index)
-        temporary = path.with_suffix(".new")
+        temporary = path.with_suffix(f".{uuid4().hex}.new")
         with temporary.open("wb") as file:
-            with pa.ipc.new_file(file, table.schema) as writer:
+            with arrow.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
 
-    def facts(self, index: int) -> tuple[int, tuple[Failure, ...]]:
+    def counts(self, index: int) -> tuple[int, tuple[Failure, ...]]:
         """How many rows a part has, and what failed."""
-        pa = arrow.load()
-        with pa.memory_map(str(self.path(index))) as file:
-            reader = pa.ipc.open_file(file)
+        with arrow.memory_map(str(self.path(index))) as file:
+            reader = arrow.ipc.open_file(file)
             rows = sum(reader.get_batch(at).num_rows for at in range(reader.num_record_batches))
-            told = json.loads(reader.schema.metadata[_FAILURES])
-        return rows, tuple(Failure(*one) for one in told)
+            failures = json.loads(reader.schema.metadata[_FAILURES])
+        return rows, tuple(Failure(*failure) for failure in failures)
 
     def tables(self, indices: Iterable[int]) -> Iterator[Any]:
-        """The rows of parts, one table each, mapped while the next one is not asked for."""
-        pa = arrow.load()
+        """The rows of parts, one mapped table each, valid until the next is requested."""
         for index in indices:
-            with pa.memory_map(str(self.path(index))) as file:
-                yield pa.ipc.open_file(file).read_all().replace_schema_metadata(None)
+            with arrow.memory_map(str(self.path(index))) as file:
+                yield arrow.ipc.open_file(file).read_all().replace_schema_metadata(None)

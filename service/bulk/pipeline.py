@@ -1,4 +1,4 @@
-"""All units of a job in this process: one is read and one written while the engine computes."""
+"""All units of a job in this process: reading and writing run beside the engine."""
 
 from __future__ import annotations
 
@@ -6,50 +6,50 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
 
+from service.bulk.batch import Batch
 from service.bulk.parts import Part
 from service.bulk.work import Work
 
-AHEAD = 2  # units read, or being read, before they are computed
-BEHIND = 2  # parts computed and not yet on disk
+READ_AHEAD = 2  # units read, or being read, before they are computed
+WRITE_BEHIND = 2  # parts computed and not yet on disk
 
-# A unit that is done: its rows, and how many of its rows failed.
+# Called when a unit is done, with its rows and its failed rows.
 Done = Callable[[int, int], None]
 
 
 def run(work: Work, units: Iterable[int], done: Done) -> None:
     """Make the parts of `units`, in order.
 
-    An exception, also KeyboardInterrupt, ends it at once but for the parts that are being written.
+    An exception, also KeyboardInterrupt, stops it after the parts that are being written.
     """
-    hint = iter(units)
-    reading: deque[tuple[int, Future[Any]]] = deque()
+    remaining = iter(units)
+    reading: deque[tuple[int, Future[Batch]]] = deque()
     writing: deque[tuple[Part, Future[None]]] = deque()
     reader = ThreadPoolExecutor(1, thread_name_prefix="read")
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
-    def read_on() -> None:
-        for unit in islice(hint, AHEAD - len(reading)):
+    def read_ahead() -> None:
+        for unit in islice(remaining, READ_AHEAD - len(reading)):
             reading.append((unit, reader.submit(work.read, unit)))
 
-    def settle(most: int) -> None:
-        while len(writing) > most:
+    def wait_for_writes(limit: int) -> None:
+        while len(writing) > limit:
             part, future = writing.popleft()
             future.result()
-            done(len(part.columns["id"]), len(part.failures))
+            done(*part.counts)
 
     try:
-        read_on()
+        read_ahead()
         while reading:
             unit, future = reading.popleft()
             batch = future.result()
-            read_on()
+            read_ahead()
             part = work.compute(batch)
-            del batch, future  # the mapped rows go with them
-            writing.append((part, writer.submit(work.write, unit, part)))
-            settle(BEHIND)
-        settle(0)
+            del batch, future  # frees the rows
+            writing.append((part, writer.submit(work.parts.write, unit, part)))
+            wait_for_writes(WRITE_BEHIND)
+        wait_for_writes(0)
     finally:
         reader.shutdown(cancel_futures=True)
         writer.shutdown()

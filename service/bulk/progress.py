@@ -1,63 +1,39 @@
-"""How far a job is, for a person who watches; silent where nobody does."""
+"""The progress bar of a job, for a terminal only."""
 
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from service.bulk.errors import ExtraMissingError
 
 
-class Progress:
-    """A bar on standard error with rows, rate, time left and failures; use it as a context."""
+@contextmanager
+def progress(title: str, *, total: int) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on standard error; yields a function that counts rows and failed rows."""
+    try:
+        from rich import progress as rich
+        from rich.console import Console
+    except ImportError as exc:
+        raise ExtraMissingError.of("rich", "bulk", exc) from exc
+    bar = rich.Progress(
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeRemainingColumn(),
+        rich.TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    task = bar.add_task(title, total=total, note="")
+    failed = 0
 
-    def __init__(self, title: str, *, total: int) -> None:
-        """`total`: rows still to be done."""
-        try:
-            from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
-        except ImportError as exc:
-            raise ExtraMissingError(
-                f"no rich ({exc})",
-                expected="the extra `bulk` of pyproject.toml, which bulk jobs need",
-                hint="Install it: pip install rich.",
-            ) from exc
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[failed]}"),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task(title, total=total, rate="", failed="")
-        self._failures = 0
+    def advance(rows: int, failures: int) -> None:
+        nonlocal failed
+        failed += failures
+        note = f"{bar.tasks[0].speed or 0:,.0f} rows/s" + f", {failed:,} unreadable" * bool(failed)
+        bar.update(task, advance=rows + failures, note=note)
 
-    def advance(self, rows: int, failures: int) -> None:
-        """So many more rows are done, and so many failed."""
-        self._failures += failures
-        failed = f"{self._failures:,} unreadable" if self._failures else ""
-        speed = self._bar.tasks[0].speed
-        rate = f"{speed:,.0f} rows/s" if speed else ""
-        self._bar.update(self._task, advance=rows + failures, rate=rate, failed=failed)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+    with bar:
+        yield advance

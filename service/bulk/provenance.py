@@ -1,7 +1,7 @@
-"""What a bulk output says about itself; writer and reader side by side.
+"""The metadata of a bulk output, written and read here.
 
-In Parquet it is the schema's metadata, `denoiser.<field>`; beside .npy and .csv a file
-`<output>.json`, in a folder of PNGs `denoiser.json`.
+In Parquet it is the schema's metadata, `denoiser.<field>`; beside an .npy file it is
+`<output>.json`, in a folder of PNG files `denoiser.json`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from common.errors import FingerprintError, MalformedError
 from service import __version__
@@ -21,29 +21,31 @@ FOLDER_FILE = "denoiser.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Which model made the rows of a file, and of what.
+class ModelFacts:
+    """What a job has to know of the model that computes."""
 
-    Attributes:
-        kind: "latents" or "images".
-        fingerprint: 64 hex digits; latents with different ones do not belong together.
-        model: the manifest's name.
-        precision: "float32" or "int8".
-        preprocessing: image_shape [H, W, C]; range, of the values that the model sees; fit and
-            invert, as image files were brought to that shape.
-        version: of this project.
-    """
+    name: str
+    fingerprint: str
+    precision: str
+    image_shape: tuple[int, int, int]
+    latent_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Which model made the rows of a file, and from which inputs."""
 
     kind: Kind
-    fingerprint: str
-    model: str
-    precision: str
+    fingerprint: str  # 64 hex digits; latents with different fingerprints must not be mixed
+    model: str  # the manifest's name
+    precision: str  # "float32" or "int8"
+    # image_shape [H, W, C]; range of the model's input; fit and invert, of image files.
     preprocessing: dict[str, Any]
-    version: str
+    version: str  # of this project
 
     @classmethod
     def of(cls, model: ModelFacts, options: BulkOptions) -> Provenance:
-        """What the output of a job will say."""
+        """The metadata of a job's output."""
         return cls(
             kind=options.writes,
             fingerprint=model.fingerprint,
@@ -59,13 +61,9 @@ class Provenance:
         )
 
     def as_metadata(self) -> dict[bytes, bytes]:
-        """As the metadata of an Arrow schema; what is no text goes as JSON."""
-        return {
-            (PREFIX + name).encode(): (
-                value if isinstance(value, str) else json.dumps(value)
-            ).encode()
-            for name, value in asdict(self).items()
-        }
+        """As the metadata of an Arrow schema; values that are not text become JSON."""
+        fields = {**asdict(self), "preprocessing": json.dumps(self.preprocessing)}
+        return {f"{PREFIX}{name}".encode(): value.encode() for name, value in fields.items()}
 
     def write(self, path: Path) -> None:
         """As a JSON file."""
@@ -73,32 +71,33 @@ class Provenance:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes] | None) -> Provenance | None:
-        """Read what `as_metadata` wrote; None where it is not ours."""
-        ours = {
+        """Read what `as_metadata` wrote; None for files of other programs."""
+        fields = {
             key.decode().removeprefix(PREFIX): value.decode()
             for key, value in (metadata or {}).items()
             if key.startswith(PREFIX.encode())
         }
-        if "fingerprint" not in ours:
-            return None
-        return _from_plain({**ours, "preprocessing": _json(ours.get("preprocessing", ""))})
+        return _checked(fields) if "fingerprint" in fields else None
 
     @classmethod
     def read(cls, path: Path) -> Provenance | None:
-        """Read what `write` wrote; None where there is no such file."""
-        if not path.is_file():
-            return None
-        plain = _json(path.read_text(encoding="utf-8"))
-        if not isinstance(plain, dict):
-            raise _damaged(f"{path} is not a JSON object")
-        return _from_plain(plain)
+        """Read what `write` wrote; None if there is no such file."""
+        return _checked(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    @classmethod
+    def common(
+        cls, metadata: Mapping[str, Mapping[bytes, bytes] | None], *, check: bool = True
+    ) -> Provenance | None:
+        """The first of several files, by name; `check` that all are of one model."""
+        known = {name: own for name, one in metadata.items() if (own := cls.from_metadata(one))}
+        first = next(iter(known), "")
+        for name, own in known.items():
+            if check:
+                own.check_same(known[first], mine=name, others=first)
+        return known.get(first)
 
     def check_same(self, other: Provenance | ModelFacts, *, mine: str, others: str) -> None:
-        """Refuse latents of two models in one place, naming both.
-
-        Raises:
-            FingerprintError.
-        """
+        """Raise a `FingerprintError` if the models differ; `mine` and `others` name the files."""
         if self.fingerprint != other.fingerprint:
             raise FingerprintError(
                 f"{mine} with fingerprint {self.fingerprint}",
@@ -107,40 +106,26 @@ class Provenance:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """Of the model that computes: what a job has to know."""
-
-    name: str
-    fingerprint: str
-    precision: str
-    image_shape: tuple[int, int, int]
-    latent_size: int
-
-
 def sidecar(output: Path) -> Path:
-    """Where the provenance of an .npy or .csv file lies."""
+    """Where the metadata of an .npy file is."""
     return output.with_name(output.name + ".json")
 
 
-def _json(text: str) -> Any:
+def _checked(fields: Any) -> Provenance:
+    """From the fields as they were stored, or their JSON."""
+    names = Provenance.__dataclass_fields__
     try:
-        return json.loads(text)
-    except ValueError as exc:
-        raise _damaged(f"metadata {text[:60]!r}") from exc
-
-
-def _from_plain(plain: Mapping[str, Any]) -> Provenance:
-    known = {name: plain.get(name) for name in Provenance.__dataclass_fields__}
-    preprocessing = known.pop("preprocessing")
-    if not isinstance(preprocessing, dict) or not all(isinstance(v, str) for v in known.values()):
-        raise _damaged(f"metadata with {sorted(n for n, v in plain.items() if v is not None)}")
-    return Provenance(**cast("dict[str, Any]", known), preprocessing=preprocessing)
-
-
-def _damaged(received: str) -> MalformedError:
-    return MalformedError(
-        received,
-        expected=f"the fields {', '.join(Provenance.__dataclass_fields__)}",
-        hint="Make the file again, or remove its metadata to have it read as any other.",
-    )
+        fields = json.loads(fields) if isinstance(fields, str) else fields
+        values = {name: fields[name] for name in names}
+        if isinstance(values["preprocessing"], str):
+            values["preprocessing"] = json.loads(values["preprocessing"])
+        types = {name: dict if name == "preprocessing" else str for name in names}
+        if not all(isinstance(values[name], types[name]) for name in names):
+            raise TypeError
+    except (KeyError, TypeError, ValueError) as exc:
+        raise MalformedError(
+            f"metadata {str(fields)[:60]}",
+            expected=f"the fields {', '.join(names)}",
+            hint="Make the file again, or remove its metadata to have it read as any other.",
+        ) from exc
+    return Provenance(**values)

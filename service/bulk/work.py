@@ -1,103 +1,79 @@
-"""One unit of a job: read it, compute it, write its part. Whoever runs a job repeats this."""
+"""One unit of a job: read it, compute it, write its part."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from common.arrays import Array
+from common.cores import usable_cores
 from common.errors import RangeError
 from service.bulk import arrow
-from service.bulk.batch import Batch, Existing, Failure, Source
+from service.bulk.batch import Batch, Failure, Source
 from service.bulk.decoding.pictures import encode_all
 from service.bulk.errors import UnreadableError
-from service.bulk.models import Answer, Model
+from service.bulk.models import Model, Result
 from service.bulk.options import BulkOptions
-from service.bulk.parts import Part, Parts
-from service.engine import ImageDtype
-from service.runtime.pool import usable_cores
+from service.bulk.parts import Columns, Part, Parts
 
 
+@dataclass(frozen=True)
 class Work:
-    """The steps of a job, each for one unit. `read` and `write` may run beside `compute`.
+    """The steps of a job for one unit. `read` may run beside `compute`, as may `parts.write`."""
 
-    Attributes:
-        options, model, source, parts: of the job.
-        dtype: of the images that are written.
-        as_png: images are written as PNG files, else as lists of numbers.
-        existing: what the output has already; whoever opens the input again needs it.
-    """
-
-    def __init__(
-        self,
-        options: BulkOptions,
-        *,
-        model: Model,
-        source: Source,
-        parts: Parts,
-        dtype: ImageDtype,
-        as_png: bool,
-        existing: Existing | None = None,
-    ) -> None:
-        self.options = options
-        self.model = model
-        self.source = source
-        self.parts = parts
-        self.dtype = dtype
-        self.as_png = as_png
-        self.existing = existing or Existing()
-        self._pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="png")
+    options: BulkOptions
+    model: Model
+    source: Source
+    columns: Columns
+    parts: Parts
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(usable_cores()))
 
     def read(self, unit: int) -> Batch:
-        """The rows of a unit.
-
-        Raises:
-            UnreadableError: under `strict`, if one of them cannot be read.
-        """
+        """The rows of a unit; `UnreadableError` under `strict`, if one of them cannot be read."""
         batch = self.source.read(unit)
         self._check(batch.failures)
         return batch
 
     def compute(self, batch: Batch) -> Part:
-        """Its answers, as the columns of a part."""
-        batch, answer = self._answered(batch)
+        """The results for a unit's rows, as the columns of a part."""
+        batch, (rows, scores) = self._results(batch)
         self._check(batch.failures)
         columns: dict[str, Any] = {"id": batch.ids}
-        if self.options.operation == "encode":
-            columns["latent"] = arrow.lists(answer.rows)
-        elif self.as_png:
-            columns["image"] = arrow.load().array(encode_all(answer.rows, self._pool), "binary")
+        if self.columns.kind == "latents":
+            columns["latent"] = arrow.lists(rows)
+        elif self.columns.as_png:
+            columns["image"] = arrow.array(encode_all(rows, self._pool), "binary")
         else:
-            columns["image"] = arrow.lists(answer.rows)
-        if answer.scores is not None:
-            columns["score"] = arrow.numbers(answer.scores)
+            columns["image"] = arrow.lists(rows)
+        if scores is not None:
+            columns["score"] = arrow.numbers(scores)
         return Part(columns, batch.failures)
 
-    def write(self, unit: int, part: Part) -> None:
-        """Its part, on disk."""
-        self.parts.write(unit, part)
+    @property
+    def schema(self) -> Any:
+        """Of the parts and the output, without metadata."""
+        return self.columns.schema(self.model.facts)
 
     def close(self) -> None:
+        """End the threads."""
         self._pool.shutdown()
 
-    def _answered(self, batch: Batch) -> tuple[Batch, Answer]:
-        """Compute; rows whose values are out of range are set apart, the others computed."""
+    def _results(self, batch: Batch) -> tuple[Batch, Result]:
+        """Compute; rows with values out of range become failures, the others are computed."""
         try:
             return batch, self._run(batch.rows)
         except RangeError as exc:
-            keep = _in_range(batch.rows, images=self.source.kind == "images")
+            bad = np.flatnonzero(~_in_range(batch.rows, images=self.source.kind == "images"))
             why = f"values out of range; expected {exc.expected}"
-            failures = tuple(
-                Failure(str(batch.ids[int(at)].as_py()), why) for at in np.flatnonzero(~keep)
-            )
-            batch = batch.only(keep, failures)
+            batch = batch.without({int(at): why for at in bad})
             return batch, self._run(batch.rows)
 
-    def _run(self, rows: Array) -> Answer:
+    def _run(self, rows: Array) -> Result:
         return self.model.run(
-            self.options.operation, rows, dtype=self.dtype, score=self.options.score
+            self.options.operation, rows, dtype=self.columns.dtype, score=self.columns.scored
         )
 
     def _check(self, failures: tuple[Failure, ...]) -> None:
@@ -110,12 +86,12 @@ def unreadable(failure: Failure) -> UnreadableError:
     return UnreadableError(
         f"{failure.id}: {failure.reason}",
         expected="every row to be readable, with --strict",
-        hint="Mend or remove it, or leave --strict out; what is done is kept.",
+        hint="Repair or remove it, or leave --strict out; finished parts are kept.",
     )
 
 
 def _in_range(rows: Array, *, images: bool) -> Array:
-    """Bool (n): rows of numbers that the engine takes; False for NaN."""
+    """Bool (n): rows whose numbers the engine accepts; False for NaN."""
     flat = rows.reshape(len(rows), -1)
     if images:
         return np.asarray((flat.min(axis=1) >= 0) & (flat.max(axis=1) <= 1))

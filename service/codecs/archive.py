@@ -10,14 +10,14 @@ from pathlib import PurePosixPath
 from common.arrays import Array
 from service.codecs import png
 
-# A fixed date: the same images give the same bytes (the zip format begins in 1980).
+# A fixed date, the first of the zip format: the same images give the same bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def encode(images: Array, names: Sequence[str] = ()) -> bytes:
-    """uint8 (N, H, W, C) as `00000.png` …, or as the clients' own names where it gave them.
+    """uint8 (N, H, W, C) as `00000.png` …, or under the client's names, if there are N of them.
 
-    Names are cut to their last part and made unique, so that unpacking writes beside nothing.
+    Only a name's last part is kept, made unique, so that unpacking stays inside its folder.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
@@ -27,21 +27,18 @@ def encode(images: Array, names: Sequence[str] = ()) -> bytes:
 
 
 def _file_names(count: int, names: Sequence[str]) -> list[str]:
-    given = list(names) if len(names) == count else [""] * count
-    taken: set[str] = set()
-    found = []
-    for index, name in enumerate(given):
+    used: dict[str, str] = {}  # lower case → name, in order
+    for index, name in enumerate(names if len(names) == count else [""] * count):
         stem = _safe_stem(name) or f"{index:05d}"
         unique, tries = stem, index
-        while unique.lower() in taken:
+        while unique.lower() in used:
             unique, tries = f"{stem}-{tries:05d}", tries + 1
-        taken.add(unique.lower())
-        found.append(f"{unique}.png")
-    return found
+        used[unique.lower()] = f"{unique}.png"
+    return list(used.values())
 
 
 def _safe_stem(name: str) -> str:
-    """A file name's stem, with nothing in it that a file system reads as something else."""
+    """A file name's stem, without characters that are special to a file system."""
     stem = PurePosixPath(name.replace("\\", "/")).stem
     safe = "".join(c if c.isalnum() or c in "-_ ." else "_" for c in stem)
     return safe.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")[:100].strip(" .")

@@ -1,4 +1,4 @@
-"""gzip and deflate, both ways, with a cap on what a body may expand to."""
+"""gzip and deflate, both ways, with a limit on the decompressed size."""
 
 from __future__ import annotations
 
@@ -10,24 +10,22 @@ from common.errors import MalformedError, TooLargeError, UnsupportedTypeError
 # zlib's window bits: 31 reads and writes gzip, 15 the zlib format that HTTP calls deflate.
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
-WORTHWHILE = 1024  # bytes; below this a compressed answer saves no packet
-LEVEL = 1  # the cheapest: digits of floats are nearly noise
+MIN_SIZE = 1024  # bytes; a smaller response saves no packet by compression
+LEVEL = 1  # the fastest: digits of floats hardly compress
 
 
 def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
     """The body without its Content-Encoding.
 
     Raises:
-        UnsupportedTypeError: another encoding, or several. MalformedError: broken or cut short.
-        TooLargeError: it expands beyond `limit` bytes; no more than that is ever allocated.
+        UnsupportedTypeError: another encoding, or several. MalformedError: damaged or truncated.
+        TooLargeError: more than `limit` bytes when decompressed; no more are ever allocated.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
         return body
     if name not in _WINDOW:
-        raise UnsupportedTypeError(
-            f"Content-Encoding {name!r}"[:80], expected="gzip or deflate", hint="Use one of them."
-        )
+        raise UnsupportedTypeError(f"Content-Encoding {name!r}"[:80], expected="gzip or deflate")
     reader = zlib.decompressobj(_WINDOW[name])
     try:
         plain = reader.decompress(body, limit + 1)
@@ -35,39 +33,37 @@ def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
         raise MalformedError(
             f"a {name} body that does not decompress",
             expected=f"a whole {name} stream",
-            hint="Compress it again.",
         ) from exc
     if len(plain) > limit:
         raise TooLargeError(
             f"a {name} body of {len(body)} bytes that expands beyond {limit}",
             expected=f"at most {limit} bytes",
-            hint="Send fewer rows at a time.",
+            hint="Send fewer rows per request.",
         )
     if not reader.eof or reader.unused_data:
         raise MalformedError(
-            f"a {name} body that is cut short or has bytes behind its end",
+            f"a {name} body that is truncated or has bytes after its end",
             expected=f"one whole {name} stream",
-            hint="Compress it again.",
         )
     return plain
 
 
 def choose(accept_encoding: str | None, size: int, *, text: bool) -> str | None:
-    """The encoding for an answer of `size` bytes, or None.
+    """The encoding for a response of `size` bytes, or None.
 
-    Most HTTP clients accept several encodings by habit. Float bytes shrink by a quarter at a cost
-    beyond that of computing them, so anything but text is compressed only for a client that names
-    a single encoding, as one does on purpose.
+    Most HTTP clients accept several encodings by default. Compressing floats saves a quarter of the
+    bytes and takes longer than computing them, so anything but text is compressed only for a client
+    that names a single encoding, which is deliberate.
     """
-    if not accept_encoding or size < WORTHWHILE:
+    if not accept_encoding or size < MIN_SIZE:
         return None
-    asked = {}
+    accepted = {}
     for item in accept_encoding.lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
-        asked[name] = not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", p) for p in parameters)
-    if not text and len(asked) > 1:
+        accepted[name] = not any(re.fullmatch(r"q\s*=\s*0(\.0*)?", p) for p in parameters)
+    if not text and len(accepted) > 1:
         return None
-    return next((name for name in ("gzip", "deflate") if asked.get(name)), None)
+    return next((name for name in ("gzip", "deflate") if accepted.get(name)), None)
 
 
 def encode(body: bytes, encoding: str) -> bytes:

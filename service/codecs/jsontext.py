@@ -1,69 +1,109 @@
-"""JSON: `{"images": [...]}` or `{"latents": [...]}`, numbers only.
-
-A large body is not parsed at once: a parser holds the interpreter lock and makes an object of each
-number. It is cut between rows and parsed piece by piece, so that other requests go on meanwhile
-and memory stays near the size of the answer.
-"""
+"""JSON: `{"images": [...]}` or `{"latents": [...]}`, numbers only."""
 
 from __future__ import annotations
 
 import base64
-import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
-from common.arrays import Array
-from common.errors import DtypeError, MalformedError, ShapeError
+from common.arrays import Array, Floats
+from common.errors import DtypeError, MalformedError, ShapeError, TooLargeError
 from service.codecs.rows import RowSpec
 
-PIECE = 256 * 1024  # bytes parsed or written at once: a millisecond or two
+# A parser holds the interpreter lock, about 10 ms per MB, and creates an object for each number.
+MAX_JSON = 4 * 2**20  # bytes of JSON in one request, also under /v2
+PIECE = 256 * 1024  # bytes written at once: 1 to 2 ms
 
-_SPACE = b" \t\r\n"
 
-
-def decode(body: bytes, spec: RowSpec) -> Array:
-    """The rows under the key `spec.kind`, as float32.
+def decode(body: bytes, spec: RowSpec) -> Floats:
+    """The rows under the key `spec.kind`, as float32 (N, *spec.shape).
 
     Raises:
-        MalformedError: not JSON (NaN, Infinity and numbers beyond float64 are not), or no such key.
-        ShapeError: ragged lists, or another shape. DtypeError: anything that is not a number.
+        TooLargeError: more than MAX_JSON bytes.
+        MalformedError: not JSON (which has no NaN or Infinity), or other keys.
+        ShapeError: lists of unequal lengths, or another shape.
+        DtypeError: anything that is not a number.
     """
-    if len(body) > 2 * PIECE:
-        return _decode_in_pieces(body, spec)
-    _refuse_booleans(body, spec)
-    message, folded = _parse(body, spec)
+    example = f'{{"{spec.kind}": [[0.0, …], …]}}'
+    if len(body) > MAX_JSON:
+        raise TooLargeError(
+            f"{len(body):,} bytes of JSON",
+            expected=f"at most {MAX_JSON:,}",
+            hint="Send npy (application/x-npy), which is smaller and faster.",
+        )
+    try:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise MalformedError(f"a body that is not JSON ({exc})", expected=example) from exc
     if not isinstance(message, dict) or set(message) != {spec.kind}:
-        found = sorted(map(str, message)) if isinstance(message, dict) else type(message).__name__
+        received = sorted(message) if isinstance(message, dict) else type(message).__name__
         raise MalformedError(
-            f"JSON with {found}"[:200],
+            f"JSON with {received}"[:200],
             expected=f'an object with the one key "{spec.kind}"',
-            hint=f"Send {_example(spec)}.",
+            hint=f"Send {example}.",
         )
     values = message[spec.kind]
     if not isinstance(values, list):
         raise DtypeError(
             f'"{spec.kind}" as {type(values).__name__}',
             expected="nested lists of numbers",
-            hint=f"Send {_example(spec)}.",
+            hint=f"Send {example}.",
         )
-    if not values:
-        return np.empty((0, *spec.shape), np.float32)
-    return spec.conform(_array(values, spec, folded=folded))
+    if b"true" in body or b"false" in body:
+        raise booleans(spec.kind)
+    array = numbers(values, spec.kind) if values else np.empty((0, *spec.shape))
+    return to_float32(spec.conform(array))
+
+
+def numbers(values: list[Any], name: str) -> Array:
+    """Nested lists of numbers as an integer or float64 array; booleans count as numbers.
+
+    Raises:
+        ShapeError, DtypeError.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as exc:
+        raise ShapeError(
+            f'"{name}" with lists of unequal lengths',
+            expected="rows of the same shape",
+            hint="Pad or split them.",
+        ) from exc
+    if array.size and array.dtype.kind not in "iuf":
+        raise DtypeError(
+            f'"{name}" with values that are not numbers',
+            expected="nested lists of numbers",
+            hint="Send numbers without quotes, and no null or true.",
+        )
+    return array
+
+
+def booleans(name: str) -> DtypeError:
+    """The error for true and false, which numpy would convert to numbers."""
+    return DtypeError(
+        f'"{name}" with true or false', expected="nested lists of numbers", hint="Send 1 and 0."
+    )
+
+
+def to_float32(array: Array) -> Floats:
+    """As float32; numbers beyond its range become infinity, which the engine refuses."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
 
 
 def encode(rows: Array, key: str, names: Sequence[str] = (), scores: Array | None = None) -> bytes:
-    """`{key: rows}`, and `names` and `scores`, float32 (N,), where there are any.
+    """`{key: rows}`, with `names` and `scores`, float32 (N,), where there are any.
 
-    float32 is written in the fewest digits that read back to the same float32.
+    float32 is written in the fewest digits that read back to the same float32. Rows are written in
+    pieces, so that other threads run in between.
     """
-    each = max(1, PIECE // (20 * max(1, rows[0].size))) if len(rows) else 1
-    pieces = [_dumps(rows[at : at + each]) for at in range(0, len(rows), each)]
+    step = max(1, PIECE // (20 * max(1, rows[0].size))) if len(rows) else 1
+    pieces = [_dumps(rows[start : start + step]) for start in range(0, len(rows), step)]
     joined = b",".join(piece[1:-1] for piece in pieces)
-    return b'{"%s":[%s]%s%s}' % (key.encode(), joined, _names(names), _scores(scores))
+    return b'{"%s":[%s]%s}' % (key.encode(), joined, _tail(names, scores))
 
 
 def encode_base64(
@@ -71,178 +111,22 @@ def encode_base64(
 ) -> bytes:
     """As `encode`, each row as base64 of its little-endian float32 bytes: a third of the size."""
     texts = [base64.b64encode(row.astype("<f4").tobytes()).decode("ascii") for row in rows]
-    tail = _names(names) + _scores(scores)
+    tail = _tail(names, scores)
     return b'{"%s":%s,"encoding":"base64"%s}' % (key.encode(), orjson.dumps(texts), tail)
 
 
-def _names(names: Sequence[str]) -> bytes:
-    return b',"names":' + orjson.dumps([*names]) if names else b""
-
-
-def _scores(scores: Array | None) -> bytes:
-    return b',"scores":' + _dumps(scores) if scores is not None else b""
+def _tail(names: Sequence[str], scores: Array | None) -> bytes:
+    tail = b',"names":' + orjson.dumps([*names]) if names else b""
+    return tail + b',"scores":' + _dumps(scores) if scores is not None else tail
 
 
 def _dumps(rows: Array) -> bytes:
     """Rows as nested lists.
 
-    A list for each number of a one-channel image costs five times the number itself, so those
-    brackets are put in afterwards: `a,b` becomes `a],[b`, and `],[` between rows `]],[[`.
+    A list for each number of a one-channel image costs five times as much as the number, so those
+    brackets are inserted afterwards: `a,b` becomes `a],[b`, and `],[` between rows `]],[[`.
     """
     one_channel = rows.ndim == 4 and rows.shape[-1] == 1
-    plain = np.ascontiguousarray(rows[..., 0] if one_channel else rows)
-    text = orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    array = np.ascontiguousarray(rows[..., 0] if one_channel else rows)
+    text = orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"[%s]" % text.replace(b",", b"],[") if one_channel else text
-
-
-def _without_channel(text: bytes, spec: RowSpec) -> bytes | None:
-    """The inverse of what `_dumps` does to one-channel images, or None where it does not apply.
-
-    What comes out has one pair of brackets too many around the rows. Each comma of the text must
-    separate two one-number lists, so that no other nesting is taken for this one.
-    """
-    if len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.shape[-2] == 1:
-        return None
-    text = text.replace(b", ", b",")  # as Python's json writes; there are no strings with commas
-    if b"],[" not in text or text.count(b"],[") != text.count(b","):
-        return None
-    return text.replace(b"],[", b",")
-
-
-def _decode_in_pieces(body: bytes, spec: RowSpec) -> Array:
-    """As `decode`, for a body too large to parse at once."""
-    _refuse_booleans(body, spec)
-    head = re.match(
-        rb'[ \t\r\n]*\{[ \t\r\n]*"' + spec.kind.encode() + rb'"[ \t\r\n]*:[ \t\r\n]*\[', body
-    )
-    last = len(body.rstrip(_SPACE))
-    tail = re.search(rb"\][ \t\r\n]*\}\Z", body[max(0, last - 64) : last])
-    if head is None or tail is None:
-        raise MalformedError(
-            f"{len(body):,} bytes that do not begin and end as {_example(spec)}",
-            expected=f'an object with the one key "{spec.kind}"',
-            hint=f"Send {_example(spec)}.",
-        )
-    end = max(0, last - 64) + tail.start()
-    rows = [_piece_numbers(piece, spec) for piece in _pieces(body, head.end(), end, spec)]
-    if not rows:
-        return np.empty((0, *spec.shape), np.float32)
-    shapes = {piece.shape[1:] for piece in rows}
-    if len(shapes) != 1:
-        raise ShapeError(
-            f"rows of {len(shapes)} different shapes",
-            expected="rows that all have the same shape",
-            hint="Pad or split them.",
-        )
-    return spec.conform(np.concatenate(rows))
-
-
-def _piece_numbers(piece: bytes, spec: RowSpec) -> Array:
-    values, folded = _parse(piece, spec)
-    return _array(values, spec, folded=folded)
-
-
-def _array(values: list[Any], spec: RowSpec, *, folded: bool) -> Array:
-    """What was parsed as float32; a channel axis that was folded away is there again."""
-    return _numbers(_unfolded(values, spec), spec)[..., None] if folded else _numbers(values, spec)
-
-
-def _unfolded(values: list[Any], spec: RowSpec) -> list[Any]:
-    """The rows inside the pair of brackets too many: a second item was outside the rows' list."""
-    if len(values) != 1 or not isinstance(values[0], list):
-        raise _not_json("unexpected character behind the rows", spec)
-    rows: list[Any] = values[0]
-    return rows
-
-
-def _pieces(body: bytes, start: int, end: int, spec: RowSpec) -> Iterator[bytes]:
-    """Lists of whole rows, `[row,row,…]`, some `PIECE` bytes each."""
-    depth, begun = 0, start
-    longest = 4 * PIECE + 256 * math.prod(spec.shape)  # or a row that never ends is parsed at once
-    for at in range(start, end, PIECE):
-        segment = np.frombuffer(body, np.uint8, min(PIECE, end - at), at)
-        steps = (segment == ord("[")).astype(np.int32) - (segment == ord("]"))
-        depths = depth + np.cumsum(steps, dtype=np.int32)
-        depth = int(depths[-1])
-        closes = np.flatnonzero((depths == 0) & (steps == -1))
-        if len(closes):
-            stop = at + int(closes[-1]) + 1
-            yield b"[%s]" % body[begun:stop]
-            begun = _after_comma(body, stop, end, spec)
-        if at + PIECE - begun > longest:
-            raise ShapeError(
-                f"a row of more than {longest:,} bytes",
-                expected=f"{math.prod(spec.shape)} numbers",
-                hint="Close each row, and leave out white space.",
-            )
-    if body[begun:end].strip(_SPACE):
-        yield b"[%s]" % body[begun:end]  # not a row: the parser says what is wrong with it
-
-
-def _after_comma(body: bytes, stop: int, end: int, spec: RowSpec) -> int:
-    """Where the next row may begin: behind one comma, or at the end."""
-    between = re.compile(rb"[ \t\r\n]*(,?)").match(body, stop, end)
-    assert between is not None
-    closed = between.group(1) == b"" and between.end() == end
-    if between.group(1) == b"" and not closed:
-        raise _not_json(f"unexpected character after a row, at byte {between.end()}", spec)
-    if between.group(1) and not body[between.end() : end].strip(_SPACE):
-        raise _not_json("a comma after the last row", spec)
-    return between.end()
-
-
-def _refuse_booleans(body: bytes, spec: RowSpec) -> None:
-    if b"true" in body or b"false" in body:  # numpy would make numbers of them
-        raise DtypeError(
-            f'"{spec.kind}" with true or false',
-            expected="nested lists of numbers",
-            hint="Send 1 and 0.",
-        )
-
-
-def _parse(text: bytes, spec: RowSpec) -> tuple[Any, bool]:
-    """What the text says, and whether its channel axis was folded away."""
-    folded = _without_channel(text, spec)
-    if folded is not None:
-        try:
-            return orjson.loads(folded), True
-        except orjson.JSONDecodeError:
-            pass  # the parser's word on the text as it came is the one that helps
-    return _loads(text, spec), False
-
-
-def _loads(text: bytes, spec: RowSpec) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as exc:
-        raise _not_json(str(exc), spec) from exc
-
-
-def _not_json(reason: str, spec: RowSpec) -> MalformedError:
-    return MalformedError(
-        f"a body that is not JSON ({reason})", expected=_example(spec), hint="Send valid JSON."
-    )
-
-
-def _numbers(values: list[Any], spec: RowSpec) -> Array:
-    """Nested lists of numbers as float32."""
-    try:
-        array = np.asarray(values)
-    except ValueError as exc:
-        raise ShapeError(
-            "lists of unequal lengths",
-            expected="rows that all have the same shape",
-            hint="Pad or split them.",
-        ) from exc
-    if array.dtype.kind not in "iuf":
-        raise DtypeError(
-            f'"{spec.kind}" with values that are not numbers',
-            expected="nested lists of numbers",
-            hint="Send numbers without quotes, and no null or true.",
-        )
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
-        return array.astype(np.float32)
-
-
-def _example(spec: RowSpec) -> str:
-    return f'{{"{spec.kind}": [[0.0, …], …]}}'

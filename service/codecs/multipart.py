@@ -1,4 +1,4 @@
-"""multipart/form-data (RFC 7578): many files in one body, order kept; python-multipart parses."""
+"""multipart/form-data (RFC 7578): many files in one body, in order, parsed by python-multipart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from common.errors import MalformedError, TooLargeError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-_SILENT = logging.Logger("multipart", logging.CRITICAL + 1)  # its complaints are the client's
+_SILENT = logging.Logger("multipart", logging.CRITICAL + 1)  # its warnings concern the client
 
 MAX_HEADERS = 8  # a part needs two: Content-Disposition and Content-Type
 MAX_HEADER = 2048  # bytes of one header line
@@ -22,7 +22,7 @@ MAX_HEADER = 2048  # bytes of one header line
 
 @dataclass(frozen=True)
 class Part:
-    """One file: its name as the client gave it ("" without one) and its bytes."""
+    """One file: the client's name for it, or "", and its bytes."""
 
     name: str
     data: bytes
@@ -37,15 +37,15 @@ def boundary_of(content_type: str) -> str | None:
 
 
 def decode(body: bytes, content_type: str, *, max_parts: int) -> list[Part]:
-    """Every part of the body, in order, whatever its field is called.
+    """All parts of the body, in order, of any field name.
 
     Raises:
-        MalformedError: no boundary, a broken structure, no closing boundary, or no parts at all.
+        MalformedError: no boundary, an invalid structure, no closing boundary, or no parts.
         TooLargeError: more than `max_parts`.
     """
     boundary = boundary_of(content_type)
     if boundary is None:
-        raise _broken("a multipart Content-Type without a boundary of 1 to 70 characters")
+        raise _malformed("a multipart Content-Type without a boundary of 1 to 70 characters")
     collector = _Collector(max_parts)
     try:
         parser = MultipartParser(
@@ -60,16 +60,16 @@ def decode(body: bytes, content_type: str, *, max_parts: int) -> list[Part]:
     except TooLargeError:
         raise
     except Exception as exc:  # its own exceptions, and codec errors for odd boundaries
-        raise _broken(f"a multipart body that does not parse ({exc})"[:200]) from exc
+        raise _malformed(f"a multipart body that does not parse ({exc})"[:200]) from exc
     if not collector.ended:
-        raise _broken("a multipart body without its closing boundary")
+        raise _malformed("a multipart body without its closing boundary")
     if not collector.parts:
-        raise _broken("a multipart body without parts")
+        raise _malformed("a multipart body without parts")
     return collector.parts
 
 
 class _Collector:
-    """Takes the parser's callbacks; keeps slices of the body, joined once."""
+    """The parser's callbacks: collect slices of the body, and join them once per part."""
 
     def __init__(self, max_parts: int) -> None:
         self.parts: list[Part] = []
@@ -80,6 +80,7 @@ class _Collector:
         self._field = self._value = b""
 
     def callbacks(self) -> MultipartCallbacks:
+        """The functions that the parser calls, by its names."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_field,
@@ -123,9 +124,9 @@ class _Collector:
         self.ended = True
 
 
-def _broken(received: str) -> MalformedError:
+def _malformed(received: str) -> MalformedError:
     return MalformedError(
         received,
         expected="multipart/form-data as a browser or curl -F sends it",
-        hint="Let the client library write the body and its Content-Type.",
+        hint="Let a client library write the body and its Content-Type.",
     )

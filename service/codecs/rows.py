@@ -1,4 +1,4 @@
-"""What one row of a request is, and how arrays that came are brought to that form."""
+"""The shape of one row of a request, and the forms of an array that are accepted for it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class RowSpec:
     def conform(self, array: Array) -> Array:
         """`array` as (N, *shape), without a copy.
 
-        A single row without the batch axis is a batch of one; one-channel images may come
-        without the channel axis.
+        A single row without the batch axis is a batch of one; one-channel images may omit the
+        channel axis.
 
         Raises:
-            ShapeError: nothing of the kind fits.
+            ShapeError: another shape.
         """
-        for wanted in self._accepted():
-            if array.shape == wanted:
+        for shape in self._accepted():
+            if array.shape == shape:
                 return array.reshape(1, *self.shape)
-            if array.shape[1:] == wanted and array.ndim == len(wanted) + 1:
+            if array.shape[1:] == shape and array.ndim == len(shape) + 1:
                 return array.reshape(len(array), *self.shape)
         raise ShapeError(
             f"{self.kind} of shape {array.shape}",
@@ -36,7 +36,7 @@ class RowSpec:
             ),
             hint="Resize the images to the model's size."
             if self.kind == "images"
-            else "Send latents that this model's /encode made.",
+            else "Send latents of this model's /encode.",
         )
 
     def _accepted(self) -> list[tuple[int, ...]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from common.arrays import Array
 from service.drift.sample import Sample
 from service.drift.statistics import Dimension, Drift, Joint
 
@@ -21,7 +22,7 @@ BINS = 40
 
 
 def draw(drift: Drift, *, reference: Sample, new: Sample, path: Path) -> None:
-    """Write a PNG: whole or not at all. Dimensions that raise the alarm have red titles."""
+    """Write a PNG, whole or not at all. Dimensions that drifted have red titles."""
     from matplotlib.figure import Figure  # not in the serving install
 
     columns = math.ceil(math.sqrt(len(drift.dimensions)))
@@ -30,17 +31,18 @@ def draw(drift: Drift, *, reference: Sample, new: Sample, path: Path) -> None:
     halves: Any = figure.subfigures(1, 2, width_ratios=(2.1 * columns, 3.4))
     left, right = halves
     panels = np.ravel(left.subplots(rows, columns, squeeze=False))
-    for axes, one in zip(panels, drift.dimensions, strict=False):
-        _dimension(axes, one, reference.latents[:, one.index], new.latents[:, one.index])
+    for axes, dimension in zip(panels, drift.dimensions, strict=False):
+        k = dimension.index
+        _draw_dimension(axes, dimension, reference.latents[:, k], new.latents[:, k])
     for axes in panels[len(drift.dimensions) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     left.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    _joint(right.subplots(), drift.joint)
-    found = "drift" if drift.found else "no drift"
+    _draw_joint(right.subplots(), drift.joint)
+    result = "drift" if drift.detected else "no drift"
     figure.suptitle(
-        f"{found} at alpha {drift.alpha:g}: {reference.rows:,} latents and {new.rows:,} new ones",
-        color=ALARM if drift.found else INK,
+        f"{result} at alpha {drift.alpha:g}: {reference.rows:,} latents and {new.rows:,} new ones",
+        color=ALARM if drift.detected else INK,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
@@ -51,27 +53,27 @@ def draw(drift: Drift, *, reference: Sample, new: Sample, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _dimension(axes: Axes, one: Dimension, old: Any, fresh: Any) -> None:
-    """Both histograms of one dimension, float32 (M,) and (N,), between their 0.1 % ends."""
-    ends = np.quantile(np.concatenate([old, fresh]), [0.001, 0.999])
-    edges = np.linspace(ends[0], max(ends[1], np.nextafter(ends[0], np.inf)), BINS + 1).tolist()
-    weights = np.full(len(old), 1 / len(old)), np.full(len(fresh), 1 / len(fresh))
-    axes.hist(old, edges, weights=weights[0], color=BLUE, alpha=0.35, label="reference")
-    axes.hist(fresh, edges, weights=weights[1], color=ORANGE, histtype="step", lw=1.4, label="new")
+def _draw_dimension(axes: Axes, dimension: Dimension, reference: Array, new: Array) -> None:
+    """Both histograms of one dimension, float32 (M,) and (N,), from quantile 0.001 to 0.999."""
+    low, high = np.quantile(np.concatenate([reference, new]), [0.001, 0.999])
+    edges = np.linspace(low, max(high, np.nextafter(low, np.inf)), BINS + 1).tolist()
+    weights = np.full(len(reference), 1 / len(reference)), np.full(len(new), 1 / len(new))
+    axes.hist(reference, edges, weights=weights[0], color=BLUE, alpha=0.35, label="reference")
+    axes.hist(new, edges, weights=weights[1], color=ORANGE, histtype="step", lw=1.4, label="new")
     axes.set_title(
-        f"{one.index}: gap {one.statistic:.2f}, p {one.p_value:.2g}",
+        f"{dimension.index}: gap {dimension.statistic:.2f}, p {dimension.p_value:.2g}",
         fontsize=8,
-        color=ALARM if one.drifted else INK,
+        color=ALARM if dimension.drifted else INK,
     )
     axes.set_yticks([])
     axes.tick_params(labelsize=7, colors=FAINT)
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _joint(axes: Axes, joint: Joint) -> None:
-    """The permutations' distances, and where the two sets themselves lie."""
-    axes.hist(joint.under_null, 30, color=FAINT, alpha=0.5, label="if they were mixed at random")
-    axes.axvline(joint.distance, color=ORANGE, lw=2, label="as they are")
+def _draw_joint(axes: Axes, joint: Joint) -> None:
+    """The energy distances of the permutations, and that of the two sets."""
+    axes.hist(joint.under_null, 30, color=FAINT, alpha=0.5, label="random permutations")
+    axes.axvline(joint.distance, color=ORANGE, lw=2, label="reference and new")
     axes.set_title(
         f"together: p = {joint.p_value:.3g}", fontsize=10, color=ALARM if joint.drifted else INK
     )

@@ -1,14 +1,13 @@
-"""How far apart two sets of latents are, dimension by dimension and as a whole.
+"""Two-sample tests between two sets of latents, per dimension and for all dimensions together.
 
-Each dimension: the two-sample Kolmogorov–Smirnov test, its p-values corrected for the number of
-dimensions (S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6,
-1979), and as sizes the Wasserstein distance and the shift of the mean, in standard deviations of
-the reference. The whole: the energy distance (G. Székely and M. Rizzo, "Energy statistics", J.
-Stat. Plan. Inference 143, 2013) with a permutation test, exact whatever the distribution.
+Per dimension: the Kolmogorov–Smirnov test, its p-values corrected for the number of dimensions
+(S. Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6, 1979), and
+as effect sizes the Wasserstein distance and the shift of the mean, in standard deviations of the
+reference. Together: the energy distance (G. Székely and M. Rizzo, "Energy statistics", J. Stat.
+Plan. Inference 143, 2013) with a permutation test, which is exact for any distribution.
 
-Both share `alpha` half and half, so two sets from one source raise an alarm with a probability of
-at most `alpha`. The rows of a set must be independent of each other: neighbouring frames of one
-film are not.
+Each of the two gets half of `alpha`, so the false-alarm rate is at most `alpha`. The rows of a set
+must be independent: neighbouring frames of one film are not.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 
 from common.arrays import Array
 
-# Rows of a set in the joint test: all pairs of both sets' rows take 64 MB as float32.
+# Rows per set in the joint test: the distances of all pairs take 64 MB as float32.
 JOINT_ROWS = 2_000
 PERMUTATIONS = 999
 BLOCK = 512  # permutations in one matrix product
@@ -29,16 +28,16 @@ MIN_ALPHA, MAX_ALPHA = 0.001, 0.5
 
 @dataclass(frozen=True)
 class Dimension:
-    """One of the latent's numbers in both sets.
+    """One dimension of the latents in both sets.
 
     Attributes:
-        index: which, from 0.
+        index: from 0.
         statistic: Kolmogorov–Smirnov: the largest gap of the distribution functions, in [0, 1].
         p_value: corrected for the number of dimensions; compare it with half of alpha.
         wasserstein: in standard deviations of the reference (as are the next).
-        shift: mean of the new set less that of the reference.
+        shift: mean of the new set minus that of the reference.
         spread: standard deviation of the new set.
-        drifted: whether this dimension alone is reason for the alarm.
+        drifted: whether p_value is at most half of alpha.
     """
 
     index: int
@@ -56,9 +55,9 @@ class Joint:
 
     Attributes:
         distance: squared energy distance of the sets, each dimension divided by the standard
-            deviation of both sets together; 0 for equal ones.
-        p_value: share of `permutations` (and the sets as they are) that lie as far apart.
-        rows: of each set that were compared.
+            deviation of the pooled sets; 0 for equal ones.
+        p_value: share of permutations, the identity included, with at least this distance.
+        rows: number of rows of each set that were compared.
         under_null: the permutations' distances, float64 (permutations,).
         drifted: whether p_value is at most half of alpha.
     """
@@ -72,15 +71,16 @@ class Joint:
 
 @dataclass(frozen=True)
 class Drift:
-    """Both answers; `found` if either raises the alarm."""
+    """The results of both tests."""
 
     alpha: float
     dimensions: tuple[Dimension, ...]
     joint: Joint
 
     @property
-    def found(self) -> bool:
-        return self.joint.drifted or any(one.drifted for one in self.dimensions)
+    def detected(self) -> bool:
+        """Whether either test is significant."""
+        return self.joint.drifted or any(dimension.drifted for dimension in self.dimensions)
 
 
 def compare(*, reference: Array, new: Array, alpha: float, rng: np.random.Generator) -> Drift:
@@ -89,7 +89,7 @@ def compare(*, reference: Array, new: Array, alpha: float, rng: np.random.Genera
     Args:
         reference: float32 (M, D), finite.
         new: float32 (N, D), finite.
-        alpha: probability of a false alarm, MIN_ALPHA to MAX_ALPHA.
+        alpha: false-alarm rate, MIN_ALPHA to MAX_ALPHA.
         rng: draws the rows of the joint test, and its permutations.
     """
     return Drift(
@@ -100,15 +100,15 @@ def compare(*, reference: Array, new: Array, alpha: float, rng: np.random.Genera
 
 
 def dimensions(*, reference: Array, new: Array, alpha: float) -> tuple[Dimension, ...]:
-    """Each dimension by itself; arguments as in `compare`, all of `alpha` for these tests."""
+    """Test each dimension; arguments as in `compare`, with all of `alpha` for these tests."""
     from scipy import stats  # slow to import, and not in the serving install
 
-    # Of equal numbers there is nothing to scale by: a dimension that the encoder never uses.
+    # A dimension that the encoder never uses is constant and cannot be scaled.
     scale = reference.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1
     tests = [
-        stats.ks_2samp(old, fresh, method="asymp")
-        for old, fresh in zip(reference.T, new.T, strict=True)
+        stats.ks_2samp(column, new_column, method="asymp")
+        for column, new_column in zip(reference.T, new.T, strict=True)
     ]
     corrected = holm([float(test.pvalue) for test in tests])
     shift = (new.mean(axis=0, dtype=np.float64) - reference.mean(axis=0, dtype=np.float64)) / scale
@@ -128,34 +128,35 @@ def dimensions(*, reference: Array, new: Array, alpha: float) -> tuple[Dimension
 
 
 def joint(*, reference: Array, new: Array, alpha: float, rng: np.random.Generator) -> Joint:
-    """All dimensions together; arguments as in `compare`, all of `alpha` for this test."""
+    """Test all dimensions together; arguments as in `compare`, with all of `alpha`."""
     from scipy.spatial import distance
 
-    old, fresh = (_some(rows, JOINT_ROWS, rng) for rows in (reference, new))
-    pooled = np.concatenate([old, fresh]).astype(np.float64)
+    reference, new = (_sample(rows, JOINT_ROWS, rng) for rows in (reference, new))
+    size = len(reference)
+    pooled = np.concatenate([reference, new]).astype(np.float64)
     scale = pooled.std(axis=0)
     pooled /= np.where(scale > 0, scale, 1)
-    apart = distance.cdist(pooled, pooled).astype(np.float32)  # (M + N, M + N)
+    distances = distance.cdist(pooled, pooled).astype(np.float32)  # (M + N, M + N)
 
-    # The p-value cannot be smaller than one over the permutations: as many as alpha asks for.
+    # The smallest possible p-value is 1 / (permutations + 1), and must be well below alpha.
     permutations = max(PERMUTATIONS, math.ceil(5 / alpha) - 1)
-    belongs = np.zeros(len(pooled), np.float32)  # 1: to the reference
-    belongs[: len(old)] = 1
-    measured = _energy(apart, belongs[None], len(old))[0]
+    membership = np.zeros(len(pooled), np.float32)  # 1: in the reference
+    membership[:size] = 1
+    measured = _energy(distances, membership[None], size)[0]
     under_null = np.concatenate(
         [
-            _energy(apart, rng.permuted(np.tile(belongs, (count, 1)), axis=1), len(old))
+            _energy(distances, rng.permuted(np.tile(membership, (count, 1)), axis=1), size)
             for count in _blocks(permutations)
         ]
     )
-    # Sums in float32: a permutation that puts equal rows elsewhere may differ in the last digits.
-    as_far = int((under_null >= measured - 1e-6 * float(apart.mean())).sum())
-    p_value = (as_far + 1) / (permutations + 1)
-    return Joint(float(measured), p_value, (len(old), len(fresh)), under_null, p_value <= alpha)
+    # The sums are float32: a permutation that only swaps equal rows may differ in the last digits.
+    extreme = int((under_null >= measured - 1e-6 * float(distances.mean())).sum())
+    p_value = (extreme + 1) / (permutations + 1)
+    return Joint(float(measured), p_value, (size, len(new)), under_null, p_value <= alpha)
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Holm's step-down correction: of true hypotheses, any is ≤ alpha with probability ≤ alpha."""
+    """Holm's step-down correction: corrected p-values, which bound the family-wise error rate."""
     ranked = sorted(range(len(p_values)), key=p_values.__getitem__)
     corrected = [1.0] * len(p_values)
     largest = 0.0
@@ -165,21 +166,21 @@ def holm(p_values: list[float]) -> list[float]:
     return corrected
 
 
-def _energy(apart: Array, belongs: Array, size: int) -> Array:
-    """2 E|X − Y| − E|X − X′| − E|Y − Y′| for each row of `belongs`.
+def _energy(distances: Array, membership: Array, size: int) -> Array:
+    """Squared energy distance 2 E|X − Y| − E|X − X′| − E|Y − Y′| for each row of `membership`.
 
-    apart float32 (R, R); belongs float32 (P, R), 1 for the `size` rows of X and 0 for Y → (P,).
+    distances float32 (R, R); membership float32 (P, R), 1 for the `size` rows of X, 0 for Y → (P,).
     """
-    rest = apart.shape[0] - size
-    towards = belongs @ apart  # (P, R): each row's distances to X, summed
-    inside = (towards * belongs).sum(axis=1, dtype=np.float64)  # of X to X
-    across = towards.sum(axis=1, dtype=np.float64) - inside
-    outside = apart.sum(dtype=np.float64) - inside - 2 * across
-    energy: Array = 2 * across / (size * rest) - inside / size**2 - outside / rest**2
+    rest = distances.shape[0] - size
+    sums = membership @ distances  # (P, R): sum of each row's distances to X
+    within_x = (sums * membership).sum(axis=1, dtype=np.float64)
+    between = sums.sum(axis=1, dtype=np.float64) - within_x
+    within_y = distances.sum(dtype=np.float64) - within_x - 2 * between
+    energy: Array = 2 * between / (size * rest) - within_x / size**2 - within_y / rest**2
     return energy
 
 
-def _some(rows: Array, count: int, rng: np.random.Generator) -> Array:
+def _sample(rows: Array, count: int, rng: np.random.Generator) -> Array:
     """At most `count` of the rows, drawn without replacement."""
     return rows if len(rows) <= count else rows[rng.choice(len(rows), count, replace=False)]
 

@@ -1,4 +1,4 @@
-"""The part of ASGI that the gateway speaks: bodies in, under limits, and answers out."""
+"""The part of ASGI that the gateway uses: request bodies under limits, and responses."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-# How long, in seconds, a client that was refused before its body was read may go on sending, so
-# that it reads the refusal instead of a reset connection.
+# Seconds to keep draining a refused request, so that the client sees the response and not a reset.
 LINGER = 2.0
+
+# A body may arrive as slowly as over a bad mobile line, not slower: each one holds a connection and
+# memory. Apache's mod_reqtimeout has 500 bytes a second after 20 seconds.
+MIN_RATE = 1024  # bytes a second, on average
+FIRST_SECONDS = 10.0  # before the rate counts
 
 
 class DisconnectedError(Exception):
-    """The client went away before it had its answer."""
+    """The client disconnected before the response was sent."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A complete response."""
+class Response:
+    """A response with its whole body."""
 
     body: bytes
     media_type: str
@@ -36,96 +40,108 @@ class Answer:
 
 
 class Budget:
-    """Bytes of bodies that are in memory at once, counted as they arrive."""
+    """The bytes that all request bodies of a worker hold in memory, and their limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
 
-    def take(self, size: int) -> None:
+    def acquire(self, size: int) -> None:
+        """Reserve `size` bytes, or raise BusyError."""
         if self.used + size > self.limit:
             raise BusyError(
-                f"{self.used} bytes of bodies in work",
+                f"{self.used} bytes of request bodies in memory",
                 expected=f"at most {self.limit}",
                 hint="Try again in a second.",
             )
         self.used += size
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
+        """Return `size` bytes."""
         self.used -= size
 
 
 class Body:
-    """A request's body: read once, under a byte limit, a time limit and the shared budget."""
+    """A request's headers and body; the body is read under limits on bytes, time and memory."""
 
     def __init__(self, scope: Scope, receive: Receive, budget: Budget) -> None:
         self.complete = False
+        self.active = False  # whether it takes one of the places of `concurrency`
         self._receive = receive
         self._budget = budget
-        self._taken = 0
+        self._size = 0
         self.headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:  # a repeated field means its values, comma-joined
+        for name, value in scope["headers"]:  # repeated fields are one list (RFC 9110, 5.3)
             known = self.headers.get(name)
             self.headers[name] = value if known is None else known + b", " + value
 
     def header(self, name: bytes) -> str | None:
+        """The value of a header field; `name` in lower case."""
         value = self.headers.get(name)
         return value.decode("latin-1") if value is not None else None
 
     @property
     def unread(self) -> bool:
-        """Whether the client may still be sending."""
+        """Whether the client may still be sending the body."""
         has_body = self.headers.get(b"content-length", b"0") != b"0"
         return not self.complete and (has_body or b"transfer-encoding" in self.headers)
 
     async def read(self, *, limit: int, seconds: float) -> bytes:
-        """All of it.
+        """The whole body.
 
         Raises:
-            TooLargeError: more than `limit` bytes came, or are announced. SlowError: not complete
-                within `seconds`. BusyError: the budget is spent. DisconnectedError.
+            TooLargeError: more than `limit` bytes, or a Content-Length above it.
+            SlowError: the body is not complete after `seconds`, or slower than MIN_RATE.
+            BusyError: the budget is used up.
+            DisconnectedError: the client disconnected.
         """
-        announced = self.headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced[:20]) > limit:  # longer ones are too large as well
-            raise _too_large(int(announced[:20]), limit)
+        length = self.headers.get(b"content-length", b"")
+        if length.isdigit() and int(length[:20]) > limit:  # 20 digits are above any limit
+            raise _too_large(int(length[:20]), limit)
+        began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(seconds):
-                return await self._collect(limit)
+            async with asyncio.timeout_at(began + min(seconds, FIRST_SECONDS)) as deadline:
+                return await self._collect(limit, deadline, began=began, seconds=seconds)
         except TimeoutError as exc:
+            elapsed = asyncio.get_running_loop().time() - began
             raise SlowError(
-                f"{self._taken} bytes of a body in {seconds:g} seconds",
-                expected="the whole body by then",
-                hint="Send it faster, or fewer rows at a time.",
+                f"{self._size} bytes of a body in {elapsed:.2g} seconds",
+                expected=f"the whole body within {seconds:g} seconds, at {MIN_RATE} bytes a second "
+                f"or more after the first {FIRST_SECONDS:g}",
+                hint="Send fewer rows per request.",
             ) from exc
 
-    async def _collect(self, limit: int) -> bytes:
+    async def _collect(
+        self, limit: int, deadline: asyncio.Timeout, *, began: float, seconds: float
+    ) -> bytes:
         parts: list[bytes] = []
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise DisconnectedError
             part = message.get("body", b"")
-            if self._taken + len(part) > limit:
-                raise _too_large(self._taken + len(part), limit)
-            self._budget.take(len(part))
-            self._taken += len(part)
+            if self._size + len(part) > limit:
+                raise _too_large(self._size + len(part), limit)
+            self._budget.acquire(len(part))
+            self._size += len(part)
             parts.append(part)
             if not message.get("more_body"):
                 self.complete = True
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+            deadline.reschedule(began + min(seconds, FIRST_SECONDS + self._size / MIN_RATE))
 
     def count(self, size: int) -> None:
-        """Take more of the budget: what the body has become, decompressed."""
-        self._budget.take(size)
-        self._taken += size
+        """Add to the budget what the body takes in memory when decompressed."""
+        self._budget.acquire(size)
+        self._size += size
 
     def release(self) -> None:
-        """Give the bytes back to the budget."""
-        self._budget.give(self._taken)
-        self._taken = 0
+        """Return the body's bytes to the budget."""
+        self._budget.release(self._size)
+        self._size = 0
 
     async def drain(self) -> None:
-        """Read and drop what still comes, for a moment."""
+        """Read and drop the rest of the body, for at most LINGER seconds."""
         try:
             async with asyncio.timeout(LINGER):
                 while True:
@@ -136,34 +152,38 @@ class Body:
             return
 
 
-async def send_answer(answer: Answer, extra: tuple[Header, ...], method: str, send: Send) -> None:
-    """Send status, headers and body (no body for HEAD)."""
-    await _start(answer, extra, send)
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+async def send_response(
+    response: Response, extra: tuple[Header, ...], method: str, send: Send
+) -> None:
+    """Send status, headers and, unless the method is HEAD, the body."""
+    await _start(response, extra, send)
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
 
 
-async def send_refusal(answer: Answer, extra: tuple[Header, ...], body: Body, send: Send) -> None:
-    """Send an answer before its request was read to the end, then let the connection end."""
-    await _start(answer, (*extra, (b"connection", b"close")), send)
-    await send({"type": "http.response.body", "body": answer.body, "more_body": True})
+async def send_refusal(
+    response: Response, extra: tuple[Header, ...], body: Body, send: Send
+) -> None:
+    """Respond before the request was read to its end, drain it and close the connection."""
+    await _start(response, (*extra, (b"connection", b"close")), send)
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
     await body.drain()
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _start(answer: Answer, extra: tuple[Header, ...], send: Send) -> None:
-    headers = [*answer.headers, *extra]
-    if answer.status != 304:  # which has no content to describe
+async def _start(response: Response, extra: tuple[Header, ...], send: Send) -> None:
+    headers = [*response.headers, *extra]
+    if response.status != 304:  # Not Modified has no content to describe
         headers = [
-            (b"content-type", answer.media_type.encode()),
-            (b"content-length", b"%d" % len(answer.body)),
+            (b"content-type", response.media_type.encode()),
+            (b"content-length", b"%d" % len(response.body)),
             *headers,
         ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
 
 
 def _too_large(size: int, limit: int) -> TooLargeError:
     return TooLargeError(
         f"a body of {size} bytes or more",
         expected=f"at most {limit}",
-        hint="Send fewer rows at a time, or uint8 npy, which is the smallest format.",
+        hint="Send fewer rows per request, or uint8 npy, the smallest format.",
     )

@@ -1,4 +1,4 @@
-"""Which format came, which format goes: `Content-Type` and `Accept` to codecs."""
+"""Content negotiation: `Content-Type` and `Accept` to codecs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from common.errors import (
 )
 from service.codecs import archive, jsontext, multipart, npy, png
 from service.codecs.rows import RowSpec
+from service.engine import ImageDtype, OutputName
 from service.http.query import Options
 
 JSON = "application/json"
@@ -28,13 +29,17 @@ ZIP = "application/zip"
 
 @dataclass(frozen=True)
 class Operation:
-    """One of the three questions that the service answers.
+    """One of the three operations of the service.
 
-    `model` names the ONNX model, `source` and `answer` what goes in and comes out; they are also
-    the keys in JSON.
+    Attributes:
+        model: the ONNX model.
+        output: the engine's name of the result.
+        source, answer: keys of request and response in JSON: "images" or "latents".
+        reads, writes: media types.
     """
 
     model: str
+    output: OutputName
     source: str
     answer: str
     reads: tuple[str, ...]
@@ -45,32 +50,33 @@ _IMAGES_IN = (JSON, NPY, PNG, FORM)
 _IMAGES_OUT = (JSON, NPY, PNG, ZIP)
 
 OPERATIONS = {
-    "/encode": Operation("encoder", "images", "latents", _IMAGES_IN, (JSON, NPY)),
-    "/decode": Operation("decoder", "latents", "images", (JSON, NPY), _IMAGES_OUT),
-    "/denoise": Operation("autoencoder", "images", "images", _IMAGES_IN, _IMAGES_OUT),
+    "/encode": Operation("encoder", "latents", "images", "latents", _IMAGES_IN, (JSON, NPY)),
+    "/decode": Operation("decoder", "images", "latents", "images", (JSON, NPY), _IMAGES_OUT),
+    "/denoise": Operation("autoencoder", "denoised", "images", "images", _IMAGES_IN, _IMAGES_OUT),
 }
 
-# A few kilobytes of PNG may claim millions of pixels, and fitting decodes them all: some seconds.
+# Pixels to resize in one request: a PNG of a few kilobytes may contain millions, and decoding them
+# all takes seconds.
 MAX_FITTED = 2**27
 
-# Scores beside an answer that has no place for them go into a header, some 12 bytes each; servers
-# and proxies on the way take headers of a few kilobytes.
+# Scores of responses that are not JSON are sent in a header, 12 bytes each; servers and proxies
+# accept headers of a few kilobytes.
 MAX_HEADER_SCORES = 256
 
-# What a client gets that names no format: the one it sent, where that can hold the answer.
+# The response's media type for a client that names none, where it cannot be the request's.
 _ANSWERS = {FORM: ZIP}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Decoded rows, and the file names that came with them (multipart), or none."""
+    """Decoded rows, and their file names (multipart) or none."""
 
     array: Array
     names: tuple[str, ...] = ()
 
 
 def read_type(operation: Operation, content_type: str | None) -> str:
-    """The media type to decode; JSON where none is named, as BentoML has it.
+    """The media type to decode; JSON where the header is missing, as in BentoML.
 
     Raises:
         UnsupportedTypeError
@@ -80,7 +86,6 @@ def read_type(operation: Operation, content_type: str | None) -> str:
         raise UnsupportedTypeError(
             f"Content-Type {media_type!r}"[:120],
             expected=" or ".join(operation.reads),
-            hint="Name the body's format in Content-Type.",
         )
     return media_type
 
@@ -103,7 +108,7 @@ def decode(
         raise OptionError(
             f"fit or invert with {media_type}",
             expected=f"{PNG} or {FORM}",
-            hint="Prepare arrays before you send them.",
+            hint="Resize or invert arrays before sending them.",
         )
     if media_type == FORM:
         return _decode_form(body, spec, content_type, options, max_rows)
@@ -119,32 +124,30 @@ def decode(
     return Rows(array)
 
 
-def write_type(operation: Operation, accept: str | None, received: str) -> str:
-    """The media type to answer in: what `Accept` likes best, else the one that came, else JSON.
+def write_type(operation: Operation, accept: str | None, request_type: str) -> str:
+    """The response's media type: the best match of `Accept`, else the request's, else JSON.
 
     Raises:
         NotAcceptableError
     """
-    like = _ANSWERS.get(received, received)
-    if not accept or accept in ("*/*", like):  # nearly always
-        return like if like in operation.writes else JSON
-    offers = sorted(operation.writes, key=lambda offer: (offer != like, offer != JSON))
-    best = _best(offers, accept)
-    if best is None:
-        raise NotAcceptableError(
-            f"Accept: {accept}"[:120],
-            expected=" or ".join(operation.writes),
-            hint="Accept one of these, or send no Accept header.",
-        )
+    preferred = _ANSWERS.get(request_type, request_type)
+    if not accept or accept in ("*/*", preferred):  # nearly always
+        return preferred if preferred in operation.writes else JSON
+    offers = sorted(operation.writes, key=lambda offer: (offer != preferred, offer != JSON))
+    best = max(offers, key=lambda offer: _quality(offer, accept))
+    if _quality(best, accept) <= 0:
+        raise NotAcceptableError(f"Accept: {accept}"[:120], expected=" or ".join(operation.writes))
     return best
 
 
-def answer_dtype(operation: Operation, media_type: str, received: Array, options: Options) -> str:
-    """uint8 for PNG and zip, for npy what is asked for or what came; else float32."""
+def answer_dtype(
+    operation: Operation, media_type: str, rows: Array, options: Options
+) -> ImageDtype:
+    """uint8 for PNG and zip, for npy the option or the request's dtype; else float32."""
     if operation.answer == "latents" or media_type == JSON:
         return "float32"
     if media_type == NPY:
-        return options.dtype or ("uint8" if received.dtype == np.uint8 else "float32")
+        return options.dtype or ("uint8" if rows.dtype == np.uint8 else "float32")
     return "uint8"
 
 
@@ -157,7 +160,7 @@ def encode(
     options: Options,
     scores: Array | None = None,
 ) -> bytes:
-    """An answer's rows in that media type; JSON has room for `scores`, float32 (N,), too.
+    """The response's rows in that media type; JSON includes `scores`, float32 (N,).
 
     Raises:
         NotAcceptableError: several images as one PNG.
@@ -182,9 +185,9 @@ def encode(
 def require_scorable(
     operation: Operation, media_type: str, rows: int, options: Options, *, scored: bool
 ) -> None:
-    """Refuse a score that cannot be made, or that the answer has no room for.
+    """Refuse scores that cannot be computed, or that do not fit in the response.
 
-    `scored`: whether the bundle has scores.
+    `scored`: whether the bundle has a novelty model.
 
     Raises:
         OptionError
@@ -194,14 +197,14 @@ def require_scorable(
     if operation.source != "images":
         raise OptionError(
             "score=true with latents",
-            expected="images, which are what is scored",
+            expected="images",
             hint="Ask for scores at /encode or /denoise.",
         )
     if not scored:
         raise OptionError(
             "score=true to a model without scores",
             expected="a bundle with a novelty entry in its manifest (GET /model)",
-            hint="Leave score out, or have the run exported again; an older one, trained first.",
+            hint="Leave score out, or export the run again.",
         )
     if media_type != JSON and rows > MAX_HEADER_SCORES:
         raise OptionError(
@@ -212,21 +215,21 @@ def require_scorable(
 
 
 def scores_header(scores: Array) -> tuple[bytes, bytes]:
-    """X-Scores: as many numbers as images, in their order, with commas between."""
+    """X-Scores: one number per image, in order, separated by commas."""
     return b"x-scores", ",".join(map(str, scores)).encode("ascii")
 
 
 def _decode_form(
     body: bytes, spec: RowSpec, content_type: str, options: Options, max_rows: int
 ) -> Rows:
-    """Every part is a PNG; a fault names the part it is in."""
+    """The images of a form, one per part; an error names its part."""
     parts = multipart.decode(body, content_type, max_parts=max_rows)
     area = sum(png.pixels(part.data) for part in parts)
     if options.fit and area > MAX_FITTED:
         raise TooLargeError(
-            f"{area:,} pixels to be fitted",
+            f"{area:,} pixels to resize",
             expected=f"at most {MAX_FITTED:,} in one request",
-            hint="Shrink the images, or send fewer at a time.",
+            hint="Shrink the images, or send fewer per request.",
         )
     images = np.empty((len(parts), *spec.shape), np.uint8)
     for index, part in enumerate(parts):
@@ -240,18 +243,9 @@ def _decode_form(
     return Rows(images, tuple(part.name for part in parts))
 
 
-def _best(offers: Sequence[str], accept: str | None) -> str | None:
-    """The offer with the highest quality in an Accept header (RFC 9110, 12.5.1)."""
-    if not accept or accept.strip() == "*/*":
-        return offers[0]
-    qualities = [_quality(offer, accept) for offer in offers]
-    best = max(qualities)
-    return offers[qualities.index(best)] if best > 0 else None
-
-
 def _quality(offer: str, accept: str) -> float:
-    """What `accept` gives one media type: the most specific range that matches counts."""
-    found = (-1, 0.0)
+    """The quality of a media type: that of the most specific range that matches (RFC 9110)."""
+    best = (-1, 0.0)
     for item in accept.lower().split(","):
         media_range, *parameters = (part.strip() for part in item.split(";"))
         ranges = ("*/*", f"{offer.split('/')[0]}/*", offer)
@@ -264,7 +258,6 @@ def _quality(offer: str, accept: str) -> float:
                     quality = float(parameter[2:])
                 except ValueError:
                     quality = 0.0
-                if not 0 <= quality <= 1:  # also NaN
-                    quality = 0.0
-        found = max(found, (ranges.index(media_range), quality))
-    return found[1]
+                quality = quality if 0 <= quality <= 1 else 0.0  # NaN also counts as 0
+        best = max(best, (ranges.index(media_range), quality))
+    return best[1]

@@ -1,26 +1,26 @@
-"""The playground: `/playground`, one page for people, and the files it is made of.
+"""The playground: the page at `/playground` and its files.
 
-The files stand as they are in `service/playground/`: no build step, nothing from another host. They
-hold no secret, so they are answered without the API key; what the page then asks for is not.
+The files are served as they are in `service/playground/`: no build step, nothing from another host.
+They hold no secret, so they need no API key; the requests that the page makes do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from service.codecs import compression
-from service.http.asgi import Answer, Body, Header, Receive, Scope
+from service.http.asgi import Body, Header, Receive, Response, Scope
 
 FOLDER = Path(__file__).resolve().parents[1] / "playground"
 PAGE = "/playground"
-API_PAGE = "/api"  # where BentoML's own page is, which it serves at /
+API_PAGE = "/api"  # BentoML's page, which its own app serves at /
 
-# Media types of the files; one of another kind is not served.
+# Media types by suffix; other files are not served.
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -28,13 +28,12 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 
-# Scripts, styles and requests stay at home; blob: and data: are pictures that the page makes.
+# This origin only; blob: and data: are images that the page draws.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
-# BentoML's page carries Google Tag Manager as an inline script; here it may load its own files
-# only.
+# BentoML's page has an inline script that loads Google Tag Manager; this policy blocks it.
 API_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; "
@@ -52,67 +51,68 @@ API_HEADERS: tuple[Header, ...] = (
 
 @dataclass(frozen=True)
 class File:
-    """One file: plain and gzipped (b"" where that saves nothing), its type and its ETag."""
+    """One file: plain, gzipped (b"" where that saves nothing), media type and ETag."""
 
     body: bytes
-    packed: bytes
+    gzipped: bytes
     media_type: str
-    tag: bytes
+    etag: bytes
 
-    def answer(self, body: Body) -> Answer:
-        """The file; 304 for a browser that has it; gzipped for one that reads that."""
+    def response(self, body: Body) -> Response:
+        """The file, gzipped where the client accepts that; 304 where it has this version."""
         headers: tuple[Header, ...] = (
-            (b"etag", self.tag),
-            (b"cache-control", b"no-cache"),  # ask each time: a new version is seen at once
+            (b"etag", self.etag),
+            (b"cache-control", b"no-cache"),  # revalidate each time
             (b"vary", b"accept-encoding"),
             (b"content-security-policy", POLICY.encode("ascii")),
             *_SAFE,
         )
-        if self._known(body.header(b"if-none-match")):
-            return Answer(b"", self.media_type, 304, headers)
-        accepted = compression.choose(
-            body.header(b"accept-encoding"), len(self.body), text=bool(self.packed)
+        if self._matches(body.header(b"if-none-match")):
+            return Response(b"", self.media_type, 304, headers)
+        encoding = compression.choose(
+            body.header(b"accept-encoding"), len(self.body), text=bool(self.gzipped)
         )
-        if accepted == "gzip" and self.packed:
+        if encoding == "gzip" and self.gzipped:
             headers = (*headers, (b"content-encoding", b"gzip"))
-            return Answer(self.packed, self.media_type, headers=headers)
-        return Answer(self.body, self.media_type, headers=headers)
+            return Response(self.gzipped, self.media_type, headers=headers)
+        return Response(self.body, self.media_type, headers=headers)
 
-    def _known(self, tags: str | None) -> bool:
-        """Whether an If-None-Match field names this file (RFC 9110, 13.1.2: weakly compared)."""
+    def _matches(self, tags: str | None) -> bool:
+        """Whether an If-None-Match field names this version (RFC 9110, 13.1.2: weak comparison)."""
         if tags is None:
             return False
-        return tags.strip() == "*" or self.tag.decode() in re.findall(r'"[^"]*"', tags)
+        return tags.strip() == "*" or self.etag.decode() in re.findall(r'"[^"]*"', tags)
 
 
 @cache
 def load(folder: Path = FOLDER) -> Mapping[str, File]:
-    """The files by path: `/playground` is index.html, the rest `/playground/<name>`."""
-    found = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix in MEDIA_TYPES:
-            route = PAGE if path.name == "index.html" else f"{PAGE}/{path.name}"
-            found[route] = _read(path)
-    return found
+    """The files by path: index.html is `/playground`, others are `/playground/{file}`."""
+    return {
+        PAGE if path.name == "index.html" else f"{PAGE}/{path.name}": _read(path)
+        for path in sorted(folder.iterdir())
+        if path.suffix in MEDIA_TYPES
+    }
 
 
-def file_handler(file: File) -> Callable[[Scope, Body, Receive], Awaitable[Answer]]:
-    """A gateway's handler that answers `file`."""
-
-    async def handler(scope: Scope, body: Body, receive: Receive) -> Answer:
-        return file.answer(body)
-
-    return handler
+def names() -> list[str]:
+    """The names that `/playground/{file}` stands for."""
+    return [path.removeprefix(f"{PAGE}/") for path in load() if path != PAGE]
 
 
-async def to_playground(scope: Scope, body: Body, receive: Receive) -> Answer:
-    """Lead from `/` to the playground; relative, so that it also works behind a path prefix."""
-    return Answer(b"", "text/plain", 307, ((b"location", PAGE[1:].encode("ascii")),))
+async def playground(scope: Scope, body: Body, receive: Receive) -> Response:
+    """The handler of the page and its files."""
+    return load()[scope["path"]].response(body)
+
+
+async def root(scope: Scope, body: Body, receive: Receive) -> Response:
+    """Redirect `/` to the playground, by a relative address that also works behind a prefix."""
+    return Response(b"", "text/plain", 307, ((b"location", PAGE[1:].encode("ascii")),))
 
 
 def _read(path: Path) -> File:
     body = path.read_bytes()
-    packed = compression.encode(body, "gzip")
-    tag = hashlib.sha256(body).hexdigest()[:32]
-    smaller = packed if len(packed) < len(body) else b""
-    return File(body, smaller, MEDIA_TYPES[path.suffix], f'"{tag}"'.encode("ascii"))
+    gzipped = compression.encode(body, "gzip")
+    if len(gzipped) >= len(body):
+        gzipped = b""
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return File(body, gzipped, MEDIA_TYPES[path.suffix], etag.encode("ascii"))

@@ -1,4 +1,4 @@
-"""Errors as HTTP tells them: problem details, RFC 9457."""
+"""Errors over HTTP: problem details, RFC 9457."""
 
 from __future__ import annotations
 
@@ -12,22 +12,20 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def from_error(error: DenoiserError) -> bytes:
-    """The problem document of one of our errors: what came, what was expected, what to do."""
-    return orjson.dumps(
-        {
-            "type": f"urn:denoiser:problem:{error.slug}",
-            "title": error.title,
-            "status": error.status,
-            "detail": str(error),
-            "received": error.received,
-            "expected": error.expected,
-            "hint": error.hint,
-        }
-    )
+    """The problem document of one of our errors."""
+    members = {
+        "type": f"urn:denoiser:problem:{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "received": error.received,
+        "expected": error.expected,
+    }
+    return orjson.dumps({**members, "hint": error.hint} if error.hint else members)
 
 
 def from_status(status: int) -> bytes:
-    """The problem document of a bare status, for errors that are not ours."""
+    """The problem document of a status alone, for errors that are not ours."""
     return orjson.dumps(
         {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     )

@@ -1,28 +1,33 @@
-"""What a query string may ask for, checked."""
+"""The query parameters of /encode, /decode and /denoise, checked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from common.errors import OptionError
-from service.codecs.png import Fit
+from common.images import Fit
 
-_CHOICES = {
-    "dtype": ("uint8", "float32"),
-    "encoding": ("float", "base64"),
-    "fit": ("contain", "stretch"),
-    "invert": ("true", "false"),
-    "score": ("true", "false"),
+_BOOLEANS = {"true": True, "false": False}
+_CHOICES: dict[str, dict[str, Any]] = {
+    "dtype": {"uint8": "uint8", "float32": "float32"},
+    "encoding": {"float": "float", "base64": "base64"},
+    "fit": {"contain": "contain", "stretch": "stretch"},
+    "invert": _BOOLEANS,
+    "score": _BOOLEANS,
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    """dtype: of images in npy. encoding: of latents in JSON. fit, invert: of PNGs.
+    """Query parameters.
 
-    score: beside each answer, how unusual its image is.
+    Attributes:
+        dtype: of images in npy.
+        encoding: of latents in JSON.
+        fit, invert: for image files.
+        score: add a novelty score per image.
     """
 
     dtype: Literal["uint8", "float32"] | None = None
@@ -36,34 +41,23 @@ PLAIN = Options()
 
 
 def read(query: bytes) -> Options:
-    """The options in a query string; names that are none of ours are left to others.
+    """The options in a query string; unknown names are ignored.
 
     Raises:
         OptionError: a value that is not one of the choices.
     """
     if not query:
         return PLAIN
-    found: dict[str, str] = {}
     try:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=64)
     except ValueError as exc:
-        raise OptionError(
-            "a query of more than 64 fields", expected="the options alone", hint="Leave some out."
-        ) from exc
+        raise OptionError("a query of more than 64 fields", expected="at most 64") from exc
+    values: dict[str, Any] = {}
     for name, value in pairs:
-        if name not in _CHOICES:
+        choices = _CHOICES.get(name)
+        if choices is None:
             continue
-        if value not in _CHOICES[name]:
-            raise OptionError(
-                f"{name}={value[:40]!r}",
-                expected=" or ".join(_CHOICES[name]),
-                hint="Correct the query.",
-            )
-        found[name] = value
-    return Options(
-        dtype=cast("Literal['uint8', 'float32'] | None", found.get("dtype")),
-        encoding=cast("Literal['float', 'base64']", found.get("encoding", "float")),
-        fit=cast("Fit | None", found.get("fit")),
-        invert=found.get("invert") == "true",
-        score=found.get("score") == "true",
-    )
+        if value not in choices:
+            raise OptionError(f"{name}={value[:40]!r}", expected=" or ".join(choices))
+        values[name] = choices[value]
+    return Options(**values)

@@ -1,12 +1,12 @@
-// The service, as the page sees it: arrays in and out, errors in words, the API key.
+// The service: arrays in and out, its errors in words, the API key.
 
 import * as npy from "./npy.js";
 
 const KEY = "denoiser-api-key"; // in sessionStorage: gone with the tab
 const NPY = "application/x-npy";
 
-/** What went wrong, for people: `kind` is "offline", "busy", "key" or "refused"; `wait` in ms. */
-export class Trouble extends Error {
+/** An error for people: `kind` is "offline", "busy", "key" or "refused"; `wait` in ms, or null. */
+export class ServiceError extends Error {
   constructor(kind, title, text, wait = null) {
     super(text);
     this.kind = kind;
@@ -25,105 +25,108 @@ export function hasKey() {
 
 /** The bundle's manifest. */
 export async function manifest() {
-  return (await ask("model", {})).json();
+  return (await request("model", {})).json();
 }
 
 /**
- * Images or latents through one of the three routes.
+ * Call one of the three routes.
  *
  * @param route "encode", "decode" or "denoise"
  * @param rows Uint8Array (images, 0 to 255) or Float32Array (latents), N rows after each other
  * @param shape of all rows: [N, height, width, channels] or [N, latent size]
- * @returns { values, shape, scores }: scores is one number a row where `score` asked for them
+ * @returns { values, shape, scores }: scores is one number per row, with `score`
  */
 export async function run(route, rows, shape, { score = false, dtype = null, signal } = {}) {
   const query = new URLSearchParams();
   if (score) query.set("score", "true");
   if (dtype) query.set("dtype", dtype);
-  const answer = await ask(query.size ? `${route}?${query}` : route, {
+  const response = await request(query.size ? `${route}?${query}` : route, {
     method: "POST",
     headers: { "Content-Type": NPY, Accept: NPY },
     body: npy.encode(rows, shape),
     signal,
   });
-  const told = answer.headers.get("X-Scores");
-  const scores = told?.split(",").map(Number);
-  return { ...npy.decode(await answer.arrayBuffer()), scores };
+  const scores = response.headers.get("X-Scores")?.split(",").map(Number);
+  return { ...npy.decode(await response.arrayBuffer()), scores };
 }
 
-async function ask(path, options) {
+/** Denoise the PNGs of a form: a zip of as many PNGs, in the form's order. */
+export async function denoiseForm(form, signal) {
+  const headers = { Accept: "application/zip" };
+  return (await request("denoise", { method: "POST", headers, body: form, signal })).blob();
+}
+
+async function request(path, options) {
   const headers = new Headers(options.headers);
   if (hasKey()) headers.set("Authorization", `Bearer ${sessionStorage.getItem(KEY)}`);
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { ...options, headers });
+    response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Trouble("offline", "The service does not answer.",
-      "It may have stopped, or the network is gone. The page tries again by itself.", 3000);
+    throw new ServiceError("offline", "The service does not answer.",
+      "It may have stopped, or the network is down. The page tries again by itself.", 3000);
   }
-  if (answer.ok) return answer;
-  throw await refusal(answer);
+  if (response.ok) return response;
+  throw await errorOf(response);
 }
 
-async function refusal(answer) {
-  const problem = await answer.json().catch(() => ({})); // a proxy may answer in its own form
-  if (answer.status === 401) {
+async function errorOf(response) {
+  const problem = await response.json().catch(() => ({})); // a proxy may answer in its own form
+  if (response.status === 401) {
     return hasKey()
-      ? new Trouble("key", "That is not the key.", "The service did not accept it. Try another.")
-      : new Trouble("key", "This service wants a key.", "Whoever runs it has one for you.");
+      ? new ServiceError("key", "Wrong API key.", "The service did not accept it. Try another.")
+      : new ServiceError("key", "This service needs an API key.", "Ask its operator for one.");
   }
-  if (answer.status === 429) {
-    const seconds = Number(answer.headers.get("Retry-After")) || 1;
-    return new Trouble("busy", "The service is busy.",
-      "Many are using it just now. The page tries again by itself.", 1000 * seconds);
+  if (response.status === 429) {
+    const seconds = Number(response.headers.get("Retry-After")) || 1;
+    return new ServiceError("busy", "The service is busy.",
+      "It has too many requests at the moment. The page tries again by itself.", 1000 * seconds);
   }
-  const said = problem.received
-    ? `It found ${problem.received}; it expects ${problem.expected}. ${problem.hint}`
-    : `It answered with status ${answer.status}.`;
-  return new Trouble("refused", `${problem.title || "The service refused"}.`, said);
+  const text = problem.received
+    ? `It received ${problem.received}; expected ${problem.expected}. ${problem.hint ?? ""}`
+    : `It answered with status ${response.status}.`;
+  return new ServiceError("refused", `${problem.title || "The service refused the request"}.`, text);
 }
 
 /**
- * One request in flight, and the newest wish waiting: what came between is never sent, and an
- * answer is only shown while nothing newer has been shown.
+ * One request in flight, and the newest input waiting: inputs in between are never sent, and an
+ * answer is shown only while nothing newer has been shown.
  *
- * @param work async (wish) → answer
- * @param show (answer, wish)
- * @param fail (error, wish)
+ * @param work async (input) → answer
+ * @param show (answer, input)
+ * @param fail (error, input)
  */
 export class Latest {
   #busy = false;
   #next = null;
 
   constructor({ work, show, fail }) {
-    this.work = work;
-    this.show = show;
-    this.fail = fail;
+    Object.assign(this, { work, show, fail });
   }
 
-  ask(wish) {
-    this.#next = { wish };
-    if (!this.#busy) this.#go();
+  send(input) {
+    this.#next = { input };
+    if (!this.#busy) this.#run();
   }
 
-  /** Drop the wish that waits, and the answer that is on its way. */
+  /** Drop the input that waits, and the answer that is on its way. */
   drop() {
     this.#next = null;
     this.dropped = true;
   }
 
-  async #go() {
+  async #run() {
     this.#busy = true;
     while (this.#next) {
-      const { wish } = this.#next;
+      const { input } = this.#next;
       this.#next = null;
       this.dropped = false;
       try {
-        const answer = await this.work(wish);
-        if (!this.dropped) this.show(answer, wish);
+        const answer = await this.work(input);
+        if (!this.dropped) this.show(answer, input);
       } catch (error) {
-        if (!this.dropped && !this.#next) this.fail(error, wish);
+        if (!this.dropped && !this.#next) this.fail(error, input);
       }
     }
     this.#busy = false;

@@ -1,22 +1,22 @@
-// The playground: asks what the model is, then lets its parts talk to each other.
+// The playground: asks for the model's manifest, then connects the panels.
 //
-// stages.js   draw → spoil → clean          canvas.js samples.js noise.js pictures.js
-// inside.js   latents, decoder, walk        latents.js walk.js snippets.js
-// many.js     folders and zips              batch.js zip.js png.js checksum.js
-// card.js     the model's card
-// api.js      the service                   npy.js notice.js
+// stages.js      draw → add noise → denoise    canvas.js samples.js noise.js images.js
+// latents.js     latents and decoder           bars.js interpolation.js snippets.js
+// many.js        files and folders             zip.js
+// model-card.js  the manifest for people
+// api.js         the service                   npy.js notice.js dom.js
 
 import { hasKey, manifest } from "./api.js";
-import * as card from "./card.js";
-import { Inside } from "./inside.js";
+import { Latents } from "./latents.js";
 import { Many } from "./many.js";
+import * as card from "./model-card.js";
 import * as notice from "./notice.js";
 import { Stages } from "./stages.js";
 
-const stages = new Stages((answer) => inside.arrived(answer));
-const spoil = (values, nth) => stages.spoil(values, nth);
-const inside = new Inside(spoil);
-const many = new Many(spoil);
+const stages = new Stages((result) => latents.show(result));
+const addNoise = (values, nth) => stages.addNoise(values, nth);
+const latents = new Latents(addNoise);
+const many = new Many(addNoise);
 
 async function start() {
   try {
@@ -26,25 +26,25 @@ async function start() {
     for (const place of document.querySelectorAll("[data-fact=latents]")) place.textContent = model.latent_size;
     guard(hasKey());
     stages.adopt(model);
-    await inside.adopt(model.image_shape);
+    await latents.adopt(model.image_shape);
     await many.adopt(model.image_shape);
   } catch (error) {
     guard(error.kind === "key");
-    notice.tell(error, start, start);
+    notice.report(error, start, start);
   }
 }
 
-/** Where the service wants a key, hide links that need it: only the page's own requests carry it. */
+/** Where the service has an API key, hide links that need it: only the page's own requests carry it. */
 function guard(keyed) {
   for (const link of document.querySelectorAll(".guarded")) link.hidden = keyed;
 }
 
-// A file that is dropped beside its place does not replace the page.
+// A file dropped outside the drop zones does not replace the page.
 for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
 for (const id of ["drop-zone", "many-drop"]) {
-  const place = document.getElementById(id);
-  place.addEventListener("dragover", () => place.classList.add("over"));
-  for (const kind of ["dragleave", "drop"]) place.addEventListener(kind, () => place.classList.remove("over"));
+  const zone = document.getElementById(id);
+  zone.addEventListener("dragover", () => zone.classList.add("over"));
+  for (const kind of ["dragleave", "drop"]) zone.addEventListener(kind, () => zone.classList.remove("over"));
 }
 
 notice.start();

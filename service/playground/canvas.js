@@ -1,4 +1,4 @@
-// The drawing: a canvas of the model's own size, so that what one draws is what is compared.
+// The drawing: a canvas of the model's own size, so that the drawing is what the figures compare with.
 
 import { PEN } from "./samples.js";
 

@@ -1,94 +1,128 @@
-// The latent numbers: upright bars that can be dragged, each a slider for keyboards and readers.
+// The latents: bars, their decoded image, interpolation between two images, text to copy.
 
-/** Bars in `place`; `moved(values)` is told of each drag, with all of them. */
-export class Bars {
-  #inputs = [];
-  #reach = 0; // the bars go from -reach to reach
+import { Latest, hasKey, run } from "./api.js";
+import { Bars } from "./bars.js";
+import { at } from "./dom.js";
+import * as images from "./images.js";
+import * as interpolation from "./interpolation.js";
+import * as notice from "./notice.js";
+import { DIGITS, draw } from "./samples.js";
+import { copy, snippet } from "./snippets.js";
 
-  constructor(place, moved) {
-    this.place = place;
-    this.moved = moved;
-  }
+const YOURS = "yours";
+const COPIES = 8; // noisy copies of each digit; the mean of their latents stands for it
 
-  /** Float32Array of all the numbers. */
-  get values() {
-    return Float32Array.from(this.#inputs, (input) => Number(input.value));
-  }
+export class Latents {
+  #digits = []; // Float32Array of latents for each of the ten
+  #encoded = null; // Float32Array, the encoder's latents of the noisy image
 
-  /** Show other numbers; as many as there are bars, or new bars are made. */
-  show(values) {
-    if (values.length !== this.#inputs.length) this.#make(values.length);
-    this.widen(values);
-    values.forEach((value, i) => {
-      this.#inputs[i].value = value;
-      this.#fill(this.#inputs[i]);
+  /** @param addNoise (values, nth) → the image with noise, as the sliders are set */
+  constructor(addNoise) {
+    this.addNoise = addNoise;
+    this.bars = new Bars(at("bars"), () => this.#edited());
+    this.kind = "json";
+    this.decoder = this.#decodes((latents) => [latents, [1, latents.length]], (decoded) => {
+      images.paint(at("decoded"), decoded, this.shape);
     });
-  }
-
-  /** Let the bars reach as far as all of these numbers, and a little farther. */
-  widen(values) {
-    const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    if (largest > this.#reach) this.#widen(Math.ceil(2.2 * largest) / 2);
-  }
-
-  #make(count) {
-    this.#inputs = Array.from({ length: count }, (_, i) => {
-      const input = document.createElement("input");
-      input.type = "range";
-      input.step = "any";
-      input.setAttribute("aria-label", `Latent ${i + 1}`);
-      input.setAttribute("aria-orientation", "vertical");
-      input.addEventListener("input", () => {
-        this.#fill(input);
-        this.moved(this.values);
-      });
-      input.addEventListener("keydown", (event) => this.#step(event, input));
-      return input;
+    this.steps = this.#decodes(({ rows, size }) => [rows, [interpolation.STEPS, size]], (decoded, { rows, names }) => {
+      const chosen = (latents) => {
+        this.bars.show(latents);
+        this.#edited({ interpolate: false });
+      };
+      interpolation.show(at("interpolation"), { images: decoded, latents: rows, shape: this.shape, names, chosen });
     });
-    this.place.replaceChildren(
-      ...this.#inputs.map((input, i) => {
-        const bar = document.createElement("div");
-        bar.className = "bar";
-        const number = document.createElement("span");
-        number.className = "number";
-        number.setAttribute("aria-hidden", "true");
-        number.textContent = i + 1;
-        const value = document.createElement("output");
-        value.setAttribute("aria-hidden", "true"); // the slider says it already
-        bar.append(value, input, number);
-        return bar;
-      }),
-    );
-    this.#widen(Math.max(this.#reach, 1));
+    this.#listen();
   }
 
-  #widen(reach) {
-    this.#reach = reach;
-    for (const input of this.#inputs) {
-      const value = input.value;
-      [input.min, input.max] = [-reach, reach];
-      input.value = value;
-      this.#fill(input);
+  /** The model is known: encode the ten digits, once. */
+  async adopt(shape) {
+    this.shape = shape;
+    const canvas = images.surface(shape);
+    const size = shape[0] * shape[1] * shape[2];
+    const rows = new Uint8Array(DIGITS.length * COPIES * size);
+    DIGITS.forEach((_, digit) => {
+      draw(canvas, digit);
+      const clean = images.read(canvas, shape[2]);
+      for (let k = 0; k < COPIES; k++) rows.set(this.addNoise(clean, digit * COPIES + k), (digit * COPIES + k) * size);
+    });
+    const { values, shape: [, length] } = await run("encode", rows, [DIGITS.length * COPIES, ...shape]);
+    this.#digits = DIGITS.map((_, digit) => {
+      const mean = new Float32Array(length);
+      for (let k = 0; k < COPIES; k++) mean.forEach((_, i) => (mean[i] += values[(digit * COPIES + k) * length + i] / COPIES));
+      return mean;
+    });
+    for (const latents of this.#digits) this.bars.widen(latents);
+    this.#interpolate();
+  }
+
+  /** A new image was encoded: its latents, and its decoded image, which is the denoised one. */
+  show({ latents, denoised }) {
+    this.#encoded = latents;
+    this.decoder.drop();
+    this.bars.show(latents);
+    images.paint(at("decoded"), denoised, this.shape);
+    this.#interpolate({ only: YOURS });
+    this.#write();
+  }
+
+  #edited({ interpolate = true } = {}) {
+    this.decoder.send(this.bars.values);
+    if (interpolate) this.#interpolate({ only: YOURS });
+    this.#write();
+  }
+
+  /** Decode the steps again; with `only`, just if that is one of the ends. */
+  #interpolate({ only = null } = {}) {
+    const ends = [at("from").value, at("to").value];
+    if (only && !ends.includes(only)) return;
+    const latents = ends.map((end) => (end === YOURS ? this.#encoded && this.bars.values : this.#digits[end]));
+    if (!latents[0] || !latents[1]) return;
+    const names = ends.map((end) => (end === YOURS ? "your image" : `the digit ${end}`));
+    this.steps.send({ rows: interpolation.between(...latents), size: latents[0].length, names });
+  }
+
+  /** Requests to the decoder with `rows(input)`: [values, shape]. */
+  #decodes(rows, show) {
+    const requests = new Latest({
+      work: (input) => run("decode", ...rows(input)),
+      show: ({ values }, input) => {
+        notice.clear(requests);
+        show(values, input);
+      },
+      fail: (error, input) => notice.report(error, requests, () => requests.send(input)),
+    });
+    return requests;
+  }
+
+  #write() {
+    const base = new URL(".", document.baseURI).href;
+    at("snippet").textContent = snippet(this.kind, this.bars.values, { base, keyed: hasKey() });
+  }
+
+  #listen() {
+    for (const [id, chosen] of [["from", YOURS], ["to", "8"]]) {
+      at(id).append(new Option("your image", YOURS), ...DIGITS.map((_, digit) => new Option(`the digit ${digit}`, digit)));
+      at(id).value = chosen;
+      at(id).addEventListener("change", () => this.#interpolate());
     }
-  }
-
-  /** Arrow keys move by a twentieth of the reach: step="any" would leave that to the browser. */
-  #step(event, input) {
-    const ways = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5 };
-    if (!(event.key in ways)) return;
-    event.preventDefault();
-    input.value = Number(input.value) + (ways[event.key] * this.#reach) / 20;
-    input.dispatchEvent(new Event("input"));
-  }
-
-  /** Colour the bar from zero to its value. */
-  #fill(input) {
-    const value = Number(input.value);
-    const share = 50 + (50 * value) / this.#reach;
-    input.style.setProperty("--from", `${Math.min(50, share)}%`);
-    input.style.setProperty("--to", `${Math.max(50, share)}%`);
-    input.setAttribute("aria-valuetext", value.toFixed(2));
-    const told = input.previousElementSibling;
-    if (told) told.textContent = value.toFixed(1);
+    at("restore").addEventListener("click", () => {
+      if (!this.#encoded) return;
+      this.bars.show(this.#encoded);
+      this.#edited();
+    });
+    const kinds = [...document.querySelectorAll("[data-snippet]")];
+    for (const button of kinds) {
+      button.addEventListener("click", () => {
+        this.kind = button.dataset.snippet;
+        for (const other of kinds) other.ariaPressed = other === button;
+        this.#write();
+      });
+    }
+    at("copy").addEventListener("click", async () => {
+      const done = await copy(at("snippet").textContent);
+      if (!done) getSelection().selectAllChildren(at("snippet"));
+      at("copied").textContent = done ? "Copied." : "Selected: copy it with your keyboard.";
+      setTimeout(() => (at("copied").textContent = ""), 3000);
+    });
   }
 }

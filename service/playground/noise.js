@@ -1,14 +1,14 @@
-// Noise that spoils clean images: the kinds that training knows, from a seed.
+// Noise for clean images: the kinds that training has, from a seed.
 //
-// The random numbers belong to the seed and the sliders only scale them, so that one moves
+// The random numbers depend on the seed alone and the sliders scale them, so that a slider moves
 // through strengths of the same noise. A spec is what the manifest has in training.settings.noise,
 // such as "gaussian:0.5,0.5" or "blur:1+salt-pepper:0.05..0.2".
 
 const share = (name, start) => ({ name, min: 0, max: 1, step: 0.01, start, quiet: 0 });
 
 /**
- * Each kind: its title, its numbers in the order of the spec (`quiet` spoils nothing), and `apply`,
- * which spoils Float32Array values in [0, 1] in place; the caller clips what comes out.
+ * Each kind: its title, its numbers in the order of the spec (`quiet` is no noise), and `apply`, which
+ * changes Float32Array values in [0, 1] in place; the caller clips the result.
  */
 export const KINDS = {
   gaussian: {
@@ -37,7 +37,7 @@ export const KINDS = {
     },
   },
   poisson: {
-    title: "Photons",
+    title: "Poisson",
     numbers: [{ name: "Peak", min: 1, max: 255, step: 1, start: 8, quiet: 255 }],
     apply(values, [peak], { uniform }) {
       for (let i = 0; i < values.length; i++) {
@@ -46,10 +46,10 @@ export const KINDS = {
     },
   },
   mask: {
-    title: "Lost pixels",
+    title: "Masked pixels",
     numbers: [share("Share", 0.5)],
     apply(values, [p], { uniform }, shape) {
-      const channels = shape[2]; // a pixel is lost in all of its channels
+      const channels = shape[2]; // a pixel is masked in all of its channels
       for (let i = 0; i < values.length; i++) {
         if (uniform[Math.floor(i / channels) * channels] < p) values[i] = 0;
       }
@@ -68,9 +68,9 @@ export const KINDS = {
 export function parse(spec) {
   const parts = [];
   for (const part of String(spec || "").split(/(?<![0-9.]e)\+/i)) { // a plus, but not that of 1e+3
-    const [kind, told = ""] = part.trim().split(":");
+    const [kind, text = ""] = part.trim().split(":");
     if (!(kind in KINDS)) continue;
-    const given = told.split(",").map(middle);
+    const given = text.split(",").map(middle);
     const values = KINDS[kind].numbers.map(({ start }, i) => (Number.isFinite(given[i]) ? given[i] : start));
     parts.push({ kind, values });
   }
@@ -78,13 +78,13 @@ export function parse(spec) {
 }
 
 /**
- * The spoiled image: Uint8Array of the clean one's length (0 to 255), clean as it was.
+ * The noisy image: Uint8Array of the clean one's length (0 to 255).
  *
  * @param clean Uint8Array (height·width·channels)
  * @param parts as `parse` gives them, applied one after another
  * @param shape [height, width, channels]
  */
-export function spoil(clean, parts, { seed, shape }) {
+export function addNoise(clean, parts, { seed, shape }) {
   const values = Float32Array.from(clean, (v) => v / 255);
   parts.forEach(({ kind, values: numbers }, k) => {
     if (isQuiet(kind, numbers)) return;
@@ -94,7 +94,7 @@ export function spoil(clean, parts, { seed, shape }) {
   return Uint8Array.from(values, (v) => Math.round(255 * v));
 }
 
-/** The same kinds, as weak as they go. */
+/** The same kinds without noise. */
 export function quieted(parts) {
   return parts.map(({ kind }) => ({ kind, values: KINDS[kind].numbers.map(({ quiet }) => quiet) }));
 }
@@ -108,12 +108,12 @@ function middle(text) {
   return ends.length === 2 ? (ends[0] + ends[1]) / 2 : ends[0];
 }
 
-let known = { key: "" };
+let cached = { key: "" };
 
-/** As many random numbers as the image has values: N(0, 1), and two sets from [0, 1). */
+/** One random number per value of the image: from N(0, 1), and twice from [0, 1). */
 function draws(size, seed) {
   const key = `${size} ${seed}`;
-  if (known.key === key) return known; // a slider moves: the same noise
+  if (cached.key === key) return cached; // a slider moves: the same noise
   const next = generator(seed);
   const normal = new Float32Array(size);
   for (let i = 0; i < size; i += 2) {
@@ -124,8 +124,8 @@ function draws(size, seed) {
   }
   const uniform = Float32Array.from({ length: size }, next);
   const coin = Float32Array.from({ length: size }, next);
-  known = { key, normal, uniform, coin };
-  return known;
+  cached = { key, normal, uniform, coin };
+  return cached;
 }
 
 /** Numbers in [0, 1) from a seed: 32-bit xorshift (G. Marsaglia, 2003), the seed mixed first. */
@@ -141,7 +141,7 @@ export function generator(seed) {
   return next;
 }
 
-/** The number of events, `mean` on the average, at the quantile `u`: their sum's inverse. */
+/** The quantile `u` of the Poisson distribution with that mean: its distribution function inverted. */
 function poisson(mean, u) {
   let term = Math.exp(-mean);
   let sum = term;

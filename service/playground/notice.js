@@ -1,17 +1,17 @@
-// What goes wrong, said in words above the page; gone when the service answers again.
+// Errors in words above the page; hidden when the service answers again.
 
-import { Trouble, setKey } from "./api.js";
+import { ServiceError, setKey } from "./api.js";
+import { at } from "./dom.js";
 
-const at = (id) => document.getElementById(id);
-const waiting = new Map(); // who was refused → how to ask again
+const waiting = new Map(); // source of an error → how to try again
 let timer = null;
-let said = false; // words that no answer of the service takes back
+let informed = false; // the words shown are no error of the service
 
-/** Tell of an error that `who` met; `retry` is called by the button, after the error's wait, or with a new key. */
-export function tell(error, who, retry) {
+/** Show an error of `source`; `retry` is called by the button, after the error's wait, or with a new key. */
+export function report(error, source, retry) {
   if (error.name === "AbortError") return;
-  if (!(error instanceof Trouble)) throw error; // a fault of this page: for the console
-  waiting.set(who, retry);
+  if (!(error instanceof ServiceError)) throw error; // a bug of this page: for the console
+  waiting.set(source, retry);
   show(error.title, error.message);
   at("key-form").hidden = error.kind !== "key";
   at("retry").hidden = error.kind === "key";
@@ -21,31 +21,31 @@ export function tell(error, who, retry) {
   }
 }
 
-/** A few words about what the person did. */
+/** Words that are no error of the service. */
 export function say(title, text) {
   show(title, text);
   at("key-form").hidden = at("retry").hidden = true;
-  said = true;
+  informed = true;
 }
 
-/** The service answered `who`. */
-export function clear(who) {
-  waiting.delete(who);
-  if (!said && !waiting.size) at("notice").hidden = true;
+/** The service answered `source`. */
+export function clear(source) {
+  waiting.delete(source);
+  if (!informed && !waiting.size) at("notice").hidden = true;
 }
 
-/** The person did something else: words that were said are old. */
+/** Hide words of `say`: the user went on. */
 export function dismiss() {
-  if (!said) return;
-  said = false;
+  if (!informed) return;
+  informed = false;
   at("notice").hidden = true;
 }
 
 function show(title, text) {
-  said = false;
-  if (!at("notice").hidden && at("notice-title").textContent === title && at("notice-text").textContent === text) return; // read aloud once
-  at("notice-title").textContent = title;
-  at("notice-text").textContent = text;
+  informed = false;
+  const [head, body] = [at("notice-title"), at("notice-text")];
+  if (!at("notice").hidden && head.textContent === title && body.textContent === text) return; // read aloud once
+  [head.textContent, body.textContent] = [title, text];
   at("notice").hidden = false;
 }
 
@@ -56,7 +56,7 @@ function again() {
   for (const retry of retries) retry();
 }
 
-/** Listen to the button and the key's form. */
+/** Listen to the button and the form for the key. */
 export function start() {
   at("retry").addEventListener("click", again);
   at("key-form").addEventListener("submit", (event) => {

@@ -14,7 +14,7 @@ export const DIGITS = [
 ];
 
 const BOX = 28; // the 20 × 20 box stands in the middle of 28 × 28
-export const PEN = 2.2 / BOX; // width of the pen, as a part of the picture's side
+export const PEN = 2.2 / BOX; // width of the pen, relative to the image's side
 
 /** A digit in white on a black canvas of any size. */
 export function draw(canvas, digit) {

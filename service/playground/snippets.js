@@ -1,4 +1,4 @@
-// What one copies: the latents, and the lines that decode them outside of this page.
+// The text to copy: the latents, and commands that decode them outside of this page.
 
 /** The text for "json", "curl" or "python"; the key itself is never part of it. */
 export function snippet(kind, latents, { base, keyed }) {

@@ -1,33 +1,33 @@
-// Draw → spoil → clean: the three panels, and what passes between them.
+// Draw → add noise → denoise: the three panels.
 
 import { Latest, run } from "./api.js";
 import * as ink from "./canvas.js";
+import { at, element } from "./dom.js";
+import * as images from "./images.js";
 import * as noise from "./noise.js";
 import * as notice from "./notice.js";
-import * as pictures from "./pictures.js";
 import { DIGITS, draw } from "./samples.js";
 
-const at = (id) => document.getElementById(id);
 const CALM = 900; // ms without a change before the result is spoken
 
 export class Stages {
-  shape = [28, 28, 1]; // until the model says more
-  novelty = null; // how the bundle's scores were made, where it has them
-  ready = false; // to ask the service
+  shape = [28, 28, 1]; // until the manifest is there
+  novelty = null; // the manifest's novelty entry, where it has one
+  ready = false; // the manifest is there
   seed = 1;
   trained = noise.parse();
   parts = noise.parse();
   #frame = 0;
   #speech = 0;
 
-  /** @param cleaned ({ denoised, latents }) told of each answer */
-  constructor(cleaned) {
-    this.cleaned = cleaned;
+  /** @param shown ({ denoised, latents }) called with each result */
+  constructor(shown) {
+    this.shown = shown;
     this.drawing = at("drawing");
-    this.asker = new Latest({
-      work: (wish) => this.#work(wish),
-      show: (answer, wish) => this.#show(answer, wish),
-      fail: (error) => notice.tell(error, this, () => this.changed()),
+    this.requests = new Latest({
+      work: (input) => this.#work(input),
+      show: (result, input) => this.#show(result, input),
+      fail: (error) => notice.report(error, this, () => this.changed()),
     });
     this.#listen();
     this.#makeSamples();
@@ -35,7 +35,7 @@ export class Stages {
     this.choose(3, { quietly: true });
   }
 
-  /** The model is known: its size, its noise, whether it scores. */
+  /** The model is known: its size, its noise, whether it has novelty scores. */
   adopt(manifest) {
     this.novelty = manifest.novelty?.[precision(manifest)] ?? null;
     this.trained = noise.parse(manifest.training?.settings?.noise);
@@ -51,42 +51,42 @@ export class Stages {
     this.changed();
   }
 
-  /** A picture with the noise of the sliders; `nth` gives each of many its own. */
-  spoil(values, nth = 0) {
-    return noise.spoil(values, this.parts, { seed: this.seed + 101 * nth, shape: this.shape });
+  /** An image with noise as the sliders are set; each `nth` has noise of its own. */
+  addNoise(values, nth = 0) {
+    return noise.addNoise(values, this.parts, { seed: this.seed + 101 * nth, shape: this.shape });
   }
 
-  /** The picture or the noise is another: show it, and ask, once a frame. */
+  /** The drawing or the noise changed: show it and send it, once a frame. */
   changed() {
     if (this.#frame) return;
     this.#frame = requestAnimationFrame(() => {
       this.#frame = 0;
-      const clean = pictures.read(this.drawing, this.shape[2]);
-      const noisy = this.spoil(clean);
-      pictures.paint(at("noisy"), noisy, this.shape);
-      if (this.ready) this.asker.ask({ clean, noisy });
+      const clean = images.read(this.drawing, this.shape[2]);
+      const noisy = this.addNoise(clean);
+      images.paint(at("noisy"), noisy, this.shape);
+      if (this.ready) this.requests.send({ clean, noisy });
     });
   }
 
   /** Start from one of the ten digits. */
   choose(digit, { quietly = false } = {}) {
     draw(this.drawing, digit);
-    this.#told("");
+    this.#hint("");
     if (!quietly) notice.dismiss();
     this.changed();
   }
 
-  /** Start from a file, fitted to the model's size; white paper is noticed. */
+  /** Start from a file, fitted to the model's size; for white paper, suggest to invert it. */
   async open(file) {
     let paper;
     try {
-      paper = await pictures.fit(file, this.drawing);
+      paper = await images.fit(file, this.drawing);
     } catch {
-      notice.say("That is no picture that this browser can read.", `It was ${file.name || "a file"}.`);
+      notice.say("The browser cannot read this file as an image.", `It is ${file.name || "without a name"}.`);
       return;
     }
     notice.dismiss();
-    this.#told(paper ? "The paper looks white, and the model expects light ink on black: invert it?" : "Fitted to the model's size.", paper);
+    this.#hint(paper ? "The paper looks white, but the model expects light ink on black: invert it?" : "Fitted to the model's size.", paper);
     this.changed();
   }
 
@@ -102,9 +102,9 @@ export class Stages {
 
   #show({ denoised, latents, time }, { clean, noisy }) {
     notice.clear(this);
-    pictures.paint(at("clean"), denoised.values, this.shape);
-    const [before, after] = [noisy, denoised.values].map((values) => pictures.mse(clean, values));
-    const decibel = (error) => (error ? `${pictures.psnr(error).toFixed(1)} dB` : "∞");
+    images.paint(at("clean"), denoised.values, this.shape);
+    const [before, after] = [noisy, denoised.values].map((values) => images.mse(clean, values));
+    const decibel = (error) => (error ? `${images.psnr(error).toFixed(1)} dB` : "∞");
     at("psnr").textContent = decibel(after);
     at("psnr-before").textContent = `noisy: ${decibel(before)}`;
     at("mse").textContent = after.toFixed(4);
@@ -115,33 +115,30 @@ export class Stages {
     this.#speech = setTimeout(() => {
       at("spoken").textContent = `Denoised: from ${decibel(before)} to ${decibel(after)}.`;
     }, CALM);
-    this.cleaned({ denoised: denoised.values, latents });
+    this.shown({ denoised: denoised.values, latents });
   }
 
   #showScore(score) {
     at("novelty").hidden = score === undefined;
     if (score === undefined) return;
-    const unusual = score > this.novelty.threshold;
+    const novel = score > this.novelty.threshold;
     at("score").textContent = score.toFixed(2);
-    at("score-words").textContent = unusual ? "unlike its training" : "like its training";
-    at("novelty").classList.toggle("warning", unusual);
+    at("score-words").textContent = novel ? "out of distribution" : "typical";
+    at("novelty").classList.toggle("warning", novel);
   }
 
   #listen() {
     ink.drawable(this.drawing, () => this.changed());
-    at("clear").addEventListener("click", () => {
-      ink.clear(this.drawing);
-      this.#told("");
-      this.changed();
-    });
-    at("invert").addEventListener("click", () => {
-      ink.invert(this.drawing);
-      this.#told("");
-      this.changed();
-    });
+    for (const [id, change] of [["clear", ink.clear], ["invert", ink.invert]]) {
+      at(id).addEventListener("click", () => {
+        change(this.drawing);
+        this.#hint("");
+        this.changed();
+      });
+    }
     at("upload").addEventListener("change", ({ target }) => {
       if (target.files.length) this.open(target.files[0]);
-      target.value = ""; // so that the same file may come again
+      target.value = ""; // so that the same file can be chosen again
     });
     at("drop-zone").addEventListener("drop", (event) => {
       const [file] = event.dataTransfer.files;
@@ -165,20 +162,17 @@ export class Stages {
     this.changed();
   }
 
-  #told(text, invert = false) {
-    at("draw-hint").textContent = text || "Or drop or paste a picture.";
+  #hint(text, invert = false) {
+    at("draw-hint").textContent = text || "Or drop or paste an image.";
     at("invert").classList.toggle("primary", invert);
   }
 
   #makeSamples() {
     at("samples").replaceChildren(
       ...DIGITS.map((_, digit) => {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.setAttribute("aria-label", `The digit ${digit}`);
-        const canvas = pictures.surface(this.shape);
+        const canvas = images.surface(this.shape);
         draw(canvas, digit);
-        button.append(canvas);
+        const button = element("button", { type: "button", ariaLabel: `The digit ${digit}` }, canvas);
         button.addEventListener("click", () => this.choose(digit));
         return button;
       }),
@@ -190,31 +184,27 @@ export class Stages {
       ...this.parts.flatMap(({ kind, values }) => {
         const { title, numbers } = noise.KINDS[kind];
         return numbers.map((number, i) => {
-          const label = document.createElement("label");
-          const name = document.createElement("span");
-          name.textContent = this.parts.length > 1 || numbers.length === 1 ? `${title}: ${number.name.toLowerCase()}` : number.name;
-          const input = document.createElement("input");
+          const name = this.parts.length > 1 || numbers.length === 1 ? `${title}: ${number.name.toLowerCase()}` : number.name;
           const [min, max] = [Math.min(number.min, values[i]), Math.max(number.max, values[i])]; // as trained
-          Object.assign(input, { type: "range", min, max, step: number.step, value: values[i] });
-          const told = document.createElement("output");
-          const tell = () => {
-            told.textContent = values[i].toFixed(number.step < 1 ? 2 : 0);
+          const input = element("input", { type: "range", min, max, step: number.step, value: values[i] });
+          const output = element("output");
+          const write = () => {
+            output.textContent = values[i].toFixed(number.step < 1 ? 2 : 0);
           };
-          tell();
+          write();
           input.addEventListener("input", () => {
             values[i] = Number(input.value);
-            tell();
+            write();
             this.changed();
           });
-          label.append(name, input, told);
-          return label;
+          return element("label", {}, element("span", { textContent: name }), input, output);
         });
       }),
     );
   }
 }
 
-/** The name of the precision that answers: the manifest shows that one's fingerprint. */
+/** The name of the precision that is served: the one that has the manifest's fingerprint. */
 function precision({ precisions, fingerprint }) {
   return Object.keys(precisions ?? {}).find((name) => precisions[name].fingerprint === fingerprint) ?? "float32";
 }

@@ -1,4 +1,4 @@
-"""Who may use every core: one call at a time, and only where that pays."""
+"""Decides when a single call may use all cores."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# A thread that wakes on the core of the one that woke it can stay there for tens of milliseconds,
-# and both then take turns: an image every 20 ms took 2 ms and at worst 6 on two cores, 1.6 and 2 on
-# one (benchmarks/LOG.md). So calls have a core to themselves until so many followed at once.
+# A woken thread can stay on the core of the thread that woke it for tens of milliseconds, where
+# both take turns: with one image every 20 ms, an image took 2 ms (at worst 6) on two cores and 1.6
+# (at worst 2) on one (benchmarks/LOG.md). So a call has one core until STEADY calls have followed
+# each other immediately.
 STEADY = 32  # calls, each alone in the engine
-AT_ONCE = 1e-3  # seconds from the end of one to the begin of the next
+MAX_GAP = 1e-3  # seconds from the end of one call to the start of the next
 
 
 class AllCores:
-    """Every core for one call of a steady row of them."""
+    """Grants all cores to one call at a time, once calls follow each other immediately."""
 
     def __init__(self) -> None:
-        self._taken = threading.Lock()
+        self._lock = threading.Lock()
         self._streak = 0
         self._ended = float("-inf")
 
     @contextmanager
-    def claim(self, *, alone: bool) -> Iterator[bool]:
-        """Whether the call inside may use them; the next may not before it has ended.
+    def claim(self) -> Iterator[bool]:
+        """Context of a short call that runs alone; its value says whether it may use all cores.
 
-        `alone` is whether it is short and nothing else runs: only such calls make a row. One that
-        comes in the meantime takes one core and does not wait.
+        A call that starts during another one gets one core and does not wait.
         """
-        if not (alone and self._taken.acquire(blocking=False)):
+        if not self._lock.acquire(blocking=False):
             yield False
             return
         try:
-            at_once = time.perf_counter() - self._ended < AT_ONCE
-            self._streak = self._streak + 1 if at_once else 0
+            immediate = time.perf_counter() - self._ended < MAX_GAP
+            self._streak = self._streak + 1 if immediate else 0
             yield self._streak >= STEADY
         finally:
             self._ended = time.perf_counter()
-            self._taken.release()
+            self._lock.release()

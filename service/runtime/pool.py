@@ -1,73 +1,46 @@
 """Threads that share the cores fairly among concurrent calls.
 
-A call is cut into chunks. Workers go round the open calls and take one chunk from each in turn,
-so a call of ten images is not stuck behind one of a million. A chunk releases the interpreter
-lock while it runs, so threads are enough.
+A call is split into chunks. Workers take one chunk of each open call in turn, so a call of ten
+images does not wait behind one of a million. A chunk releases the interpreter lock while it runs,
+so threads are enough.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
-# A call of fewer images is not worth waking a second thread for (benchmarks/LOG.md).
-SHARED_FROM = 4
+# Rows of a call from which it is split over several threads: for fewer, waking a second thread
+# costs more than it saves (benchmarks/LOG.md).
+SHARED_MIN_ROWS = 4
 
 
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, cut by a container's CPU quota (cgroup)."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:  # macOS
-        cores = os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, min(cores, math.ceil(quota))) if quota else cores
+def chunk_count(rows: int, size: int, *, threads: int) -> int:
+    """Number of chunks of a call, each of at most `size` rows.
 
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """CPU quota in cores as cgroup v2 (`cpu.max`) or v1 (`cpu.cfs_*_us`) states it, or None."""
-    try:
-        if (root / "cpu.max").is_file():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        if quota == "max" or int(quota) <= 0:
-            return None
-        return int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-
-
-def cut(rows: int, size: int, *, threads: int) -> int:
-    """How many chunks a call becomes, of `size` rows at most.
-
-    As many for each thread, so that none waits for the last one's chunk.
+    It is a multiple of `threads` where the rows allow, so that no thread idles at the end.
     """
     chunks = -(-rows // size)
-    if threads > 1 and rows >= SHARED_FROM:
+    if threads > 1 and rows >= SHARED_MIN_ROWS:
         chunks = max(chunks, min(rows // 2, -(-chunks // threads) * threads))
     return chunks
 
 
-def piece(index: int, *, rows: int, chunks: int) -> slice:
-    """The rows of one chunk: none has more than one row more than another."""
+def chunk_slice(index: int, *, rows: int, chunks: int) -> slice:
+    """The rows of one chunk; the sizes of two chunks differ by at most one row."""
     return slice(index * rows // chunks, (index + 1) * rows // chunks)
 
 
 class Call:
-    """One call's chunks: who is next, how many are still running, and the answer to come."""
+    """One call's chunks: which is next, how many are running, and the result of the future."""
 
-    def __init__(self, run: Callable[[int], None], *, chunks: int, answer: Any) -> None:
+    def __init__(self, run: Callable[[int], None], *, chunks: int, result: Any) -> None:
         self.run = run
         self.chunks = chunks
-        self.answer = answer
+        self.result = result
         self.future: Future[Any] = Future()
         self.failed = False
         self._next = 0
@@ -82,13 +55,14 @@ class Call:
 
     @property
     def exhausted(self) -> bool:
+        """Whether all chunks were handed out."""
         return self._next >= self.chunks
 
     def stop(self) -> None:
         """Hand out no more chunks."""
         self._next = self.chunks
 
-    def put_back(self) -> bool:
+    def finish_chunk(self) -> bool:
         """Count one chunk as finished; True when it was the last. Called under the pool's lock."""
         self._running -= 1
         return self.exhausted and self._running == 0
@@ -111,7 +85,7 @@ class Pool:
             worker.start()
 
     def submit(self, call: Call) -> Future[Any]:
-        """Queue a call; its future gives `call.answer`, or the first exception of a chunk.
+        """Queue a call; its future gives `call.result`, or the first exception of a chunk.
 
         Cancelling the future drops the chunks that have not begun.
         """
@@ -161,20 +135,20 @@ class Pool:
                     call.stop()
                     if call in self._calls:
                         self._calls.remove(call)
-                finished = call.put_back() and not call.failed
+                finished = call.finish_chunk() and not call.failed
             # At most one worker settles: the first that fails, or, if none does, the last one.
             if first_error:
                 _settle(call.future, error=error)
             elif finished:
-                _settle(call.future, answer=call.answer)
+                _settle(call.future, result=call.result)
             del call, error  # an idle worker keeps no caller's arrays alive
 
 
-def _settle(future: Future[Any], *, answer: Any = None, error: BaseException | None = None) -> None:
-    """Set the result unless the caller cancelled in the meantime."""
+def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:
+    """Set the result unless the caller has cancelled the future."""
     if not future.set_running_or_notify_cancel():
         return
     if error is not None:
         future.set_exception(error)
     else:
-        future.set_result(answer)
+        future.set_result(result)

@@ -9,83 +9,92 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from common.arrays import Array
 from common.errors import BundleDamagedError
 
-# A model that takes one core so long for one image shares a single image among all cores. Waking
-# a second thread for each layer costs about 100 µs an image: on two cores an image of 136 µs then
+# Seconds per image on one thread from which a single image is shared by several threads. Waking a
+# second thread for each layer costs about 100 µs per image: on two cores an image of 136 µs then
 # takes 139, one of 350 gains nothing, one of 760 takes 530 (benchmarks/LOG.md).
-MULTITHREAD_MIN_SECONDS = 500e-6  # seconds
-MAX_THREADS = 4  # threads; a layer of one image has not much to share
+MULTITHREAD_MIN_SECONDS = 500e-6
+MAX_THREADS = 4  # a layer of one image has little work to share
 TRIES = 5
 
 
-class Network:
-    """One model on a session of one thread and, where an image is work enough, on one of many.
+class Session:
+    """One model on a session of one thread and, where an image is slow enough, one of several.
 
     Attributes:
-        row_shape: of one row of its answer.
-        wide: whether there is a second session, on several threads.
+        row_shape: shape of one row of the output.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        """Load the model, and see what an image takes where there are `threads` to share it."""
-        self._session = _session(path, threads=1)
-        self._wide: Any = None
-        sources = self._session.get_inputs()
-        self._inputs = [entry.name for entry in sources]
+        """Load the model; if there are several `threads`, time one image on a single one."""
+        self._session = _load(path, threads=1)
+        self._multithreaded: Any = None
+        inputs = self._session.get_inputs()
+        self._inputs = [entry.name for entry in inputs]
         output = self._session.get_outputs()[0]
         self._outputs = [output.name]
         self.row_shape: tuple[int, ...] = tuple(output.shape[1:])
-        if threads > 1 and self._seconds(sources) >= MULTITHREAD_MIN_SECONDS:
-            self._wide = _session(path, threads=min(threads, MAX_THREADS))
+        if threads > 1 and self._seconds_per_row(inputs) >= MULTITHREAD_MIN_SECONDS:
+            self._multithreaded = _load(path, threads=min(threads, MAX_THREADS))
 
     @property
-    def wide(self) -> bool:
-        return self._wide is not None
+    def multithreaded(self) -> bool:
+        """Whether there is a second session, on several threads."""
+        return self._multithreaded is not None
 
     def __call__(
-        self, *chunk: np.ndarray, wide: bool = False, out: np.ndarray | None = None
-    ) -> np.ndarray:
-        """float32 (n, …) for each input, in the model's order; float32 (n, *row_shape) out.
+        self, *inputs: Array, multithreaded: bool = False, out: Array | None = None
+    ) -> Array:
+        """Run the model on one chunk.
 
-        `wide` takes several threads, which is faster for few rows while no other call runs. The
-        answer is written to `out` where that is given: float32 of its shape, contiguous, and apart
-        from the input, which a model may read again after its first numbers are written.
+        Args:
+            inputs: float32 (n, …) for each of the model's inputs, in its order, contiguous.
+            multithreaded: use several threads, where the model has such a session: faster for a
+                few rows while no other call runs.
+            out: where the model writes its output: float32 (n, *row_shape), contiguous, not
+                overlapping an input, which a model may still read after it began to write.
+
+        Returns:
+            float32 (n, *row_shape); `out` where it is passed.
         """
-        session = self._wide if wide and self._wide is not None else self._session
+        session = self._session
+        if multithreaded and self._multithreaded is not None:
+            session = self._multithreaded
         if out is None:
-            answer: Any = session.run(self._outputs, dict(zip(self._inputs, chunk, strict=True)))
-            return np.asarray(answer[0])
+            results = session.run(self._outputs, dict(zip(self._inputs, inputs, strict=True)))
+            return np.asarray(results[0])
         binding = session.io_binding()
-        for name, rows in zip(self._inputs, chunk, strict=True):
+        for name, rows in zip(self._inputs, inputs, strict=True):
             binding.bind_input(name, "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
         binding.bind_output(self._outputs[0], "cpu", 0, np.float32, out.shape, out.ctypes.data)
         session.run_with_iobinding(binding)
         return out
 
-    def _seconds(self, sources: Any) -> float:
-        """What one row takes one core at best, after a first one; 0 for a model that takes none.
+    def _seconds_per_row(self, inputs: Any) -> float:
+        """Seconds per row on one thread: best of TRIES after a warm-up; 0.0 if it cannot run.
 
-        What is wrong with that one, the golden answers tell.
+        Replaying the golden answers reports why a model cannot run.
         """
-        taken = []
+        seconds = []
         try:
-            rows = [np.zeros((1, *source.shape[1:]), np.float32) for source in sources]
+            rows = [np.zeros((1, *entry.shape[1:]), np.float32) for entry in inputs]
             for _ in range(1 + TRIES):
-                begin = time.perf_counter()
+                start = time.perf_counter()
                 self(*rows)
-                taken.append(time.perf_counter() - begin)
+                seconds.append(time.perf_counter() - start)
         except Exception:  # onnxruntime's own exception types are not public
             return 0.0
-        return min(taken[1:])
+        return min(seconds[1:])
 
 
-def _session(path: Path, *, threads: int) -> Any:
+def _load(path: Path, *, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # warnings would reach the server's log at every start
-    # Threads wait busily for the next layer, but not for the next image.
+    # Threads spin while they wait for the next layer, but not between images.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return ort.InferenceSession(

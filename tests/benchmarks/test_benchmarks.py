@@ -26,10 +26,10 @@ from benchmarks.peers import OURS, PEERS, Peer
 from benchmarks.settings import Settings
 from export.rewrite import cost
 from service.bundle import MODELS
+from tests.support.paths import ROOT
 from training.data.digits import load_digits_28
 from training.settings import FitSettings
 
-ROOT = Path(__file__).resolve().parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -18,11 +18,11 @@ from benchmarks.settings import Settings
 def test_a_quick_run(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bulk" in SPEED
     material = Material(tmp_path, bundle_path, tmp_path, "none", seed=0)
-    said: list[str] = []
+    lines: list[str] = []
     settings = Settings(bundle=bundle_path, out=tmp_path, quick=True)
-    found = bulk.run(settings, material, said.append)
+    result = bulk.run(settings, material, lines.append)
     assert json.loads((tmp_path / "bulk.json").read_text())["array"]["images"] == 2_000
-    assert set(found["array"]["of_engine"]) == {"bulk"}
-    assert set(found["folder"]["of_pillow"]) == {"bulk", "reader", "pillow_processes"}
-    assert found["array"]["peak_bytes"] > found["array"]["bare_bytes"] > 0
-    assert "python -m service encode" in "\n".join(said)
+    assert set(result["array"]["of_engine"]) == {"bulk"}
+    assert set(result["folder"]["of_pillow"]) == {"bulk", "reader", "pillow_processes"}
+    assert result["array"]["peak_bytes"] > result["array"]["bare_bytes"] > 0
+    assert "python -m service encode" in "\n".join(lines)

@@ -14,11 +14,10 @@ from benchmarks.settings import Settings
 from examples import index
 from service.bundle import Bundle
 from service.engine import Engine
+from tests.support.paths import BUNDLE, ROOT
 from training.data.digits import load_digits_28
 from training.noise.spec import parse_noise
 
-ROOT = Path(__file__).resolve().parents[2]
-BUNDLE = ROOT / "bundles" / "mnist"
 RESULT = ROOT / "benchmarks" / "results" / "search.json"
 
 

@@ -23,10 +23,9 @@ from export.bundling import export_run
 from export.errors import ParityError
 from service.bundle import MODELS, Bundle, write_manifest
 from service.engine import Engine
+from tests.support.paths import ROOT
 from training.errors import RunError
 from training.runs import Run
-
-ROOT = Path(__file__).parents[2]
 
 
 def names(folder: Path) -> list[str]:
@@ -174,8 +173,8 @@ def test_an_existing_target_is_refused_and_left_alone(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(TargetExistsError, match="--overwrite"):
-        export_run(tiny_run, tmp_path / "out")
+    with pytest.raises(TargetExistsError, match=r"no manifest\.json"):
+        export_run(tiny_run, tmp_path / "out", overwrite=True)
     assert command.main([str(tiny_run), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.startswith("export: ")
     assert contents(tmp_path / "out") == {"mine.txt": b"mine"}

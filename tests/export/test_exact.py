@@ -14,7 +14,8 @@ load_tensorflow()
 import keras  # noqa: E402
 
 from export.exact import in_float64  # noqa: E402
-from training.model import PRESETS, Models, build  # noqa: E402
+from training.model import PRESETS, build  # noqa: E402
+from training.runs import RunModels  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
 
@@ -26,7 +27,7 @@ def test_it_is_the_same_function(preset: str) -> None:
     rng = np.random.default_rng(0)
     for weight in models.autoencoder.weights:  # statistics of normalisation among them
         weight.assign(rng.uniform(0.1, 0.3, weight.shape))
-    exact: Any = in_float64(models)
+    exact: Any = in_float64(RunModels(*models))
     images = rng.random((3, 12, 8, 3), dtype=np.float32)
     latents = rng.normal(0, 1, (3, 5)).astype(np.float32)
     for name, rows in (("encoder", images), ("decoder", latents), ("autoencoder", images)):
@@ -41,5 +42,5 @@ def test_nothing_is_rounded_on_the_way() -> None:
     row = keras.Input((3,))
     total = keras.Model(row, keras.layers.Dense(1, use_bias=False)(row))
     total.set_weights([np.array([[1e8], [1.0], [-1e8]], np.float32)])
-    exact: Any = in_float64(Models(total, total, total))
+    exact: Any = in_float64(RunModels(total, total, total))
     assert exact.encoder(np.ones((1, 3), np.float32)).tolist() == [[1.0]]

@@ -29,7 +29,7 @@ from export.novelty.graph import (
 from export.novelty.probes import AddNoise
 from service.bundle import NOVELTY, Bundle
 from service.engine import Engine
-from tests.conftest import COLOUR, GREY, NOVELTY_FACTS, TinyNetwork, seal, write_bundle
+from tests.support.tiny import COLOUR, GREY, NOVELTY_FACTS, TinyNetwork, seal, write_bundle
 from training.noise.spec import parse_noise
 from training.reference import Reference, write_reference
 from training.runs import Run
@@ -301,6 +301,7 @@ def informed(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.tensorflow
 def test_an_exported_run_scores(
     informed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -318,7 +319,7 @@ def test_an_exported_run_scores(
     engine = Engine.load(tmp_path / "one", threads=1)
     noisy = Run.load(informed).samples().noisy
     assert engine.score(noisy).shape == (len(noisy),)
-    images, _ = engine.denoise_scored(noisy)
+    images = engine.run(("denoised", "scores"), images=noisy)["denoised"]
     np.testing.assert_array_equal(images, engine.denoise(noisy))
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ from export.rewrite.optimise import optimise
 from tests.export.test_cleanup import graph_of, ops
 from tests.export.test_convert import build
 from tests.export.test_fold import assert_same, in_runtime, outputs_of
-
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
 
 
 def decoder(
@@ -255,6 +253,7 @@ def colour() -> dict[str, tuple[Any, onnx.ModelProto]]:
 
 @pytest.mark.parametrize("name", TENSORS)
 @pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.tensorflow
 def test_a_colour_network_from_keras_to_onnx(colour: Any, name: str, batch: int) -> None:
     model, onnx_model = colour[name]
     rows = np.random.default_rng(batch).random((batch, *model.input_shape[1:]), dtype=np.float32)
@@ -270,6 +269,7 @@ def test_a_colour_network_from_keras_to_onnx(colour: Any, name: str, batch: int)
         assert expected.std() > 0.01  # not constant, which anything would match
 
 
+@pytest.mark.tensorflow
 def test_a_colour_decoder_is_rewritten(colour: Any) -> None:
     nodes = colour["decoder"][1].graph.node
     assert [node.op_type for node in nodes][:3] == ["Gemm", "Relu", "Reshape"]
@@ -279,6 +279,7 @@ def test_a_colour_decoder_is_rewritten(colour: Any) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.tensorflow
 def test_a_colour_decoder_runs_in_the_reference(colour: Any) -> None:
     model, onnx_model = colour["decoder"]
     rows = np.random.default_rng(0).normal(0, 1, (1, 5)).astype(np.float32)

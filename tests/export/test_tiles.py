@@ -153,6 +153,7 @@ def pair() -> tuple[onnx.ModelProto, onnx.ModelProto]:
     return graphs(build((16, 16, 3), (16, 32), 3).decoder, "decoder", metadata={})
 
 
+@pytest.mark.tensorflow
 def test_what_int8_starts_from_has_no_tiles(pair: tuple[onnx.ModelProto, onnx.ModelProto]) -> None:
     served, reducible = pair
     assert "Add" in {node.op_type for node in served.graph.node}
@@ -165,11 +166,13 @@ def test_what_int8_starts_from_has_no_tiles(pair: tuple[onnx.ModelProto, onnx.Mo
     np.testing.assert_allclose(result[0], result[1], rtol=0, atol=2e-6)
 
 
+@pytest.mark.tensorflow
 def test_one_channel_is_the_same_for_both() -> None:
     both = graphs(build((8, 8, 1), (16,), 3).decoder, "decoder", metadata={})
     assert both.served == both.reducible
 
 
+@pytest.mark.tensorflow
 def test_channels_last_are_reached_without_a_way_back(
     pair: tuple[onnx.ModelProto, onnx.ModelProto],
 ) -> None:
@@ -180,6 +183,7 @@ def test_channels_last_are_reached_without_a_way_back(
     assert nodes[-1].output[0] == "images"
 
 
+@pytest.mark.tensorflow
 def test_the_runtime_adds_convolutions_in_place(
     pair: tuple[onnx.ModelProto, onnx.ModelProto], tmp_path: Path
 ) -> None:

@@ -1,8 +1,9 @@
-"""Bodies as they arrive: limits, time, budget, headers; and answers as they leave."""
+"""Request bodies: limits, time, budget, headers; and responses as ASGI messages."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from common.errors import BusyError, SlowError, TooLargeError
 from service.http import asgi
-from service.http.asgi import Answer, Body, Budget, DisconnectedError, send_answer, send_refusal
+from service.http.asgi import Body, Budget, DisconnectedError, Response, send_refusal, send_response
 
 GONE = None  # in a list of chunks: the client disconnects
 
@@ -20,7 +21,7 @@ GONE = None  # in a list of chunks: the client disconnects
 def messages(
     chunks: Sequence[bytes | None], *, pause: float = 0
 ) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """A `receive`: each chunk in turn, the last one ends the body; then silence."""
+    """A `receive`: one message per chunk, the last one ends the body; then nothing."""
     rest = list(chunks)
 
     async def receive() -> dict[str, Any]:
@@ -87,17 +88,25 @@ def test_more_than_the_limit(chunks: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("announced", "refused"),
-    [(b"11", True), (b"9" * 5000, True), (b"000000000000000000000000011", False), (b"10", False),
-     (b"", False), (b"-11", False), (b"1e9", False), ("١١".encode(), False)],
-)  # fmt: skip
-def test_what_is_announced_is_refused_before_it_is_read(announced: bytes, refused: bool) -> None:
+    ("length", "refused"),
+    [
+        (b"11", True),
+        (b"9" * 5000, True),
+        (b"000000000000000000000000011", False),
+        (b"10", False),
+        (b"", False),
+        (b"-11", False),
+        (b"1e9", False),
+        ("١١".encode(), False),
+    ],
+)
+def test_a_content_length_above_the_limit_is_refused_unread(length: bytes, refused: bool) -> None:
     async def receive() -> dict[str, Any]:
         if refused:
             pytest.fail("it was read")
         return {"type": "http.request", "body": b"x"}
 
-    body = Body({"headers": [(b"content-length", announced)]}, receive, Budget(100))
+    body = Body({"headers": [(b"content-length", length)]}, receive, Budget(100))
     if refused:
         with pytest.raises(TooLargeError):
             read(body, limit=10)
@@ -116,13 +125,13 @@ def test_a_slow_body(pause: float) -> None:
     assert not body.complete
 
 
-def test_a_client_that_goes() -> None:
+def test_a_client_that_disconnects() -> None:
     for chunks in ([GONE], [b"x", GONE]):
         with pytest.raises(DisconnectedError):
             read(body_of(chunks))
 
 
-def test_the_budget_is_shared_and_given_back() -> None:
+def test_the_budget_is_shared_and_released() -> None:
     budget = Budget(15)
     first, second = body_of([b"x" * 10], budget=budget), body_of([b"x"] * 10, budget=budget)
     assert len(read(first)) == 10
@@ -164,7 +173,7 @@ def test_whether_a_client_may_still_be_sending(
 
 
 @pytest.mark.parametrize("chunks", [[b"x"] * 50, [b"x", GONE], [b""]])
-def test_draining_ends_with_the_body_or_the_client(chunks: list[bytes | None]) -> None:
+def test_draining_ends_with_the_body_or_the_connection(chunks: list[bytes | None]) -> None:
     asyncio.run(asyncio.wait_for(body_of(chunks).drain(), 1))
 
 
@@ -174,31 +183,33 @@ def test_draining_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sent(work: Callable[[Any], Awaitable[None]]) -> list[Any]:
-    found: list[Any] = []
+    messages: list[Any] = []
 
     async def send(message: Any) -> None:
-        found.append(message)
+        messages.append(message)
 
     async def run() -> None:
         await work(send)
 
     asyncio.run(run())
-    return found
+    return messages
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_an_answer(method: str) -> None:
-    answer = Answer(b"text", "text/plain", 201, ((b"allow", b"GET"),))
-    start, body = sent(lambda send: send_answer(answer, ((b"x", b"y"),), method, send))
+def test_a_response(method: str) -> None:
+    response = Response(b"text", "text/plain", 201, ((b"allow", b"GET"),))
+    start, body = sent(lambda send: send_response(response, ((b"x", b"y"),), method, send))
     assert start["status"] == 201
     assert start["headers"] == [
-        (b"content-type", b"text/plain"), (b"content-length", b"4"), (b"allow", b"GET"),
+        (b"content-type", b"text/plain"),
+        (b"content-length", b"4"),
+        (b"allow", b"GET"),
         (b"x", b"y"),
-    ]  # fmt: skip
+    ]
     assert body == {"type": "http.response.body", "body": b"" if method == "HEAD" else b"text"}
 
 
-def test_a_refusal_is_sent_before_the_rest_is_dropped() -> None:
+def test_a_refusal_is_sent_before_the_rest_is_drained() -> None:
     order: list[str] = []
     receive = messages([b"x"] * 3)
 
@@ -213,10 +224,25 @@ def test_a_refusal_is_sent_before_the_rest_is_dropped() -> None:
             order.append(message["type"].rpartition(".")[2])
             await send(message)
 
-        await send_refusal(Answer(b"no", "text/plain", 413), (), body, noted)
+        await send_refusal(Response(b"no", "text/plain", 413), (), body, noted)
 
     start, first, last = sent(work)
     assert (b"connection", b"close") in start["headers"]
     assert (first["body"], first["more_body"]) == (b"no", True)
     assert last == {"type": "http.response.body", "body": b""}
     assert order == ["start", "body", "receive", "receive", "receive", "body"]
+
+
+@pytest.mark.parametrize(("pause", "fast"), [(0.02, True), (0.1, False)])
+def test_a_body_keeps_a_rate(monkeypatch: pytest.MonkeyPatch, pause: float, fast: bool) -> None:
+    """After the first seconds a body that drips is refused, long before the whole time is over."""
+    monkeypatch.setattr(asgi, "FIRST_SECONDS", 0.3)
+    monkeypatch.setattr(asgi, "MIN_RATE", 200)
+    body = body_of([b"x" * 10] * 15, pause=pause)
+    if fast:
+        assert len(read(body, seconds=60)) == 150
+        return
+    began = time.monotonic()
+    with pytest.raises(SlowError, match="200 bytes a second"):
+        read(body, seconds=60)
+    assert time.monotonic() - began < 1.4

@@ -1,4 +1,4 @@
-"""The bundle contract: what is written reads back, and no damage goes unseen."""
+"""The bundle contract: what is written reads back, and all damage is detected."""
 
 from __future__ import annotations
 

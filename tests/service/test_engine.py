@@ -11,43 +11,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper
 
-from common.errors import DtypeError, RangeError, ShapeError
+from common.arrays import Array
+from common.errors import DtypeError, OptionError, RangeError, ShapeError
 from service.engine import CHUNK, IO_BINDING_MIN_BYTES, Engine
 from service.runtime import pool
 from service.runtime.cores import STEADY
-from service.runtime.session import Network
+from service.runtime.session import Session
+from tests.support.paths import DATA, ROOT
 
-ROOT = Path(__file__).parents[2]
 SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 1000]
 MODELS = ["encoder", "decoder", "autoencoder"]
 
 
-def rows_for(engine: Engine, model: str, size: int, seed: int = 0) -> np.ndarray:
+def rows_for(engine: Engine, model: str, size: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     if model == "decoder":
         return rng.normal(0, 1, (size, engine.manifest.latent_size)).astype(np.float32)
     return rng.random((size, *engine.manifest.image_shape), dtype=np.float32)
 
 
-def bytes_for(engine: Engine, size: int, seed: int = 0) -> np.ndarray:
+def bytes_for(engine: Engine, size: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (size, *engine.manifest.image_shape), dtype=np.uint8)
 
 
-def run(engine: Engine, model: str, rows: np.ndarray) -> np.ndarray:
-    if model == "decoder":
-        return engine.decode(rows)
-    return engine.encode(rows) if model == "encoder" else engine.denoise(rows)
+METHODS: dict[str, Callable[..., Array]] = {
+    "encoder": Engine.encode,
+    "decoder": Engine.decode,
+    "autoencoder": Engine.denoise,
+}
 
 
-def in_one_call(path: Path, model: str, rows: np.ndarray) -> np.ndarray:
+def run(engine: Engine, model: str, rows: Array) -> Array:
+    return METHODS[model](engine, rows)
+
+
+def in_one_call(path: Path, model: str, rows: Array) -> Array:
     session = ort.InferenceSession(path / f"{model}.onnx", providers=["CPUExecutionProvider"])
-    answer: np.ndarray = session.run(None, {session.get_inputs()[0].name: rows})[0]
+    answer: Array = session.run(None, {session.get_inputs()[0].name: rows})[0]
     return answer
 
 
@@ -63,10 +67,10 @@ def test_any_number_of_rows_as_in_one_call(
     path: Path = request.getfixturevalue(f"{prefix}bundle_path")
     rows = rows_for(engine, model, size)
     answer = run(engine, model, rows)
-    wanted = in_one_call(path, model, rows)
-    assert answer.dtype == wanted.dtype == np.float32
-    assert answer.shape == wanted.shape
-    np.testing.assert_allclose(answer, wanted, rtol=0, atol=1e-6)
+    expected = in_one_call(path, model, rows)
+    assert answer.dtype == expected.dtype == np.float32
+    assert answer.shape == expected.shape
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
     oracle = {"encoder": "encode", "decoder": "decode", "autoencoder": "denoise"}[model]
     np.testing.assert_allclose(answer, getattr(network, oracle)(rows), rtol=0, atol=1e-5)
 
@@ -97,7 +101,7 @@ def test_uint8_reaches_both_ends(engine: Engine) -> None:
     assert set(found) == {0, 255}
 
 
-def layouts(rows: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
+def layouts(rows: Array, tmp_path: Path) -> dict[str, Array]:
     """The same values in memory layouts that callers really have."""
     doubled = np.repeat(rows, 2, axis=0)
     read_only = rows.copy()
@@ -124,18 +128,18 @@ def test_any_memory_layout_and_callers_arrays_stay_as_they_were(
 ) -> None:
     rows = rows_for(engine, model, size)
     kept = rows.copy()
-    wanted = run(engine, model, rows)
+    expected = run(engine, model, rows)
     np.testing.assert_array_equal(rows, kept)
     for name, same in layouts(rows, tmp_path).items():
-        np.testing.assert_array_equal(run(engine, model, same), wanted, err_msg=name)
+        np.testing.assert_array_equal(run(engine, model, same), expected, err_msg=name)
         np.testing.assert_array_equal(same, kept, err_msg=name)
 
 
 def test_uint8_in_any_memory_layout(engine: Engine, tmp_path: Path) -> None:
     rows = bytes_for(engine, CHUNK + 3)
-    wanted = engine.denoise(rows, dtype="uint8")
+    expected = engine.denoise(rows, dtype="uint8")
     for name, same in layouts(rows, tmp_path).items():
-        np.testing.assert_array_equal(engine.denoise(same, dtype="uint8"), wanted, err_msg=name)
+        np.testing.assert_array_equal(engine.denoise(same, dtype="uint8"), expected, err_msg=name)
 
 
 def test_a_broadcast_array_is_read_row_by_row(engine: Engine) -> None:
@@ -159,13 +163,12 @@ def test_answers_belong_to_the_caller(engine: Engine) -> None:
 @pytest.mark.parametrize("size", [0, 1, CHUNK + 1, 300])
 def test_out_holds_the_answer(engine: Engine, model: str, size: int) -> None:
     rows = rows_for(engine, model, size)
-    wanted = run(engine, model, rows)
-    wide = np.full((2 * size, *wanted.shape[1:]), np.nan, np.float32)
+    expected = run(engine, model, rows)
+    wide = np.full((2 * size, *expected.shape[1:]), np.nan, np.float32)
     out = wide[::2]  # not contiguous: every other row
-    methods = {"encoder": engine.encode, "decoder": engine.decode, "autoencoder": engine.denoise}
-    answer = methods[model](rows, out=out)  # type: ignore[operator]
+    answer = METHODS[model](engine, rows, out=out)
     assert answer is out
-    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(out, expected)
     assert np.isnan(wide[1::2]).all(), "the rows between belong to somebody else"
 
 
@@ -173,9 +176,9 @@ def test_out_holds_the_answer(engine: Engine, model: str, size: int) -> None:
 def test_images_can_be_denoised_in_place(engine: Engine, dtype: Any) -> None:
     floats = dtype == "float32"
     images = rows_for(engine, "autoencoder", 300) if floats else bytes_for(engine, 300)
-    wanted = engine.denoise(images, dtype=dtype)
+    expected = engine.denoise(images, dtype=dtype)
     engine.denoise(images, dtype=dtype, out=images)
-    np.testing.assert_array_equal(images, wanted)
+    np.testing.assert_array_equal(images, expected)
 
 
 def test_an_out_that_does_not_fit_is_refused_before_anything_is_written(engine: Engine) -> None:
@@ -198,16 +201,73 @@ def test_an_out_that_does_not_fit_is_refused_before_anything_is_written(engine: 
     assert not frozen.any()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_one_pass_gives_several_outputs(
+    scored_engine: Engine, monkeypatch: pytest.MonkeyPatch, dtype: Any, size: int
+) -> None:
+    images = rows_for(scored_engine, "encoder", size)
+    names: Any = ("latents", "denoised", "scores")
+    expected = {
+        "latents": scored_engine.encode(images),
+        "denoised": scored_engine.denoise(images, dtype=dtype),
+        "scores": scored_engine.score(images),
+    }
+    results = scored_engine.run(names, images=images, dtype=dtype)
+    assert results.keys() == expected.keys()
+    monkeypatch.setattr("service.engine.IO_BINDING_MIN_BYTES", 0)
+    out = {name: np.empty_like(result) for name, result in expected.items()}
+    if dtype == "float32":
+        out["denoised"] = images  # denoised in place, after the scores were computed
+    written = scored_engine.run(names, images=images, dtype=dtype, out=out)
+    for name, array in expected.items():
+        assert written[name] is out[name]
+        assert results[name].dtype == out[name].dtype == array.dtype
+        limit = 1.01 if array.dtype == np.uint8 else 1e-5
+        for found in (results[name], out[name]):
+            np.testing.assert_allclose(found.astype(float), array, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "arguments", "text"),
+    [
+        ([], {"images": None}, "outputs"),
+        (["reward"], {"images": None}, "reward"),
+        (["images", "latents"], {"latents": None}, "images of latents"),
+        (["scores"], {"images": None}, "novelty"),
+        (["latents"], {"latents": None}, "expected images"),
+        (["images"], {"images": None}, "expected latents"),
+        (["latents"], {"images": None, "latents": None}, "expected images"),
+        (["latents"], {"images": None, "out": {"denoised": np.zeros(1)}}, "out for denoised"),
+    ],
+)
+def test_outputs_that_cannot_be_computed(
+    engine: Engine, outputs: Any, arguments: dict[str, Any], text: str
+) -> None:
+    for name, model in (("images", "encoder"), ("latents", "decoder")):
+        if name in arguments:
+            arguments = {**arguments, name: rows_for(engine, model, 1)}
+    with pytest.raises(OptionError, match=text):
+        engine.run(outputs, **arguments)
+
+
+def test_a_missing_input_is_refused(engine: Engine) -> None:
+    with pytest.raises(DtypeError, match="images of dtype NoneType"):
+        engine.run(["latents"])
+    with pytest.raises(DtypeError, match="latents of dtype NoneType"):
+        engine.run(["images"])
+
+
 def test_byte_order_is_refused_or_respected(engine: Engine) -> None:
     """Never the bytes of one order read as the other: that would be a silent wrong answer."""
     for model in MODELS:
         rows = rows_for(engine, model, CHUNK + 1)
-        wanted = run(engine, model, rows)
+        expected = run(engine, model, rows)
         try:
             found = run(engine, model, rows.astype(">f4"))
         except DtypeError:
             continue
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_many_threads_each_get_their_own_rows(engine: Engine, bundle_path: Path) -> None:
@@ -219,8 +279,8 @@ def test_many_threads_each_get_their_own_rows(engine: Engine, bundle_path: Path)
             size = (1, CHUNK, CHUNK + 1, 90)[(seed + turn) % 4]
             for model in MODELS:
                 rows = rows_for(engine, model, size, seed=100 * seed + turn)
-                wanted = sessions[model].run(None, {inputs[model]: rows})[0]
-                np.testing.assert_allclose(run(engine, model, rows), wanted, rtol=0, atol=1e-6)
+                expected = sessions[model].run(None, {inputs[model]: rows})[0]
+                np.testing.assert_allclose(run(engine, model, rows), expected, rtol=0, atol=1e-6)
 
     sessions = {
         model: ort.InferenceSession(
@@ -258,15 +318,15 @@ WRONG_IMAGES: list[tuple[str, Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("images", "kind", "told"),
+    ("images", "kind", "text"),
     [case[1:] for case in WRONG_IMAGES],
     ids=[case[0] for case in WRONG_IMAGES],
 )
 def test_wrong_images_are_refused(
-    engine: Engine, images: Any, kind: type[Exception], told: str
+    engine: Engine, images: Any, kind: type[Exception], text: str
 ) -> None:
     for method in (engine.encode, engine.denoise):
-        with pytest.raises(kind, match=told):
+        with pytest.raises(kind, match=text):
             method(images)
 
 
@@ -303,7 +363,7 @@ def test_one_bad_pixel_anywhere_is_refused(
         with pytest.raises(RangeError, match=r"\[0, 1\]"):
             method(images)
     images[at, 3, 4, 0] = 0.5
-    assert len(engine.encode(images)) == size  # the engine goes on
+    assert len(engine.encode(images)) == size  # the engine still works
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -335,15 +395,15 @@ def test_every_row_bad_and_every_worker_alive(engine: Engine) -> None:
 
 def test_submit_refuses_shapes_at_once_and_values_in_the_future(engine: Engine) -> None:
     with pytest.raises(ShapeError):
-        engine.submit("encoder", np.zeros((1, 2, 3), np.float32))
-    future = engine.submit("encoder", np.full((1, 8, 8, 1), 2, np.float32))
+        engine.submit(["latents"], images=np.zeros((1, 2, 3), np.float32))
+    future = engine.submit(["latents"], images=np.full((1, 8, 8, 1), 2, np.float32))
     assert isinstance(future.exception(20), RangeError)
 
 
 def test_a_short_call_is_not_stuck_behind_a_long_one(bundle_path: Path) -> None:
     engine = Engine.load(bundle_path, threads=1)
-    long = engine.submit("autoencoder", np.zeros((200_000, 8, 8, 1), np.uint8))
-    short = engine.submit("autoencoder", np.zeros((3 * CHUNK, 8, 8, 1), np.uint8))
+    long = engine.submit(["denoised"], images=np.zeros((200_000, 8, 8, 1), np.uint8))
+    short = engine.submit(["denoised"], images=np.zeros((3 * CHUNK, 8, 8, 1), np.uint8))
     short.result(20)
     assert not long.done()
     assert long.cancel()
@@ -397,10 +457,10 @@ def test_memory_grows_with_the_answer_alone(bundle_path: Path) -> None:
 # --- how a call is cut
 
 
-def cut(threads: int, rows: int, size: int) -> list[int]:
+def chunk_sizes(threads: int, rows: int, size: int) -> list[int]:
     """The rows of each chunk that a call becomes."""
-    chunks = pool.cut(rows, size, threads=threads)
-    pieces = [pool.piece(index, rows=rows, chunks=chunks) for index in range(chunks)]
+    chunks = pool.chunk_count(rows, size, threads=threads)
+    pieces = [pool.chunk_slice(index, rows=rows, chunks=chunks) for index in range(chunks)]
     assert [p.start for p in pieces] == [0, *(p.stop for p in pieces)][:chunks]
     assert not pieces or pieces[-1].stop == rows
     return [p.stop - p.start for p in pieces]
@@ -410,7 +470,7 @@ def cut(threads: int, rows: int, size: int) -> list[int]:
 def test_chunks_cover_every_row_once_and_none_is_larger_than_allowed(threads: int) -> None:
     for size in range(1, 65):
         for rows in range(301):
-            parts = cut(threads, rows, size)
+            parts = chunk_sizes(threads, rows, size)
             case = (rows, size, parts)
             assert sum(parts) == rows, case
             assert all(1 <= part <= size for part in parts), case
@@ -422,7 +482,7 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
     """The busiest of the threads, if each takes the next chunk in turn."""
     for size in range(1, 65):
         for rows in range(301):
-            parts = cut(threads, rows, size)
+            parts = chunk_sizes(threads, rows, size)
             busiest = sum(sorted(parts)[::-1][: -(-len(parts) // threads)])
             whole = -(-rows // size)
             plain = min(rows, -(-whole // threads) * size)
@@ -430,7 +490,7 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "rows", "size", "wanted"),
+    ("threads", "rows", "size", "expected"),
     [
         (2, 3, 16, [3]),  # not worth a second thread
         (2, 4, 16, [2, 2]),
@@ -450,14 +510,14 @@ def test_no_thread_has_more_to_do_than_with_whole_chunks(threads: int) -> None:
         (2, 5, 2, [1, 2, 2]),
     ],
 )
-def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, wanted: list[int]) -> None:
-    assert cut(threads, rows, size) == wanted
+def test_a_call_is_cut_evenly(threads: int, rows: int, size: int, expected: list[int]) -> None:
+    assert chunk_sizes(threads, rows, size) == expected
 
 
 @pytest.mark.parametrize("rows", [8, 24, 30, 48, 100, 1_000, 9_999])
 @pytest.mark.parametrize("threads", [2, 3, 4])
 def test_threads_share_a_call_to_a_row_for_each_turn(threads: int, rows: int) -> None:
-    parts = cut(threads, rows, 64)
+    parts = chunk_sizes(threads, rows, 64)
     turns = -(-len(parts) // threads)
     assert len(parts) % threads == 0
     assert turns * max(parts) - rows / threads < turns
@@ -465,18 +525,18 @@ def test_threads_share_a_call_to_a_row_for_each_turn(threads: int, rows: int) ->
 
 def seen_chunks(engine: Engine, model: str, size: int) -> list[int]:
     """The numbers of rows that a call's chunks had."""
-    real, seen = engine._networks[model], list[int]()
+    real, seen = engine._sessions[model], list[int]()
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
         seen.append(len(chunk))
-        return real(chunk, wide=wide, out=out)
+        return real(chunk, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, real.wide  # type: ignore[attr-defined]
-    engine._networks[model] = spy  # type: ignore[assignment]
+    spy.row_shape, spy.multithreaded = real.row_shape, real.multithreaded  # type: ignore[attr-defined]
+    engine._sessions[model] = spy  # type: ignore[assignment]
     try:
         answer = run(engine, model, rows_for(engine, model, size))
     finally:
-        engine._networks[model] = real
+        engine._sessions[model] = real
     np.testing.assert_allclose(
         answer, run(engine, model, rows_for(engine, model, size)), rtol=0, atol=1e-6
     )
@@ -508,18 +568,18 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
     monkeypatch.setattr("service.runtime.cores.STEADY", 0)
     engine = Engine.load(bundle_path, threads=2)
-    real = engine._networks[model]
-    assert real.wide
+    real = engine._sessions[model]
+    assert real.multithreaded
     flags: list[bool] = []
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
-        flags.append(wide)
-        if wide:  # whoever comes while this runs takes one core, and does not wait
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
+        flags.append(multithreaded)
+        if multithreaded:  # whoever comes while this runs takes one core, and does not wait
             run(engine, model, rows_for(engine, model, 1))
-        return real(chunk, wide=wide, out=out)
+        return real(chunk, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, True  # type: ignore[attr-defined]
-    engine._networks[model] = spy  # type: ignore[assignment]
+    spy.row_shape, spy.multithreaded = real.row_shape, True  # type: ignore[attr-defined]
+    engine._sessions[model] = spy  # type: ignore[assignment]
     for rows in (rows_for(engine, model, size) for size in (1, 3)):
         answer = run(engine, model, rows)
         np.testing.assert_allclose(answer, run(narrow, model, rows), rtol=0, atol=1e-5)
@@ -535,26 +595,26 @@ def test_a_large_image_by_itself_is_shared_by_all_cores(
     assert flags == [False], "the cores are at work for another call"
 
 
-@pytest.mark.parametrize(("at_once", "wide"), [(60.0, True), (0.0, False)])
+@pytest.mark.parametrize(("max_gap", "all_cores"), [(60.0, True), (0.0, False)])
 def test_images_have_one_core_until_many_follow_each_other_at_once(
-    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: float, wide: bool
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, max_gap: float, all_cores: bool
 ) -> None:
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
-    monkeypatch.setattr("service.runtime.cores.AT_ONCE", at_once)
+    monkeypatch.setattr("service.runtime.cores.MAX_GAP", max_gap)
     engine = Engine.load(bundle_path, threads=2)
     engine._all_cores._ended = -1e9  # loading replayed the golden answers, long ago
-    real, flags = engine._networks["encoder"], list[bool]()
+    real, flags = engine._sessions["encoder"], list[bool]()
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
-        flags.append(wide)
-        return real(chunk, wide=wide, out=out)
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
+        flags.append(multithreaded)
+        return real(chunk, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, True  # type: ignore[attr-defined]
-    engine._networks["encoder"] = spy  # type: ignore[assignment]
+    spy.row_shape, spy.multithreaded = real.row_shape, True  # type: ignore[attr-defined]
+    engine._sessions["encoder"] = spy  # type: ignore[assignment]
     image = rows_for(engine, "encoder", 1)
     for _ in range(STEADY + 2):
         engine.encode(image)
-    assert flags == [False] * STEADY + [wide] * 2
+    assert flags == [False] * STEADY + [all_cores] * 2
     flags.clear()
     engine._all_cores._ended = -1e9  # a pause
     engine.encode(image)
@@ -565,25 +625,20 @@ def test_a_small_image_and_a_single_core_have_one_session(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 60.0)
-    assert not any(each.wide for each in Engine.load(bundle_path, threads=2)._networks.values())
-    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
-    assert not any(each.wide for each in Engine.load(bundle_path, threads=1)._networks.values())
-
-
-def test_a_model_that_cannot_be_tried_loads_nevertheless(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is wrong with it is for the golden answers to find."""
-    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", "width"])
-    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, ["N", "width"])
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["rows"], ["same"])], "open", [rows], [same]
+    assert not any(
+        each.multithreaded for each in Engine.load(bundle_path, threads=2)._sessions.values()
     )
-    opset = [helper.make_opsetid("", 18)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "open.onnx")
+    monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
+    assert not any(
+        each.multithreaded for each in Engine.load(bundle_path, threads=1)._sessions.values()
+    )
+
+
+def test_a_model_that_cannot_be_tried_loads_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with it is for the golden answers to find."""
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 1e-9)
-    open_ended = Network(tmp_path / "open.onnx", threads=2)
-    assert not open_ended.wide
+    open_ended = Session(DATA / "models" / "open.onnx", threads=2)
+    assert not open_ended.multithreaded
     assert open_ended(np.ones((2, 3), np.float32)).shape == (2, 3)
 
 
@@ -606,15 +661,15 @@ def straight(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def bound(engine: Engine, model: str, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each call of a network is given a place for its answer, from now on."""
-    real, seen = engine._networks[model], list[bool]()
+    """Whether each call of a network is passed an array for its output, from now on."""
+    real, seen = engine._sessions[model], list[bool]()
 
-    def spy(chunk: np.ndarray, *, wide: bool, out: np.ndarray | None) -> np.ndarray:
+    def spy(chunk: Array, *, multithreaded: bool, out: Array | None) -> Array:
         seen.append(out is not None)
-        return real(chunk, wide=wide, out=out)
+        return real(chunk, multithreaded=multithreaded, out=out)
 
-    spy.row_shape, spy.wide = real.row_shape, real.wide  # type: ignore[attr-defined]
-    monkeypatch.setitem(engine._networks, model, spy)
+    spy.row_shape, spy.multithreaded = real.row_shape, real.multithreaded  # type: ignore[attr-defined]
+    monkeypatch.setitem(engine._sessions, model, spy)
     return seen
 
 
@@ -624,12 +679,12 @@ def test_answers_written_in_place_are_the_copied_ones(
     engine: Engine, straight: Engine, monkeypatch: pytest.MonkeyPatch, model: str, size: int
 ) -> None:
     rows = rows_for(engine, model, size)
-    wanted = run(engine, model, rows)
+    expected = run(engine, model, rows)
     seen = bound(straight, model, monkeypatch)
-    np.testing.assert_array_equal(run(straight, model, rows), wanted)
-    out = np.full_like(wanted, np.nan)
-    assert straight.submit(model, rows, out=out).result() is out
-    np.testing.assert_array_equal(out, wanted)
+    np.testing.assert_array_equal(run(straight, model, rows), expected)
+    out = np.full_like(expected, np.nan)
+    assert METHODS[model](straight, rows, out=out) is out
+    np.testing.assert_array_equal(out, expected)
     assert all(seen) and seen
 
 
@@ -638,14 +693,14 @@ def test_what_cannot_be_written_in_place_is_copied(
 ) -> None:
     """Other numbers than float32, every other row, and the input itself."""
     images = rows_for(engine, "autoencoder", 20)
-    wanted = engine.denoise(images)
+    expected = engine.denoise(images)
     seen = bound(straight, "autoencoder", monkeypatch)
-    rounded = np.rint(wanted * 255).astype(np.uint8)
+    rounded = np.rint(expected * 255).astype(np.uint8)
     np.testing.assert_array_equal(straight.denoise(images, dtype="uint8"), rounded)
-    apart = np.full((40, *wanted.shape[1:]), np.nan, np.float32)[::2]
-    np.testing.assert_array_equal(straight.denoise(images, out=apart), wanted)
+    apart = np.full((40, *expected.shape[1:]), np.nan, np.float32)[::2]
+    np.testing.assert_array_equal(straight.denoise(images, out=apart), expected)
     again = images.copy()
-    np.testing.assert_array_equal(straight.denoise(again, out=again), wanted)
+    np.testing.assert_array_equal(straight.denoise(again, out=again), expected)
     assert not any(seen) and seen
 
 

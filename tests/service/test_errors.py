@@ -1,4 +1,4 @@
-"""The error tree: statuses, slugs, messages of three parts, and how HTTP tells them."""
+"""The error tree: statuses, slugs, messages, and problem documents."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_titles_differ_so_that_a_list_of_problems_can_be_read() -> None:
 
 
 def test_an_error_survives_a_process_boundary() -> None:
-    """multiprocessing and ray pickle exceptions; keyword-only arguments often break that."""
+    """multiprocessing and Ray pickle exceptions; keyword-only arguments need __reduce__."""
     error = errors.ShapeError("a", expected="b", hint="c")
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy)) == (errors.ShapeError, str(error))
@@ -85,8 +85,14 @@ def test_the_problem_document_of_an_error() -> None:
     }
 
 
+def test_an_empty_hint_is_left_out() -> None:
+    error = errors.ShapeError("a", expected="b")
+    assert str(error) == "a; expected b"
+    assert "hint" not in json.loads(problem.from_error(error))
+
+
 @pytest.mark.parametrize(("status", "title"), [(500, "Internal Server Error"), (404, "Not Found")])
-def test_the_problem_document_of_a_bare_status_tells_nothing_more(status: int, title: str) -> None:
+def test_the_problem_document_of_a_status_alone_has_no_details(status: int, title: str) -> None:
     assert json.loads(problem.from_status(status)) == {
         "type": "about:blank",
         "title": title,

@@ -72,7 +72,7 @@ def test_latents_do_not_come_as_pictures(media_type: str) -> None:
 
 
 NEGOTIATED = [
-    # without a wish: what came, else JSON
+    # without Accept: the request's type, else JSON
     (DENOISE, None, JSON, JSON),
     (DENOISE, None, NPY, NPY),
     (DENOISE, None, PNG, PNG),
@@ -88,14 +88,14 @@ NEGOTIATED = [
     (DENOISE, "application/zip", NPY, ZIP),
     (DENOISE, "application/*", FORM, ZIP),
     (DENOISE, "multipart/form-data, application/json;q=0.1", FORM, JSON),
-    # one wish
+    # one type
     (DENOISE, "application/json", NPY, JSON),
     (DENOISE, "application/x-npy", JSON, NPY),
     (DENOISE, "image/png", JSON, PNG),
     (DENOISE, "Image/PNG", JSON, PNG),
     (DENOISE, "application/json; charset=utf-8", NPY, JSON),
     (DENOISE, "image/png;q=0.001", JSON, PNG),
-    # many wishes
+    # several types
     (DENOISE, "application/json, image/png", PNG, PNG),
     (DENOISE, "application/json, image/png", NPY, JSON),
     (DENOISE, "application/json;q=0.5, image/png", JSON, PNG),
@@ -123,18 +123,18 @@ NEGOTIATED = [
     (DENOISE, "application/json;q=0, */*;q=0.1", JSON, NPY),
     (DENOISE, "*/*, image/*;q=0", PNG, JSON),
     (DENOISE, "application/*;q=0, image/png;q=0.1", JSON, PNG),
-    # a quality that is no number is no wish
+    # a quality that is no number is ignored
     (DENOISE, "application/json;q=high, image/png;q=0.1", JSON, PNG),
     (DENOISE, "application/json;q=nan, image/png;q=0.1", JSON, PNG),
     (DENOISE, ",, application/x-npy ,", JSON, NPY),
 ]
 
 
-@pytest.mark.parametrize(("operation", "accept", "received", "goes"), NEGOTIATED)
+@pytest.mark.parametrize(("operation", "accept", "request_type", "response_type"), NEGOTIATED)
 def test_negotiation(
-    operation: formats.Operation, accept: str | None, received: str, goes: str
+    operation: formats.Operation, accept: str | None, request_type: str, response_type: str
 ) -> None:
-    assert formats.write_type(operation, accept, received) == goes
+    assert formats.write_type(operation, accept, request_type) == response_type
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_nothing_acceptable(operation: formats.Operation, accept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "goes", "received", "asked", "dtype"),
+    ("operation", "response_type", "received", "option", "dtype"),
     [
         (ENCODE, NPY, np.uint8, None, "float32"),
         (ENCODE, JSON, np.uint8, None, "float32"),
@@ -181,10 +181,10 @@ def test_nothing_acceptable(operation: formats.Operation, accept: str) -> None:
     ],
 )
 def test_the_dtype_of_an_answer(
-    operation: formats.Operation, goes: str, received: type, asked: Any, dtype: str
+    operation: formats.Operation, response_type: str, received: type, option: Any, dtype: str
 ) -> None:
-    options = Options(dtype=asked)
-    assert formats.answer_dtype(operation, goes, np.zeros(1, received), options) == dtype
+    options = Options(dtype=option)
+    assert formats.answer_dtype(operation, response_type, np.zeros(1, received), options) == dtype
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
@@ -210,10 +210,10 @@ def test_one_image_is_a_png_and_two_are_not() -> None:
 
 
 def test_names_go_into_json_and_zip() -> None:
-    told = json.loads(
+    message = json.loads(
         formats.encode(PIXELS / 255, JSON, DENOISE, names=("a", "ü", ""), options=PLAIN)
     )
-    assert told["names"] == ["a", "ü", ""]
+    assert message["names"] == ["a", "ü", ""]
     packed = formats.encode(PIXELS, ZIP, DENOISE, names=("a.png", "ü", ""), options=PLAIN)
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.namelist() == ["a.png", "ü.png", "00002.png"]
@@ -221,14 +221,14 @@ def test_names_go_into_json_and_zip() -> None:
 
 def test_latents_as_base64_only_where_they_are_asked_for() -> None:
     latents = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    wishes = Options(encoding="base64")
-    told = json.loads(formats.encode(latents, JSON, ENCODE, names=(), options=wishes))
-    found = [np.frombuffer(base64.b64decode(text), "<f4") for text in told["latents"]]
+    options = Options(encoding="base64")
+    message = json.loads(formats.encode(latents, JSON, ENCODE, names=(), options=options))
+    found = [np.frombuffer(base64.b64decode(text), "<f4") for text in message["latents"]]
     np.testing.assert_array_equal(found, latents)
-    assert told["encoding"] == "base64"
-    images = json.loads(formats.encode(PIXELS / 255, JSON, DENOISE, names=(), options=wishes))
+    assert message["encoding"] == "base64"
+    images = json.loads(formats.encode(PIXELS / 255, JSON, DENOISE, names=(), options=options))
     assert list(images) == ["images"]
-    as_npy = formats.encode(latents, NPY, ENCODE, names=(), options=wishes)
+    as_npy = formats.encode(latents, NPY, ENCODE, names=(), options=options)
     np.testing.assert_array_equal(np.load(io.BytesIO(as_npy)), latents)
 
 
@@ -258,13 +258,13 @@ def test_a_fault_in_a_form_names_the_part(broken: bytes, kind: type[InputError])
         formats.decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=9)
 
 
-@pytest.mark.parametrize("wishes", [Options(fit="contain"), Options(invert=True)])
-def test_arrays_are_neither_fitted_nor_inverted(wishes: Options) -> None:
+@pytest.mark.parametrize("options", [Options(fit="contain"), Options(invert=True)])
+def test_arrays_are_neither_fitted_nor_inverted(options: Options) -> None:
     for media_type, body in [(NPY, npy.encode(PIXELS)), (JSON, b'{"images": []}')]:
         with pytest.raises(OptionError, match="fit or invert"):
-            formats.decode(body, media_type, GREY, options=wishes, max_rows=9)
+            formats.decode(body, media_type, GREY, options=options, max_rows=9)
     assert formats.decode(
-        png.encode(PIXELS[0]), PNG, GREY, options=wishes, max_rows=9
+        png.encode(PIXELS[0]), PNG, GREY, options=options, max_rows=9
     ).array.shape == (1, 8, 8, 1)
 
 

@@ -1,4 +1,4 @@
-"""The ASGI gateway, driven in process by hand-made `receive` and `send`."""
+"""The gateway in this process, without a server: hand-made `receive` and `send`."""
 
 from __future__ import annotations
 
@@ -15,46 +15,50 @@ import prometheus_client
 import pytest
 from PIL import Image
 
+from common.arrays import Floats
 from service.codecs import png
 from service.engine import CHUNK, Engine
 from service.http import asgi
 from service.http.endpoints import INLINE
 from service.http.formats import JSON, NPY, PNG
-from service.http.gateway import HEALTH, PAGES, Gateway
+from service.http.gateway import Gateway
 from service.http.metrics import Metrics
+from service.http.routes import BENTOML, ROUTES, Router
 from service.settings import Settings
-from tests.conftest import Inner, ask, npy, post
-from tests.conftest import some_images as images
+from tests.support.asgi import Inner, ask, npy, post
+from tests.support.tiny import some_images as images
 
 MAX_BODY = 200_000
 PROBLEM = "application/problem+json"
+HEALTH = ("/livez", "/readyz", "/healthz")
+PASSED_ON = [route.path for route in ROUTES if route.handler == BENTOML and not route.alias]
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK + 1, 300])
 def test_each_route_answers_npy_as_the_engine_does(engine: Engine, size: int) -> None:
-    some, latents = images(size), np.ones((size, 4), np.float32)
-    for path, body, wanted in [
-        ("/encode", some, engine.encode(some)),
+    batch, latents = images(size), np.ones((size, 4), np.float32)
+    for path, body, expected in [
+        ("/encode", batch, engine.encode(batch)),
         ("/decode", latents, engine.decode(latents)),
-        ("/denoise", some, engine.denoise(some)),
+        ("/denoise", batch, engine.denoise(batch)),
     ]:
         reply = post(engine, path, npy(body), NPY)
         assert (reply.status, reply.headers["content-type"]) == (200, NPY)
         assert reply.headers["x-model-fingerprint"] == engine.manifest.fingerprint
-        np.testing.assert_array_equal(reply.array, wanted)
+        np.testing.assert_array_equal(reply.array, expected)
 
 
 def test_each_route_answers_json_as_the_engine_does(engine: Engine) -> None:
-    some, latents = images(3), np.ones((3, 4), np.float32)
-    for path, source, body, answer, wanted in [
-        ("/encode", "images", some, "latents", engine.encode(some)),
+    batch, latents = images(3), np.ones((3, 4), np.float32)
+    for path, source, body, key, expected in [
+        ("/encode", "images", batch, "latents", engine.encode(batch)),
         ("/decode", "latents", latents, "images", engine.decode(latents)),
-        ("/denoise", "images", some, "images", engine.denoise(some)),
+        ("/denoise", "images", batch, "images", engine.denoise(batch)),
     ]:
         reply = post(engine, path, json.dumps({source: body.tolist()}).encode())
         assert (reply.status, reply.headers["content-type"]) == (200, JSON)
-        assert list(reply.json) == [answer]
-        np.testing.assert_array_equal(np.array(reply.json[answer], np.float32), wanted)
+        assert list(reply.json) == [key]
+        np.testing.assert_array_equal(np.array(reply.json[key], np.float32), expected)
 
 
 def test_png_in_and_out(engine: Engine) -> None:
@@ -82,13 +86,13 @@ def test_png_in_and_out(engine: Engine) -> None:
         ("float32", b"other=1", "float32"),
     ],
 )
-def test_npy_answers_in_the_dtype_that_came_or_was_asked(
+def test_npy_answers_in_the_dtype_of_the_request_or_of_the_option(
     engine: Engine, received: str, query: bytes, dtype: str
 ) -> None:
     reply = post(engine, "/denoise", npy(images(3, received)), NPY, query=query)
     assert reply.array.dtype == dtype
-    wanted = engine.denoise(images(3, received), dtype=dtype)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(reply.array, wanted)
+    expected = engine.denoise(images(3, received), dtype=dtype)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(reply.array, expected)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +104,12 @@ def test_other_dtypes_are_refused(engine: Engine, query: bytes) -> None:
 
 
 def test_the_dtype_option_leaves_other_formats_alone(engine: Engine) -> None:
-    some = images(2)
-    body = json.dumps({"images": some.tolist()}).encode()
+    batch = images(2)
+    body = json.dumps({"images": batch.tolist()}).encode()
     reply = post(engine, "/denoise", body, query=b"dtype=uint8")
     assert max(np.ravel(reply.json["images"])) <= 1
-    reply = post(engine, "/encode", npy(some), NPY, query=b"dtype=uint8")
-    np.testing.assert_array_equal(reply.array, engine.encode(some))
+    reply = post(engine, "/encode", npy(batch), NPY, query=b"dtype=uint8")
+    np.testing.assert_array_equal(reply.array, engine.encode(batch))
 
 
 def split(body: bytes, sizes: list[int]) -> list[bytes]:
@@ -117,12 +121,12 @@ def split(body: bytes, sizes: list[int]) -> list[bytes]:
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [0, 0, 5], [6, 2, 118, 1], [10] * 50])
-def test_a_body_may_come_in_pieces(engine: Engine, sizes: list[int]) -> None:
-    some = images(CHUNK + 5)
-    chunks = split(npy(some), sizes)
+def test_a_body_may_arrive_in_chunks(engine: Engine, sizes: list[int]) -> None:
+    batch = images(CHUNK + 5)
+    chunks = split(npy(batch), sizes)
     reply = post(engine, "/encode", b"", NPY, chunks=chunks)
     assert reply.received == len(chunks)
-    np.testing.assert_array_equal(reply.array, engine.encode(some))
+    np.testing.assert_array_equal(reply.array, engine.encode(batch))
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1])
@@ -132,7 +136,7 @@ def test_bodies_on_both_sides_of_the_inline_limit(engine: Engine, more: int) -> 
     assert post(engine, "/encode", body).json == {"latents": []}
 
 
-def test_the_limit_belongs_to_what_is_allowed(engine: Engine) -> None:
+def test_a_body_of_exactly_the_limit_is_read(engine: Engine) -> None:
     body = b'{"images": []}'.ljust(1000)
     headers = {"content-length": "1000"}
     reply = post(engine, "/encode", body, headers=headers, max_body=1000)
@@ -152,16 +156,18 @@ def test_an_honest_content_length_is_refused_before_a_byte_is_read(engine: Engin
 
 
 @pytest.mark.parametrize("length", [None, "10", "-1", "ten", "", "9" * 5000, "1_0", "0x10"])
-def test_the_cap_counts_whatever_content_length_says(engine: Engine, length: str | None) -> None:
+def test_received_bytes_count_against_the_limit_with_any_content_length(
+    engine: Engine, length: str | None
+) -> None:
     headers = {} if length is None else {"content-length": length}
     chunks = [b" " * 1000] * 1000
     reply = post(engine, "/encode", b"", headers=headers, chunks=chunks, max_body=MAX_BODY)
     assert reply.status == 413
-    assert reply.before <= MAX_BODY // 1000 + 1  # no more was read than was needed to tell
+    assert reply.before <= MAX_BODY // 1000 + 1  # it stopped reading at the limit
 
 
 @pytest.mark.parametrize("chunks", [[b""], [b'{"images": '], [b"x" * 100] * 5])
-def test_a_client_that_leaves_while_it_sends_gets_nothing_and_hurts_nobody(
+def test_a_client_that_disconnects_while_sending_is_no_error(
     engine: Engine, chunks: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ask(engine, "POST", "/encode", chunks=chunks, disconnect=True) is None
@@ -196,7 +202,7 @@ def test_head_model_has_the_headers_and_no_body(engine: Engine) -> None:
         ("BREW", "/model", "GET, HEAD"),
     ],
 )
-def test_other_methods_are_told_which_are_allowed(
+def test_other_methods_get_405_and_the_allowed_ones(
     engine: Engine, method: str, path: str, allow: str
 ) -> None:
     reply = ask(engine, method, path)
@@ -235,7 +241,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("path", "body", "content_type", "headers", "status"), WRONG)
-def test_bad_input_is_a_problem_with_three_parts(
+def test_bad_input_is_a_problem_document(
     engine: Engine,
     path: str,
     body: bytes,
@@ -247,16 +253,17 @@ def test_bad_input_is_a_problem_with_three_parts(
     reply = post(engine, path, body, content_type, headers=headers)
     assert (reply.status, reply.headers["content-type"]) == (status, PROBLEM)
     assert reply.headers["x-model-fingerprint"] == engine.manifest.fingerprint
-    told = reply.json
-    assert told["status"] == status
-    assert told["type"].startswith("urn:denoiser:problem:")
-    assert all(told[part] for part in ("title", "detail", "received", "expected", "hint"))
+    document = reply.json
+    assert document["status"] == status
+    assert document["type"].startswith("urn:denoiser:problem:")
+    assert all(document[part] for part in ("title", "detail", "received", "expected"))
+    assert document.get("hint") != ""
     assert "Traceback" not in reply.body.decode()
-    assert caplog.records == []  # a client's mistake is no line in the server's log
+    assert caplog.records == []  # bad input is not logged
 
 
 class Broken:
-    """An engine that fails inside, with something secret in the message."""
+    """An engine that fails, with a secret in the message."""
 
     def __init__(self, engine: Engine) -> None:
         self.manifest = engine.manifest
@@ -278,10 +285,43 @@ def test_an_unexpected_failure_is_500_without_details_and_a_line_in_the_log(
     assert "POST /encode" in caplog.text
 
 
+# ---------------------------------------------------------------- routes
+
+
+def test_every_route_has_a_handler_and_every_handler_a_route(engine: Engine) -> None:
+    metrics = Metrics(registry=prometheus_client.CollectorRegistry())
+    gateway = Gateway(Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
+    assert {route.handler for route in ROUTES} == {BENTOML, *gateway._handlers}
+    assert len({route.path for route in ROUTES}) == len(ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("path", "label", "params"),
+    [
+        ("/encode", "/encode", {}),
+        ("/playground/a.js", "/playground", {}),
+        ("/v2/", "/v2", {}),
+        ("/v2/models/x", "/v2/models/{model}", {"model": "x"}),
+        ("/v2/models/x/infer", "/v2/models/{model}/infer", {"model": "x"}),
+        (
+            "/v2/models/x/versions/7/infer",
+            "/v2/models/{model}/infer",
+            {"model": "x", "version": "7"},
+        ),
+    ],
+)
+def test_the_router_finds_label_and_parameters(
+    path: str, label: str, params: dict[str, str]
+) -> None:
+    route, values = Router({"/static_content": [], "/playground": ["a.js"]}, docs=True).find(path)
+    assert route is not None
+    assert (route.label or route.path, values) == (label, params)
+
+
 # ---------------------------------------------------------------- BentoML's part
 
 
-@pytest.mark.parametrize("path", [*HEALTH, *PAGES, "/metrics", "/static_content/a.js"])
+@pytest.mark.parametrize("path", [*PASSED_ON, "/static_content/a.js"])
 def test_bentoml_s_own_paths_are_passed_on(engine: Engine, path: str) -> None:
     inner = Inner()
     reply = ask(engine, "GET", path, inner=inner, static=["a.js"])
@@ -292,12 +332,31 @@ def test_bentoml_s_own_paths_are_passed_on(engine: Engine, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/encode/", "/model/x", "/Encode", "//", "", "/static_content/b.js", "/static_content/../a.js",
-     "/v1", "/v2x", "/v2/models", "/v2/models/encoder/x", "/v2/health",
-     "/v2/models/encoder/versions", "/v2/models/encoder/versions/1/x", "/v2/models//infer/x",
-     "/v2/models/encoder/infer/", "/a" * 5000, "/\x00", "/ü", "/docs.json/", "/metrics/"],
-)  # fmt: skip
-def test_unknown_paths_are_404_and_reach_nobody(engine: Engine, path: str) -> None:
+    [
+        "/encode/",
+        "/model/x",
+        "/Encode",
+        "//",
+        "",
+        "/static_content/b.js",
+        "/static_content/../a.js",
+        "/v1",
+        "/v2x",
+        "/v2/models",
+        "/v2/models/encoder/x",
+        "/v2/health",
+        "/v2/models/encoder/versions",
+        "/v2/models/encoder/versions/1/x",
+        "/v2/models//infer/x",
+        "/v2/models/encoder/infer/",
+        "/a" * 5000,
+        "/\x00",
+        "/ü",
+        "/docs.json/",
+        "/metrics/",
+    ],
+)
+def test_unknown_paths_are_404_and_not_passed_on(engine: Engine, path: str) -> None:
     inner = Inner()
     for method in ("GET", "POST", "DELETE", "OPTIONS"):
         reply = ask(engine, method, path, inner=inner, static=["a.js"])
@@ -313,7 +372,7 @@ def test_unknown_paths_are_404_and_reach_nobody(engine: Engine, path: str) -> No
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500, 503])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_bentoml_s_errors_become_problems_without_its_words(
+def test_bentoml_s_errors_become_problem_documents_without_its_text(
     engine: Engine, status: int, method: str
 ) -> None:
     reply = ask(engine, method, "/readyz", inner=Inner(status))
@@ -335,7 +394,7 @@ def test_bentoml_that_fails_before_it_answers_is_a_500(
 
 
 def test_docs_off_hides_the_documents_and_pages(engine: Engine) -> None:
-    for path in ("/docs.json", *PAGES, "/static_content/a.js"):
+    for path in ("/docs.json", "/schema.json", "/api", "/static_content/a.js"):
         reply = ask(engine, "GET", path, static=["a.js"], docs=False)
         assert reply is not None and reply.status == 404, path
     for path in (*HEALTH, "/metrics", "/model"):
@@ -349,7 +408,7 @@ def test_the_lifespan_is_the_inner_app_s(engine: Engine) -> None:
     gateway = Gateway(inner, engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
 
     async def nothing(*_: Any) -> Any:
-        pytest.fail("the gateway spoke a protocol that is not its own")
+        pytest.fail("the gateway handled the lifespan")
 
     asyncio.run(gateway({"type": "lifespan"}, nothing, nothing))
     assert inner.asked == [("lifespan", None)]
@@ -373,9 +432,14 @@ def test_websockets_are_closed_at_once(engine: Engine) -> None:
 def test_our_routes_never_reach_the_inner_app(engine: Engine) -> None:
     inner = Inner()
     for method, path in [
-        ("GET", "/model"), ("GET", "/encode"), ("POST", "/denoise"), ("GET", "/docs.json"),
-        ("GET", "/v2"), ("POST", "/v2/models/encoder/infer"), ("GET", "/nothing"),
-    ]:  # fmt: skip
+        ("GET", "/model"),
+        ("GET", "/encode"),
+        ("POST", "/denoise"),
+        ("GET", "/docs.json"),
+        ("GET", "/v2"),
+        ("POST", "/v2/models/encoder/infer"),
+        ("GET", "/nothing"),
+    ]:
         assert ask(engine, method, path, inner=inner) is not None
     assert inner.asked == []
 
@@ -419,7 +483,7 @@ def test_the_api_key(engine: Engine, sent: str | None, status: int) -> None:
         assert reply is not None and reply.status == 200, path
 
 
-def test_without_the_key_nothing_tells_which_paths_exist(engine: Engine) -> None:
+def test_without_the_key_unknown_paths_are_401_as_well(engine: Engine) -> None:
     for method, path in [("GET", "/nothing"), ("GET", "/encode"), ("PUT", "/model")]:
         reply = ask(engine, method, path, api_key=KEY)
         assert reply is not None and reply.status == 401
@@ -463,14 +527,16 @@ def several(engine: Engine, count: int, **settings: Any) -> list[tuple[int, dict
     gateway = Gateway(
         Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings(**settings)
     )
-    body = npy(images(2))
+    body = npy(images(500))  # computed in the pool, so that requests overlap
 
     async def one() -> tuple[int, dict[bytes, bytes]]:
         sent: list[Any] = []
-        come = iter([(body[:-1], True), (body[-1:], False)])
+        parts = iter([(body[:-1], True), (body[-1:], False)])
 
         async def receive() -> Any:
-            part, more = next(come)
+            part, more = next(parts, (None, False))
+            if part is None:
+                await asyncio.Event().wait()  # the client waits for its answer
             if not more:
                 await asyncio.sleep(0.05)
             return {"type": "http.request", "body": part, "more_body": more}
@@ -490,27 +556,27 @@ def several(engine: Engine, count: int, **settings: Any) -> list[tuple[int, dict
 
     async def all_of_them() -> list[tuple[int, dict[bytes, bytes]]]:
         first = await asyncio.gather(*(one() for _ in range(count)))
-        return [*first, await one()]  # and one when all is quiet: places and bytes were given back
+        return [*first, await one()]  # one more when the others are done: their bytes are released
 
     return asyncio.run(all_of_them())
 
 
 @pytest.mark.parametrize(
     ("settings", "good"),
-    [({"concurrency": 3}, 3), ({"max_buffered": 2 * len(npy(images(2))) + 10}, 2), ({}, 8)],
+    [({"concurrency": 3}, 3), ({"max_buffered": 2 * len(npy(images(500))) + 10}, 2), ({}, 8)],
 )
-def test_too_many_at_once_are_told_429_and_when_to_come_back(
+def test_too_many_at_once_get_429_and_retry_after(
     engine: Engine, settings: dict[str, int], good: int
 ) -> None:
-    found = several(engine, 8, **settings)
-    statuses = [status for status, _ in found]
+    responses = several(engine, 8, **settings)
+    statuses = [status for status, _ in responses]
     assert sorted(statuses[:-1]) == [200] * good + [429] * (8 - good)
     assert statuses[-1] == 200
-    for status, headers in found:
+    for status, headers in responses:
         assert (headers.get(b"retry-after") == b"1") == (status == 429)
 
 
-def test_a_client_that_leaves_while_it_is_computed_for_stops_the_work(engine: Engine) -> None:
+def test_a_client_that_disconnects_cancels_its_computation(engine: Engine) -> None:
     body = npy(np.zeros((20_000, 8, 8, 1), np.uint8))
     cancelled: list[Any] = []
 
@@ -531,7 +597,7 @@ def test_a_client_that_leaves_while_it_is_computed_for_stops_the_work(engine: En
         return messages.pop(0)
 
     async def send(message: Any) -> None:
-        pytest.fail("an answer to nobody")
+        pytest.fail("a response after the disconnect")
 
     metrics = Metrics(registry=prometheus_client.CollectorRegistry())
     watched: Any = Watched()
@@ -548,18 +614,18 @@ def test_a_client_that_leaves_while_it_is_computed_for_stops_the_work(engine: En
     assert gateway._budget.used == 0
 
 
-def test_what_a_body_expands_to_counts_as_buffered(engine: Engine) -> None:
-    """Else 64 requests of 60 kB each could hold 64 MiB each."""
+def test_decompressed_bodies_count_as_buffered(engine: Engine) -> None:
+    """Otherwise 64 requests of 60 kB could hold 64 MiB each."""
     body = gzip.compress(b'{"images": []}'.ljust(50_000))
     headers = {"content-encoding": "gzip"}
     assert post(engine, "/encode", body, headers=headers, max_buffered=60_000).status == 200
     assert post(engine, "/encode", body, headers=headers, max_buffered=40_000).status == 429
 
 
-def test_a_png_that_is_to_be_fitted_is_decoded_beside_the_event_loop(
+def test_a_png_to_be_fitted_is_decoded_outside_the_event_loop(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """16 million pixels fit into 2 kB: 40 ms in which nobody else would be answered."""
+    """2 kB may hold 16 million pixels, which take 40 ms to decode."""
     threads = []
     decode = png.decode
 
@@ -576,7 +642,7 @@ def test_a_png_that_is_to_be_fitted_is_decoded_beside_the_event_loop(
     assert threads and threading.main_thread() not in threads
 
 
-def test_a_query_of_many_fields_is_no_failure(
+def test_a_query_of_many_fields_is_no_internal_error(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     reply = post(engine, "/encode", npy(images(1)), NPY, query=b"a=1&" * 1000)
@@ -613,14 +679,14 @@ def test_requests_at_the_same_time_get_their_own_answers(engine: Engine) -> None
     metrics = Metrics(registry=prometheus_client.CollectorRegistry())
     gateway = Gateway(Inner(), engine=lambda: engine, metrics=lambda: metrics, settings=Settings())
 
-    async def one(size: int) -> np.ndarray:
+    async def one(size: int) -> Floats:
         sent: list[Any] = []
 
-        come = iter([{"type": "http.request", "body": npy(images(size))}])
+        messages = iter([{"type": "http.request", "body": npy(images(size))}])
 
         async def receive() -> Any:
             await asyncio.sleep(0)
-            if (message := next(come, None)) is None:
+            if (message := next(messages, None)) is None:
                 await asyncio.Event().wait()
             return message
 
@@ -636,11 +702,11 @@ def test_requests_at_the_same_time_get_their_own_answers(engine: Engine) -> None
             "headers": headers,
         }
         await gateway(scope, receive, send)
-        loaded: np.ndarray = np.load(io.BytesIO(sent[1]["body"]))
+        loaded: Floats = np.load(io.BytesIO(sent[1]["body"]))
         return loaded
 
-    async def all_at_once() -> list[np.ndarray]:
+    async def all_at_once() -> list[Floats]:
         return await asyncio.gather(*(one(size) for size in range(1, 200, 9)))
 
-    for size, found in zip(range(1, 200, 9), asyncio.run(all_at_once()), strict=True):
-        np.testing.assert_array_equal(found, engine.encode(images(size)))
+    for size, latents in zip(range(1, 200, 9), asyncio.run(all_at_once()), strict=True):
+        np.testing.assert_array_equal(latents, engine.encode(images(size)))

@@ -1,4 +1,4 @@
-"""Counters with labels from closed sets: strangers add no series."""
+"""Metrics have labels from closed sets: no request adds a series."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from service.http.formats import JSON, NPY
 from service.http.gateway import Gateway
 from service.http.metrics import Metrics
 from service.settings import Settings
-from tests.conftest import Inner, npy, post, some_images
+from tests.support.asgi import Inner, npy, post
+from tests.support.tiny import some_images
 
 
 class Asker:
-    """One gateway with its registry, asked many times in one event loop."""
+    """One gateway with its registry, which gets many requests in one event loop."""
 
     def __init__(self, engine: Engine, **settings: Any) -> None:
         self.registry = prometheus_client.CollectorRegistry()
@@ -36,10 +37,10 @@ class Asker:
 
     async def _all(self, requests: tuple[tuple[str, str, bytes, str], ...]) -> None:
         for method, path, body, content_type in requests:
-            come = iter([{"type": "http.request", "body": body}])
+            messages = iter([{"type": "http.request", "body": body}])
 
-            async def receive(come: Any = come) -> Any:
-                if (message := next(come, None)) is None:
+            async def receive(messages: Any = messages) -> Any:
+                if (message := next(messages, None)) is None:
                     await asyncio.Event().wait()
                 return message
 
@@ -72,20 +73,20 @@ class Asker:
 def test_ten_thousand_unknown_urls_add_no_series(engine: Engine) -> None:
     asker = Asker(engine)
     urls = [
-        "/unknown/{n}", "/encode/{n}", "/v2/{n}", "/v2/models/m{n}", "/v2/models/m{n}/infer",
-        "/v2/models/encoder/versions/{n}", "/static_content/{n}.js", "/v2/models/encoder/{n}",
-    ]  # fmt: skip
+        *("/unknown/{n}", "/encode/{n}", "/static_content/{n}.js", "/v2/{n}", "/v2/models/m{n}"),
+        *("/v2/models/m{n}/infer", "/v2/models/encoder/{n}", "/v2/models/encoder/versions/{n}"),
+    ]
     methods = ["GET", "POST", "BREW{n}", "DELETE"]
 
-    def some(numbers: range) -> list[tuple[str, str, bytes, str]]:
+    def requests(numbers: range) -> list[tuple[str, str, bytes, str]]:
         return [
             (methods[n % 4].format(n=n), urls[n // 4 % 8].format(n=n), b"", f"x/{n}")
             for n in numbers
         ]
 
-    asker.ask(*some(range(10, 42)))
+    asker.ask(*requests(range(10, 42)))
     before = asker.series()
-    asker.ask(*some(range(1000, 11_000)))
+    asker.ask(*requests(range(1000, 11_000)))
     assert asker.series() == before
     assert asker.value("denoiser_requests_total", route="unknown", status="404") > 1000  # type: ignore[operator]
 
@@ -111,7 +112,7 @@ def test_what_is_counted(engine: Engine) -> None:
     assert asker.value("denoiser_request_seconds_count", route="/encode") == 5
     for reason in ("shape", "unsupported-type", "method"):
         assert asker.value("denoiser_refusals_total", reason=reason) == 1
-    assert asker.value("denoiser_requests_in_work") == 0
+    assert asker.value("denoiser_requests_in_progress") == 0
 
 
 def test_each_model_of_v2_shares_one_route(engine: Engine) -> None:

@@ -34,7 +34,8 @@ from service.engine import CHUNK, Engine
 from service.http import openapi
 from service.http.formats import FORM, JSON, MAX_HEADER_SCORES, NPY, PNG, ZIP
 from service.settings import Settings
-from tests.conftest import NOVELTY_FACTS, Reply, TinyNetwork, ask, npy, post, seal, some_images
+from tests.support.asgi import Reply, ask, npy, post
+from tests.support.tiny import NOVELTY_FACTS, TinyNetwork, seal, some_images
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
 
@@ -53,7 +54,8 @@ def test_scores_of_any_number_of_images(
 ) -> None:
     images = some_images(size)
     scores = scored_engine.score(images)
-    assert (scores.dtype, scores.shape) == (np.float32, (size,))
+    assert scores.dtype == np.float32
+    assert scores.shape == (size,)
     np.testing.assert_allclose(scores, network.score(images), **CLOSE)
 
 
@@ -70,19 +72,20 @@ def test_a_score_depends_on_no_other_image(scored_engine: Engine) -> None:
 def test_answers_are_those_without_scores(scored_engine: Engine, dtype: Any) -> None:
     images = some_images(40, dtype)
     before = images.copy()
-    latents, scores = scored_engine.encode_scored(images)
-    np.testing.assert_allclose(latents, scored_engine.encode(images), **CLOSE)
-    clean, same = scored_engine.denoise_scored(images, dtype=dtype)
+    encoded = scored_engine.run(("latents", "scores"), images=images)
+    np.testing.assert_allclose(encoded["latents"], scored_engine.encode(images), **CLOSE)
+    results = scored_engine.run(("denoised", "scores"), images=images, dtype=dtype)
+    clean, scores = results["denoised"], results["scores"]
     assert clean.dtype == dtype
     plain = scored_engine.denoise(images, dtype=dtype).astype(np.float64)
     np.testing.assert_allclose(clean, plain, rtol=0, atol=1 if dtype == "uint8" else 1e-5)
-    np.testing.assert_array_equal(scores, same)
+    np.testing.assert_array_equal(scores, encoded["scores"])
     np.testing.assert_array_equal(scores, scored_engine.score(images))
     np.testing.assert_array_equal(images, before)
 
 
 def test_all_of_one_pass(scored_engine: Engine) -> None:
-    found = scored_engine.submit_scored(some_images(20), ("denoised", "latents")).result()
+    found = scored_engine.run(("denoised", "latents"), images=some_images(20))
     assert {name: rows.shape for name, rows in found.items()} == {
         "denoised": (20, 8, 8, 1),
         "latents": (20, 4),
@@ -93,11 +96,13 @@ def test_a_large_image_on_all_cores_scores_as_on_one(
     scored_bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = some_images(2)
-    wanted = Engine.load(scored_bundle_path, threads=1).denoise_scored(images)
+    outputs: Any = ("latents", "denoised", "scores")
+    expected = Engine.load(scored_bundle_path, threads=1).run(outputs, images=images)
     monkeypatch.setattr("service.runtime.session.MULTITHREAD_MIN_SECONDS", 0.0)
-    found = Engine.load(scored_bundle_path, threads=2).denoise_scored(images)
-    for mine, theirs in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-4)
+    monkeypatch.setattr("service.runtime.cores.STEADY", 0)
+    results = Engine.load(scored_bundle_path, threads=2).run(outputs, images=images)
+    for name in outputs:
+        np.testing.assert_allclose(results[name], expected[name], rtol=0, atol=1e-4)
 
 
 def test_images_that_cannot_be_scored(scored_engine: Engine) -> None:
@@ -106,7 +111,7 @@ def test_images_that_cannot_be_scored(scored_engine: Engine) -> None:
     with pytest.raises(DtypeError):
         scored_engine.score(np.zeros((1, 8, 8, 1)))
     with pytest.raises(DtypeError, match="uint16"):
-        scored_engine.denoise_scored(some_images(1), dtype="uint16")  # type: ignore[arg-type]
+        scored_engine.run(("scores",), images=some_images(1), dtype="uint16")  # type: ignore[arg-type]
     for size in (1, 100):
         images = some_images(size)
         images[-1] = np.nan
@@ -133,7 +138,7 @@ def test_the_manifest_tells_of_scores(scored_bundle_path: Path, bundle_path: Pat
     assert "unusual" not in report.describe(plain)
 
 
-def test_a_bundle_from_before_scores_loads(bundle_copy: Path) -> None:
+def test_a_manifest_may_omit_novelty(bundle_copy: Path) -> None:
     path = bundle_copy / "manifest.json"
     plain = json.loads(path.read_text())
     del plain["novelty"]
@@ -272,7 +277,7 @@ def test_scores_that_have_no_place(
 def test_a_service_without_scores_refuses_them(engine: Engine, path: str) -> None:
     reply = post(engine, path, npy(some_images(1)), NPY, query=b"score=true")
     assert reply.status == 422
-    assert "exported again" in reply.json["hint"]
+    assert "export the run again" in reply.json["hint"]
 
 
 # --- the Open Inference Protocol
@@ -310,8 +315,8 @@ def test_v2_gives_scores_to_those_who_ask(
         np.testing.assert_allclose(scores["data"], network.score(some_images(5)), **CLOSE)
         if "latents" in names:
             latents = outputs[names.index("latents")]["data"]
-            wanted = scored_engine.encode(some_images(5)).ravel()
-            np.testing.assert_allclose(latents, wanted, **CLOSE)
+            expected = scored_engine.encode(some_images(5)).ravel()
+            np.testing.assert_allclose(latents, expected, **CLOSE)
 
 
 def test_v2_scores_go_binary_too(scored_engine: Engine) -> None:
@@ -325,11 +330,11 @@ def test_v2_metadata_lists_scores_where_there_are_some(
     scored_engine: Engine, engine: Engine
 ) -> None:
     for model, scored in (("encoder", True), ("autoencoder", True), ("decoder", False)):
-        for source, wanted in ((scored_engine, scored), (engine, False)):
+        for source, expected in ((scored_engine, scored), (engine, False)):
             reply = ask(source, "GET", f"/v2/models/{model}")
             assert reply is not None
             found = [t for t in reply.json["outputs"] if t["name"] == "scores"]
-            assert found == [{"name": "scores", "datatype": "FP32", "shape": [-1]}] * wanted
+            assert found == [{"name": "scores", "datatype": "FP32", "shape": [-1]}] * expected
     reply = ask(scored_engine, "GET", "/v2/models/encoder/config")
     assert reply is not None
     assert reply.json["output"][-1] == {"name": "scores", "data_type": "TYPE_FP32", "dims": [-1]}
@@ -350,10 +355,10 @@ def test_the_document_tells_of_scores_where_there_are_some(
     for source, scored in ((scored_engine, True), (engine, False)):
         paths = openapi.document(source.manifest, Settings())["paths"]
         for path in ("/encode", "/denoise", "/decode"):
-            told = scored and path != "/decode"
+            has_scores = scored and path != "/decode"
             post_item = paths[path]["post"]
             names = [parameter["name"] for parameter in post_item["parameters"]]
-            assert ("score" in names) == told, path
+            assert ("score" in names) == has_scores, path
             answer = post_item["responses"]["200"]
-            assert ("X-Scores" in answer.get("headers", {})) == told
-            assert ("scores" in answer["content"][JSON]["schema"]["properties"]) == told
+            assert ("X-Scores" in answer.get("headers", {})) == has_scores
+            assert ("scores" in answer["content"][JSON]["schema"]["properties"]) == has_scores

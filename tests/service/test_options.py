@@ -12,7 +12,7 @@ from service.http.query import PLAIN, Options
 
 
 @pytest.mark.parametrize(
-    ("query", "wanted"),
+    ("query", "expected"),
     [
         (b"", PLAIN),
         (b"&&", PLAIN),
@@ -29,8 +29,8 @@ from service.http.query import PLAIN, Options
         (b"\xff=1", PLAIN),
     ],
 )
-def test_queries_that_are_read(query: bytes, wanted: Options) -> None:
-    assert options.read(query) == wanted
+def test_queries_that_are_read(query: bytes, expected: Options) -> None:
+    assert options.read(query) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The playground's files, as the gateway answers them: types, headers, size, and nothing inline."""
+"""The playground's files over HTTP: types, headers, size, and nothing inline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from service.engine import Engine
 from service.http import pages
-from tests.conftest import Inner, Reply, ask
+from tests.support.asgi import Inner, Reply, ask
 
 KEY = "a-key-of-some-length"
 FILES = sorted(path for path in pages.FOLDER.iterdir() if path.is_file())
@@ -30,28 +30,26 @@ def route(path: Path) -> str:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_each_file_is_answered_with_its_type_and_strict_headers(engine: Engine, path: Path) -> None:
-    reply = get(engine, route(path), api_key=KEY)  # the page asks for the key, so it needs none
+    reply = get(engine, route(path), api_key=KEY)  # needs no key
     assert (reply.status, reply.body) == (200, path.read_bytes())
-    assert reply.headers["content-type"].split(";")[0] == {
-        ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml",
-    }[path.suffix]  # fmt: skip
-    told = reply.headers["content-security-policy"]
-    policy = dict(part.split(" ", 1) for part in told.split("; "))
+    assert reply.headers["content-type"] == pages.MEDIA_TYPES[path.suffix]
+    header = reply.headers["content-security-policy"]
+    policy = dict(part.split(" ", 1) for part in header.split("; "))
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
-    assert "unsafe" not in told
+    assert "unsafe" not in header
     assert reply.headers["x-content-type-options"] == "nosniff"
     assert reply.headers["referrer-policy"] == "no-referrer"
     assert reply.headers["cache-control"] == "no-cache"
     assert 'route="/playground"' in reply.metrics
 
 
-def test_all_files_together_keep_to_the_budget() -> None:
+def test_all_files_together_are_small() -> None:
     assert len(FILES) >= 10
     assert sum(path.stat().st_size for path in FILES) <= BUDGET
 
 
-def test_a_browser_that_has_a_file_is_told_so(engine: Engine) -> None:
+def test_a_browser_that_has_the_file_gets_304(engine: Engine) -> None:
     first = get(engine, pages.PAGE)
     tag = first.headers["etag"]
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -63,7 +61,7 @@ def test_a_browser_that_has_a_file_is_told_so(engine: Engine) -> None:
     assert get(engine, f"{pages.PAGE}/app.js").headers["etag"] != tag
 
 
-def test_gzip_where_it_is_asked_for(engine: Engine) -> None:
+def test_gzip_where_the_browser_accepts_it(engine: Engine) -> None:
     plain = get(engine, f"{pages.PAGE}/style.css")
     packed = get(engine, f"{pages.PAGE}/style.css", headers={"accept-encoding": "gzip, br"})
     assert packed.headers["content-encoding"] == "gzip"
@@ -84,20 +82,22 @@ def test_get_and_head_only(engine: Engine) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/playground/", "/playground/index.html", "/playground/nothing.js", "/playground/../app.py",
-     "/playground/.", "/playground//app.js", "/playground/%2e%2e/app.py"],
-)  # fmt: skip
+    [
+        *("/playground/", "/playground/.", "/playground//app.js", "/playground/index.html"),
+        *("/playground/nothing.js", "/playground/../app.py", "/playground/%2e%2e/app.py"),
+    ],
+)
 def test_nothing_else_is_below_it(engine: Engine, path: str) -> None:
     assert get(engine, path).status == 404
 
 
-def test_the_root_leads_there_with_and_without_a_key(engine: Engine) -> None:
+def test_the_root_redirects_there_with_and_without_a_key(engine: Engine) -> None:
     for key in ("", KEY):
         reply = get(engine, "/", api_key=key)
         assert (reply.status, reply.headers["location"]) == (307, "playground")
 
 
-def test_bentoml_s_page_has_a_path_of_its_own_and_may_load_nothing_foreign(engine: Engine) -> None:
+def test_bentoml_s_page_is_at_api_and_loads_from_this_origin_alone(engine: Engine) -> None:
     inner = Inner()
     reply = get(engine, pages.API_PAGE, inner=inner)
     assert (reply.status, inner.asked) == (200, [("http", "/")])
@@ -142,14 +142,14 @@ def test_the_page_has_nothing_inline_and_every_name_it_needs() -> None:
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(set(identifiers)) == len(identifiers)
     scripts = "".join(path.read_text() for path in FILES if path.suffix == ".js")
-    for wanted in re.findall(r'\bat\("([\w-]+)"\)', scripts):
-        assert wanted in identifiers, wanted
+    for identifier in re.findall(r'\bat\("([\w-]+)"\)', scripts):
+        assert identifier in identifiers, identifier
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_no_file_names_another_host_or_leads_out_of_its_folder(path: Path) -> None:
+def test_no_file_refers_to_another_host_or_outside_its_folder(path: Path) -> None:
     text = path.read_text()
-    allowed = "http://www.w3.org/2000/svg"  # a name, not an address
+    allowed = "http://www.w3.org/2000/svg"  # a namespace, not an address
     assert not re.findall(r"(?:https?:)?//[\w-]+\.\w+", text.replace(allowed, ""))
     for imported in re.findall(r'\bfrom "(.*?)"', text):
         if path.suffix == ".js" and imported.endswith(".js"):

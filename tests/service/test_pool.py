@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from service.runtime import pool as pool_module
-from service.runtime.pool import Call, Pool, usable_cores
+from service.runtime.pool import Call, Pool
 
 WAIT = 20  # seconds until a hanging test fails
 
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    made = Pool(2)
-    yield made
-    made.close()
+    pool = Pool(2)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
 def single() -> Iterator[Pool]:
-    made = Pool(1)
-    yield made
-    made.close()
+    pool = Pool(1)
+    yield pool
+    pool.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -46,7 +43,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_every_chunk_runs_once_and_the_answer_comes(pool: Pool) -> None:
     ran: list[int] = []
     answer = object()
-    future = pool.submit(Call(ran.append, chunks=500, answer=answer))
+    future = pool.submit(Call(ran.append, chunks=500, result=answer))
     assert future.result(WAIT) is answer
     assert sorted(ran) == list(range(500))
 
@@ -59,7 +56,7 @@ def test_the_answer_waits_for_the_slowest_chunk(pool: Pool) -> None:
             assert gate.wait(WAIT)
         done.append(index)
 
-    future = pool.submit(Call(run, chunks=20, answer=done))
+    future = pool.submit(Call(run, chunks=20, result=done))
     until(lambda: len(done) == 19)
     assert not future.done()
     gate.set()
@@ -74,7 +71,7 @@ def test_a_pool_is_busy_from_the_first_chunk_to_the_last(pool: Pool) -> None:
         assert go_on.wait(10)
 
     seen = [pool.busy]
-    future = pool.submit(Call(run, chunks=1, answer=None))
+    future = pool.submit(Call(run, chunks=1, result=None))
     assert begun.wait(10)
     seen.append(pool.busy)
     go_on.set()
@@ -90,7 +87,7 @@ def test_chunks_of_one_call_run_on_all_threads_at_once(pool: Pool) -> None:
         both.wait()
         seen.add(threading.current_thread().name)
 
-    pool.submit(Call(run, chunks=2, answer=None)).result(WAIT)
+    pool.submit(Call(run, chunks=2, result=None)).result(WAIT)
     assert len(seen) == 2
 
 
@@ -102,9 +99,9 @@ def test_a_short_call_overtakes_a_long_one(single: Pool) -> None:
         assert gate.wait(WAIT)
         order.append("long")
 
-    future = single.submit(Call(long, chunks=1000, answer=None))
+    future = single.submit(Call(long, chunks=1000, result=None))
     assert begun.wait(WAIT)
-    short = single.submit(Call(lambda _: order.append("short"), chunks=3, answer=None))
+    short = single.submit(Call(lambda _: order.append("short"), chunks=3, result=None))
     gate.set()
     short.result(WAIT)
     future.result(WAIT)
@@ -119,13 +116,13 @@ def test_many_calls_share_in_turn(single: Pool) -> None:
         begun.set()
         assert gate.wait(WAIT)
 
-    first = single.submit(Call(block, chunks=1, answer=None))
+    first = single.submit(Call(block, chunks=1, result=None))
     assert begun.wait(WAIT)
 
     def recorder(name: int) -> Callable[[int], None]:
         return lambda index: order.append((index, name))
 
-    futures = [single.submit(Call(recorder(n), chunks=4, answer=None)) for n in range(5)]
+    futures = [single.submit(Call(recorder(n), chunks=4, result=None)) for n in range(5)]
     gate.set()
     for future in [first, *futures]:
         future.result(WAIT)
@@ -140,11 +137,11 @@ def test_cancelling_drops_the_chunks_that_have_not_begun(single: Pool) -> None:
         assert gate.wait(WAIT)
         ran.append(index)
 
-    future = single.submit(Call(run, chunks=1000, answer=None))
+    future = single.submit(Call(run, chunks=1000, result=None))
     assert begun.wait(WAIT)
     assert future.cancel()
     gate.set()
-    after = single.submit(Call(lambda _: None, chunks=2, answer="after"))
+    after = single.submit(Call(lambda _: None, chunks=2, result="after"))
     assert after.result(WAIT) == "after"
     assert ran == [0]
     with pytest.raises(CancelledError):
@@ -160,10 +157,10 @@ def test_an_exception_reaches_the_future_and_ends_the_call(single: Pool, failing
         if index == failing:
             raise ZeroDivisionError(index)
 
-    future = single.submit(Call(run, chunks=100, answer="never"))
+    future = single.submit(Call(run, chunks=100, result="never"))
     with pytest.raises(ZeroDivisionError, match=str(failing)):
         future.result(WAIT)
-    assert single.submit(Call(lambda _: None, chunks=2, answer="alive")).result(WAIT) == "alive"
+    assert single.submit(Call(lambda _: None, chunks=2, result="alive")).result(WAIT) == "alive"
     assert ran == list(range(failing + 1))
 
 
@@ -172,7 +169,7 @@ def alive(pool: Pool) -> int:
 
 
 class HeldFuture(Future[Any]):
-    """A future that holds whoever asks `done` until two have asked: both then settle at once."""
+    """A future that blocks callers of `done` until there are two: both then settle at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,7 +190,7 @@ def test_two_chunks_that_fail_at_the_same_time_kill_no_worker(pool: Pool) -> Non
         together.wait()
         raise ZeroDivisionError(index)
 
-    call = Call(run, chunks=2, answer="never")
+    call = Call(run, chunks=2, result="never")
     call.future = HeldFuture()
     with pytest.raises(ZeroDivisionError):
         pool.submit(call).result(WAIT)
@@ -212,7 +209,7 @@ def test_a_failed_call_never_answers(pool: Pool) -> None:
             if index == 0:
                 raise ZeroDivisionError
 
-        future = pool.submit(Call(run, chunks=2, answer="half an answer"))
+        future = pool.submit(Call(run, chunks=2, result="half an answer"))
         with suppress(ZeroDivisionError):
             answers.append(future.result(WAIT))
     assert answers == []
@@ -242,7 +239,7 @@ def test_a_failed_call_never_answers_though_its_last_chunk_overtakes_the_failure
         until(lambda: call.exhausted and call._running == 1)  # the failure has been counted
         time.sleep(0.05)
 
-    call = Call(run, chunks=2, answer="half an answer")
+    call = Call(run, chunks=2, result="half an answer")
     call.future = future
     with pytest.raises(ZeroDivisionError):
         pool.submit(call).result(WAIT)
@@ -264,7 +261,7 @@ def test_a_random_storm_of_calls(pool: Pool) -> None:
                     raise ZeroDivisionError
                 answer[index] += 1
 
-            future = pool.submit(Call(run, chunks=chunks, answer=answer))
+            future = pool.submit(Call(run, chunks=chunks, result=answer))
             if kind == "cancel":
                 future.cancel()
             try:
@@ -302,7 +299,7 @@ def submit_watched(pool: Pool, ending: str) -> weakref.ref[Payload]:
         if ending == "failed":
             raise ZeroDivisionError
 
-    future = pool.submit(Call(run, chunks=50, answer=payload))
+    future = pool.submit(Call(run, chunks=50, result=payload))
     assert begun.wait(WAIT)
     if ending == "cancelled":
         assert future.cancel()
@@ -329,49 +326,10 @@ def test_idle_workers_keep_nothing_alive(pool: Pool, ending: str) -> None:
 def test_close_finishes_what_is_queued_and_ends_the_threads() -> None:
     pool = Pool(2)
     ran: list[int] = []
-    future = pool.submit(Call(ran.append, chunks=100, answer=None))
+    future = pool.submit(Call(ran.append, chunks=100, result=None))
     pool.close()
     future.result(WAIT)
     assert len(ran) == 100
     until(lambda: alive(pool) == 0)
     with pytest.raises(RuntimeError, match="closed"):
-        pool.submit(Call(ran.append, chunks=2, answer=None))
-
-
-@pytest.mark.parametrize(
-    ("files", "quota"),
-    [
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.max": "200000 100000\n"}, 2.0),
-        ({"cpu.max": "50000 100000\n"}, 0.5),
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": ""}, None),
-        ({"cpu.max": "some words here\n"}, None),
-        ({"cpu.max": "100000 0\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3.0),
-        ({"cpu/cpu.cfs_quota_us": "300000\n"}, None),
-        ({}, None),
-    ],
-)
-def test_cgroup_quotas(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert pool_module._cgroup_quota(tmp_path) == quota
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [(None, 8), (0.2, 1), (1.0, 1), (1.5, 2), (3.0, 3), (64.0, 8)]
-)
-def test_usable_cores(monkeypatch: pytest.MonkeyPatch, quota: float | None, cores: int) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(pool_module, "_cgroup_quota", lambda: quota)
-    assert usable_cores() == cores
-
-
-def test_usable_cores_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(pool_module, "_cgroup_quota", lambda: None)
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert usable_cores() == 1
+        pool.submit(Call(ran.append, chunks=2, result=None))

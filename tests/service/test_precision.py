@@ -24,9 +24,10 @@ from service.bundle import (
 )
 from service.engine import Engine
 from service.settings import Settings
-from tests.conftest import GREY, TinyNetwork, ask, npy, post, seal, some_images
+from tests.support.asgi import ask, npy, post
+from tests.support.tiny import GREY, TinyNetwork, seal, some_images
 
-SERVICE: Any = Denoiser  # at run time not the class, but the service made of it
+SERVICE: Any = Denoiser  # at run time not the class, but the service that wraps it
 FIGURES = {"loss": {"autoencoder": {"psnr": 0.0123, "ssim": 0.00045}}}
 INT8_FILES = [*(model_file(model, INT8) for model in MODELS), golden_file(INT8)]
 
@@ -48,7 +49,7 @@ def write_golden(folder: Path, network: TinyNetwork, *, off: float = 0) -> None:
 
 @pytest.fixture
 def other() -> TinyNetwork:
-    """What the "int8" models compute: easily told from the float32 ones."""
+    """What the "int8" models compute: clearly different from the float32 ones."""
     return TinyNetwork.random(GREY, seed=9)
 
 
@@ -200,7 +201,7 @@ def test_another_int8_fingerprint_is_damage(both: Path) -> None:
 )
 def test_precisions_of_the_wrong_kind_are_damage(both: Path, changes: dict[str, Any]) -> None:
     change_int8(both, **changes)
-    with pytest.raises(BundleDamagedError, match="manifest that does not read"):
+    with pytest.raises(BundleDamagedError, match="missing or invalid fields"):
         Bundle.open(both)
 
 

@@ -157,3 +157,32 @@ def test_workers_and_threads_share_the_cores(monkeypatch: pytest.MonkeyPatch) ->
     chosen = Settings(workers=2, threads=3)
     assert (chosen.worker_count, chosen.thread_count) == (2, 3)
     assert Settings(workers=2).thread_count == 8
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("DENOISER_SERVICE_HOST", "10.96.0.5"),
+        ("DENOISER_SERVICE_PORT", "3000"),
+        ("DENOISER_SERVICE_PORT_HTTP", "3000"),
+        ("DENOISER_PORT", "tcp://10.96.0.5:3000"),
+        ("DENOISER_PORT_3000_TCP", "tcp://10.96.0.5:3000"),
+        ("DENOISER_PORT_3000_TCP_PROTO", "tcp"),
+        ("DENOISER_PORT_3000_TCP_PORT", "3000"),
+        ("DENOISER_PORT_3000_TCP_ADDR", "10.96.0.5"),
+        ("DENOISER_CANARY_SERVICE_HOST", "10.96.0.6"),
+        ("DENOISER_CANARY_PORT_80_UDP_ADDR", "10.96.0.6"),
+    ],
+)
+def test_variables_of_kubernetes_services_are_left_alone(variable: str, text: str) -> None:
+    """A Service named denoiser or denoiser-canary puts these into every pod of its namespace."""
+    assert Settings.from_environment({variable: text}) == Settings()
+
+
+def test_our_port_is_still_checked() -> None:
+    assert Settings.from_environment({"DENOISER_PORT": "8080"}).port == 8080
+    for text in ("x", "0", "10.96.0.5:3000"):
+        with pytest.raises(SettingsError, match="DENOISER_PORT"):
+            Settings.from_environment({"DENOISER_PORT": text})
+    with pytest.raises(SettingsError, match="DENOISER_PORTS"):
+        Settings.from_environment({"DENOISER_PORTS": "1"})

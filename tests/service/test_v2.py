@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from service import __version__
+from service.codecs.jsontext import MAX_JSON
 from service.engine import Engine
 from service.http.formats import JSON
 from service.http.v2 import inference as v2
 from service.http.v2 import models as v2_models
-from tests.conftest import Reply, ask, post, some_images
+from tests.support.asgi import Reply, ask, post
+from tests.support.tiny import some_images
 
 BINARY = "application/octet-stream"
 LATENTS = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -121,28 +123,28 @@ def test_the_repository_index(engine: Engine) -> None:
 def test_values_are_the_engine_s(engine: Engine, dtype: str, size: int, form: str) -> None:
     images = some_images(size, dtype)
     latents = np.random.default_rng(size).normal(size=(size, 4)).astype(np.float32)
-    for model, sent, name, wanted in [
+    for model, sent, name, expected in [
         ("encoder", images, "latents", engine.encode(images)),
         ("decoder", latents, "images", engine.decode(latents)),
         ("autoencoder", images, "denoised", engine.denoise(images)),
     ]:
-        for goes in (True, False):
-            asked = [{"name": name, "parameters": {"binary_data": goes}}]
+        for is_binary in (True, False):
+            requested = [{"name": name, "parameters": {"binary_data": is_binary}}]
             if form == "binary":
                 described, tail = binary(sent)
-                reply = infer(engine, model, {"inputs": [described], "outputs": asked}, tail)
+                reply = infer(engine, model, {"inputs": [described], "outputs": requested}, tail)
             else:
                 described = tensor(sent, flat=form == "flat")
-                reply = infer(engine, model, {"inputs": [described], "outputs": asked})
-            assert reply.headers["content-type"] == (BINARY if goes else JSON)
-            assert ("inference-header-content-length" in reply.headers) is goes
+                reply = infer(engine, model, {"inputs": [described], "outputs": requested})
+            assert reply.headers["content-type"] == (BINARY if is_binary else JSON)
+            assert ("inference-header-content-length" in reply.headers) is is_binary
             found = outputs(reply)
             assert list(found) == [name]
-            np.testing.assert_array_equal(found[name], wanted)
+            np.testing.assert_array_equal(found[name], expected)
 
 
 @pytest.mark.parametrize(
-    ("asked", "parameters", "names", "goes_binary"),
+    ("requested", "parameters", "names", "is_binary"),
     [
         (None, {}, ["denoised", "latents"], False),
         ([], {}, ["denoised", "latents"], False),
@@ -153,14 +155,14 @@ def test_values_are_the_engine_s(engine: Engine, dtype: str, size: int, form: st
     ],
 )
 def test_several_outputs(
-    engine: Engine, asked: Any, parameters: Any, names: list[str], goes_binary: bool
+    engine: Engine, requested: Any, parameters: Any, names: list[str], is_binary: bool
 ) -> None:
     images = some_images(20)
     message: dict[str, Any] = {"inputs": [tensor(images)], "parameters": parameters}
-    if asked is not None:
-        message["outputs"] = [{"name": name} for name in asked]
+    if requested is not None:
+        message["outputs"] = [{"name": name} for name in requested]
     reply = infer(engine, "autoencoder", message)
-    assert (reply.headers["content-type"] == BINARY) is goes_binary
+    assert (reply.headers["content-type"] == BINARY) is is_binary
     found = outputs(reply)
     assert list(found) == names
     latents = engine.encode(images)
@@ -352,7 +354,7 @@ def test_other_methods_and_refusals_have_the_protocol_s_form(engine: Engine) -> 
 
 
 def test_large_json_is_told_to_come_binary(engine: Engine) -> None:
-    body = json.dumps({"inputs": [GOOD]}).encode().ljust(v2.MAX_JSON + 1)
+    body = json.dumps({"inputs": [GOOD]}).encode().ljust(MAX_JSON + 1)
     reply = infer(engine, "decoder", body)
     assert reply.status == 413
     assert "binary" in reply.json["error"]

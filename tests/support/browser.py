@@ -1,4 +1,4 @@
-"""A real browser for tests: Debian's Chromium, by Playwright, with everything it complains of."""
+"""A real browser for tests: Debian's Chromium, by Playwright, with its console's messages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-# No sandbox, since tests may run as root in a container; and nothing that calls home.
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+# No sandbox, since tests may run as root in a container; no requests of the browser's own.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
@@ -26,25 +31,25 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
 }
 
-# Counts requests that are under way; run before any script of the page.
+# Counts pending requests; runs before any script of the page.
 COUNT = """
-  window.underWay = 0;
+  window.pending = 0;
   const real = window.fetch;
   window.fetch = async (...what) => {
-    window.underWay += 1;
-    try { return await real(...what); } finally { window.underWay -= 1; }
+    window.pending += 1;
+    try { return await real(...what); } finally { window.pending -= 1; }
   };
 """
-# Two frames: what changed is asked for in the first, and an answer's body is read by the second.
+# Two frames: a change is sent in the first, and a response's body is read by the second.
 SETTLE = """async () => {
   const frame = () => new Promise(requestAnimationFrame);
   do {
     await frame();
     await frame();
     await new Promise(setTimeout);
-  } while (window.underWay);
+  } while (window.pending);
 }"""
-# From a copy, since a canvas that is read often is drawn in another way, and the console says so.
+# From a copy: Chromium warns of canvases that are read often.
 READ = """canvas => {
   const { width, height } = canvas;
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
@@ -55,7 +60,7 @@ READ = """canvas => {
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The browser that the system has, or the test is skipped.
+    """The system's browser; without one the test is skipped.
 
     Only for a block or a module: while it is open, no other event loop runs in this thread.
     """
@@ -71,57 +76,57 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Visit:
-    """One page at a service, and what its console and its requests said.
+    """One page of a service, its console messages and its requests to other hosts.
 
-    `allowed` are patterns of console lines that a test provokes on purpose.
+    `allowed` are patterns of console messages that a test causes on purpose.
     """
 
     page: Page
     url: str
-    complaints: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
 
     def check(self) -> None:
-        """Nothing unexpected was complained of, and no other host was asked for anything."""
+        """No unexpected console messages, and no request to another host."""
         assert self.foreign == []
-        assert [c for c in self.complaints if not any(re.search(a, c) for a in self.allowed)] == []
+        assert [m for m in self.messages if not any(re.search(a, m) for a in self.allowed)] == []
 
     def pixels(self, selector: str) -> np.ndarray:
-        """uint8 (H, W, 3): what a canvas shows."""
+        """A canvas as uint8 (H, W, 3)."""
         height, width, flat = self.page.eval_on_selector(selector, READ)
         return np.array(flat, np.uint8).reshape(height, width, 4)[..., :3]
 
     def grey(self, selector: str) -> np.ndarray:
-        """uint8 (1, H, W, 1): a grey canvas as the service takes images."""
+        """A grey canvas as uint8 (1, H, W, 1)."""
         pixels = self.pixels(selector)
         assert (pixels[..., 0] == pixels[..., 2]).all()
         return pixels[None, ..., :1]
 
     def settled(self) -> None:
-        """Wait until no request is under way, and what the answers brought is painted."""
+        """Wait until no request is pending and the last results are drawn."""
         self.page.evaluate(SETTLE)
 
 
 @contextmanager
 def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
-    """Open the playground at `url` in a fresh context; `Visit.check` is asked at the end."""
+    """Open the playground at `url` in a fresh context; `Visit.check` runs at the end."""
     context = browser.new_context(**{**DESKTOP, **options})
     page = context.new_page()
-    found = Visit(page, url)
-    page.on("console", lambda line: found.complaints.append(f"{line.type}: {line.text}"))
-    page.on("pageerror", lambda error: found.complaints.append(str(error)))
+    opened = Visit(page, url)
+    page.on("console", lambda line: opened.messages.append(f"{line.type}: {line.text}"))
+    page.on("pageerror", lambda error: opened.messages.append(str(error)))
     page.on(
         "request",
         lambda request: (
             None
             if request.url.startswith((url, "blob:", "data:"))
-            else found.foreign.append(request.url)
+            else opened.foreign.append(request.url)
         ),
     )
     page.add_init_script(COUNT)
     page.set_default_timeout(30_000)
     page.goto(f"{url}/")
-    yield found
-    found.check()
+    yield opened
+    opened.check()
     context.close()

@@ -1,4 +1,4 @@
-"""Real servers for tests: started on a free port, waited for, ended by their own process id."""
+"""Real servers for tests: started on a free port, awaited, ended by their own process id."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SERVING = ROOT / ".venv-serve" / "bin"
-BUNDLE = ROOT / "bundles" / "mnist"
+from tests.support.paths import BUNDLE, ROOT, SERVING
 
 
 @dataclass
 class Server:
-    """A running server: where it answers, its process and the file that takes what it prints."""
+    """A running server: its address, its process and the file with its output."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -37,6 +36,14 @@ class Server:
         return self.process.wait(timeout)
 
 
+def require_serving() -> None:
+    """Skip the test where the serving environment or the shipped bundle is missing."""
+    if not (SERVING / "bentoml").exists():
+        pytest.skip("no .venv-serve: make env-serve")
+    if not BUNDLE.is_dir():
+        pytest.skip("no bundles/mnist in this checkout")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -44,7 +51,7 @@ def free_port() -> int:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without our settings, and with telemetry off."""
+    """This process's environment without `DENOISER_*`, and with telemetry off."""
     clean = {name: text for name, text in os.environ.items() if not name.startswith("DENOISER_")}
     return {**clean, "BENTOML_DO_NOT_TRACK": "True", **(extra or {})}
 
@@ -64,9 +71,8 @@ def serving(
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     output = folder / f"server-{port}.log"
-    command = command or [
-        str(SERVING / "bentoml"), "serve", *target, "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
+    address = ("--host", "127.0.0.1", "--port", str(port))
+    command = command or [str(SERVING / "bentoml"), "serve", *target, *address]
     # A home of its own: BentoML keeps its processes' metrics there, and empties it at each start.
     # One worker unless a test asks for more, so that limits of a worker are limits of the server.
     variables = {

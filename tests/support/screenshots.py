@@ -1,6 +1,6 @@
-"""Pictures of the playground for the README: `python -m tests.support.screenshots`.
+"""Screenshots of the playground for the docs: `python -m tests.support.screenshots`.
 
-From the shipped bundle, served as tests serve it, in the browser that tests use.
+The shipped bundle, served as in the tests, in the tests' browser.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from PIL import Image
 from playwright.sync_api import Browser, expect
 
 from tests.support.browser import PHONE, chromium, visit
-from tests.support.processes import ROOT, Server, serving
+from tests.support.paths import ROOT
+from tests.support.processes import Server, serving
 
 WIDE: dict[str, Any] = {"viewport": {"width": 1200, "height": 1236}, "device_scale_factor": 1.5}
 SHOTS: dict[str, dict[str, Any]] = {
@@ -22,14 +23,14 @@ SHOTS: dict[str, dict[str, Any]] = {
     "dark": {**WIDE, "color_scheme": "dark"},
     "phone": PHONE,
 }
-COLOURS = 256  # of a palette: a third of the bytes, and no difference to be seen
+COLOURS = 256  # of the palette: a third of the bytes, no visible difference
 
 
 def take(browser: Browser, server: Server, options: dict[str, Any]) -> bytes:
-    """What one sees of the page at first, as a PNG with a palette."""
+    """The page as first seen, as a PNG with a palette."""
     with visit(browser, server.url, **options) as at:
-        expect(at.page.locator("#many-count")).to_have_text("10 of 10 cleaned")
-        for _ in range(3):  # the round trip of a service that is warm
+        expect(at.page.locator("#many-count")).to_have_text("10 of 10 denoised")
+        for _ in range(3):  # a round trip of the warm service
             at.page.click("#trained")
             at.settled()
         at.page.evaluate("document.activeElement.blur(); scrollTo({ top: 0, behavior: 'instant' })")
@@ -43,11 +44,15 @@ def take(browser: Browser, server: Server, options: dict[str, Any]) -> bytes:
 
 def main(folder: Path = ROOT / "docs") -> None:
     """Write playground-*.png."""
-    with tempfile.TemporaryDirectory() as work, serving(Path(work)) as server, chromium() as it:
+    with (
+        tempfile.TemporaryDirectory() as work,
+        serving(Path(work)) as server,
+        chromium() as browser,
+    ):
         for name, options in SHOTS.items():
             path = folder / f"playground-{name}.png"
             partial = path.with_suffix(".partial")
-            partial.write_bytes(take(it, server, options))
+            partial.write_bytes(take(browser, server, options))
             partial.replace(path)
             print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.processes import ROOT, Server, environment, serving
-from tests.system.conftest import require_serving
+from tests.support.paths import ROOT
+from tests.support.processes import Server, environment, require_serving, serving
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,10 @@ def pins(requirements: Path) -> set[str]:
 
 def test_it_holds_the_service_and_the_bundle_alone(bento: Path) -> None:
     inside = {path.relative_to(bento / "src").parts[0] for path in (bento / "src").rglob("*.*")}
-    assert {"service", "bundles"} <= inside
+    assert {"service", "common", "denoiser_client", "bundles"} <= inside
     assert not inside & {"training", "export", "tests", "benchmarks", "runs"}
     assert (bento / "src" / "bundles" / "mnist" / "manifest.json").is_file()
+    assert (bento / "src" / "service" / "http" / "openapi.json").is_file()
     page = ROOT / "service" / "playground"
     assert {path.name for path in page.iterdir()} == {
         path.name for path in (bento / "src" / "service" / "playground").iterdir()

@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from service.codecs import png
-from tests.conftest import some_images
+from tests.support.paths import ROOT
+from tests.support.tiny import some_images
 
-ROOT = Path(__file__).parents[2]
 MOMENTS = 20
 UNREADABLE = 3
 
@@ -88,7 +88,7 @@ def array(folder: Path) -> Path:
 
 
 def pictures(folder: Path) -> Path:
-    """200 images, nested, every tenth spoiled."""
+    """200 images, nested, every tenth broken."""
     root = folder / "in"
     for at, image in enumerate(some_images(200, "uint8")):
         path = root / f"{at % 7}" / f"{at:03d}.png"

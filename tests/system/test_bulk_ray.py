@@ -23,13 +23,14 @@ import pytest
 
 from common.errors import FingerprintError
 from service.bulk import job, pipeline
+from service.bulk.errors import ClusterError
 from service.bulk.options import BulkOptions
-from service.bulk.ray.worker import Luggage
+from service.bulk.ray.worker import JobPayload
 from service.bulk.work import Work
 from service.codecs import png
-from tests.conftest import some_images
+from tests.support.paths import ROOT
+from tests.support.tiny import some_images
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 240  # for one command; it takes some ten on a quiet machine
 UNREADABLE = 3
 
@@ -142,16 +143,16 @@ def test_a_node_killed_midway_loses_no_row(cluster: Cluster, tmp_path: Path) -> 
     assert [worker for worker in doomed.children() if "MapWorker" in worker.name()]
     assert not out.exists()
     doomed.kill()
-    said, complaints = process.communicate(timeout=SECONDS)
+    output, errors = process.communicate(timeout=SECONDS)
     other.terminate()
-    assert process.returncode == 0, complaints
-    assert "12,000 rows" in said
+    assert process.returncode == 0, errors
+    assert "12,000 rows" in output
     assert pq.read_table(out).equals(pq.read_table(wanted), check_metadata=True)
     assert not parts.exists()
 
 
 def pictures(folder: Path) -> Path:
-    """30 images, nested, every tenth spoiled."""
+    """30 images, nested, every tenth broken."""
     root = folder / "pictures"
     for at, image in enumerate(some_images(30, "uint8")):
         path = root / f"{at % 3}" / f"{at:03d}.png"
@@ -191,22 +192,21 @@ def blind(cluster: Cluster, tmp_path: Path) -> Iterator[psutil.Process]:
 
 
 @ray_is_needed
-def test_a_node_that_shares_no_disk(
+def test_a_node_without_the_shared_folder_is_an_error(
     cluster: Cluster, blind: psutil.Process, bundle_path: Path, tmp_path: Path
 ) -> None:
-    source = pictures(tmp_path)
-    base = ("--bundle", bundle_path, "--batch", "4")
-    wanted, out = tmp_path / "local.parquet", tmp_path / "ray.parquet"
-    finished(command("encode", source, wanted, *base), UNREADABLE)
+    source, out = pictures(tmp_path), tmp_path / "ray.parquet"
     on_ray = ("--engine", "ray", "--address", cluster.address, "--actors", "1")
-    finished(command("encode", source, out, *base, *on_ray), UNREADABLE)  # the only CPU is blind
-    assert_same(out, wanted)
+    message = finished(command("encode", source, out, "--bundle", bundle_path, *on_ray), 1)
+    assert "storage that every node sees" in message and "Traceback" not in message
     assert blind.is_running()
+    assert [path.name for path in tmp_path.iterdir() if "ray.parquet" in path.name] == []
 
 
 @ray_is_needed
-def test_a_job_begun_here_and_finished_on_ray(bundle_path: Path, tmp_path: Path) -> None:
-    source = pictures(tmp_path).as_uri()  # listed and read through Arrow's file systems
+@pytest.mark.parametrize("url", [False, True])
+def test_a_job_begun_here_and_finished_on_ray(url: bool, bundle_path: Path, tmp_path: Path) -> None:
+    source = pictures(tmp_path).as_uri() if url else str(pictures(tmp_path))
     base = ("--bundle", bundle_path, "--batch", "4")
     wanted, out = tmp_path / "local.parquet", tmp_path / "ray.parquet"
     finished(command("encode", source, wanted, *base), UNREADABLE)
@@ -220,10 +220,10 @@ def test_a_job_begun_here_and_finished_on_ray(bundle_path: Path, tmp_path: Path)
     )
     with pytest.raises(KeyboardInterrupt):
         job.run(options, runner=half)
-    said = finished(
+    output = finished(
         command("encode", source, out, *base, "--engine", "ray", "--actors", "2"), UNREADABLE
     )
-    assert "going on after 4 of 8 parts" in said
+    assert "continuing after 4 of 8 parts" in output
     assert_same(out, wanted)
 
 
@@ -247,15 +247,15 @@ def test_without_ray_its_extra_is_named(bundle_path: Path, tmp_path: Path) -> No
 
 @ray_is_needed
 @pytest.mark.parametrize(
-    ("rest", "told"),
+    ("rest", "message"),
     [
         (("--actors", "2"), "--engine ray"),
         (("--engine", "ray", "--address", "ray://head:10001"), "auto"),
-        (("--engine", "ray", "--address", "127.0.0.1:1"), "nobody answers"),
+        (("--engine", "ray", "--address", "127.0.0.1:1"), "no connection"),
     ],
 )
 def test_refusals(
-    rest: tuple[str, ...], told: str, bundle_path: Path, tmp_path: Path, capsys: Any
+    rest: tuple[str, ...], message: str, bundle_path: Path, tmp_path: Path, capsys: Any
 ) -> None:
     from service.__main__ import main
 
@@ -264,19 +264,30 @@ def test_refusals(
         "encode", tmp_path / "in.npy", tmp_path / "out.npy", "--bundle", bundle_path, *rest
     )
     assert main(given[3:]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in.npy"]
 
 
-def test_what_travels(bundle_copy: Path, tmp_path: Path) -> None:
-    """The bundle only as part of the job, and the input only where it is the very same."""
+def test_what_is_sent_to_a_node(bundle_copy: Path, tmp_path: Path) -> None:
+    """No key; the bundle in the job's folder; the input only while it is the very same."""
     source = tmp_path / "in.npy"
     np.save(source, some_images(50))
-    packed: list[bytes] = []
+    checked = []
 
-    def pack(work: Work, units: Any, done: Any) -> None:
-        packed.append(pickle.dumps(Luggage.of(work)))
-        pipeline.run(work, units, done)
+    def check(work: Work, units: Any, done: Any) -> None:
+        body = pickle.dumps(JobPayload.of(work))
+        assert b"only for" not in body
+        payload: JobPayload = pickle.loads(body)
+        shutil.rmtree(bundle_copy)
+        with closing(payload.open()) as opened, closing(opened.source):
+            np.testing.assert_array_equal(opened.read(0).rows, some_images(50))
+            pipeline.run(opened, units, done)
+        with pytest.raises(FingerprintError, match="0" * 64):
+            replace(payload, model=replace(payload.model, fingerprint="0" * 64)).open()
+        np.save(source, some_images(51))
+        with pytest.raises(ClusterError, match="every node sees"):
+            payload.open()
+        checked.append(payload)
 
     options = BulkOptions(
         operation="encode",
@@ -285,23 +296,5 @@ def test_what_travels(bundle_copy: Path, tmp_path: Path) -> None:
         bundle=bundle_copy,
         api_key="only for the service",
     )
-    job.run(options, runner=pack)
-    shutil.rmtree(bundle_copy)
-    assert b"only for" not in packed[0]
-
-    luggage: Luggage = pickle.loads(packed[0])
-    (tmp_path / "node").mkdir()
-    assert luggage.open_model(tmp_path / "node").facts == luggage.model
-    assert luggage.shared
-    with closing(luggage.open_source(tmp_path)) as opened:
-        np.testing.assert_array_equal(opened.read(0).rows, some_images(50))
-
-    other = replace(luggage, model=replace(luggage.model, fingerprint="0" * 64))
-    (tmp_path / "other").mkdir()
-    with pytest.raises(FingerprintError, match="0" * 64):
-        other.open_model(tmp_path / "other")
-    assert not replace(luggage, options=replace(luggage.options, append=True)).shared
-    np.save(source, some_images(51))
-    shared = [luggage.shared]
-    source.unlink()
-    assert [*shared, luggage.shared] == [False, False]
+    assert job.run(options, runner=check).rows == 50
+    assert len(checked) == 1

@@ -18,9 +18,10 @@ from numpy.lib.format import open_memmap
 
 from service.codecs import png
 from service.engine import Engine
-from tests.conftest import GREY
-from tests.support.processes import BUNDLE, ROOT, Server, environment
-from tests.system.conftest import KEY, some_images
+from tests.support.paths import BUNDLE, ROOT
+from tests.support.processes import Server, environment
+from tests.support.tiny import GREY
+from tests.support.wire import KEY, some_images
 
 MIB = 2**20
 
@@ -32,7 +33,7 @@ def command(*arguments: str | Path) -> list[str]:
 def run(
     *arguments: str | Path, settings: dict[str, str] | None = None, **rest: object
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         command(*arguments),
         cwd=ROOT,
         env=environment(settings),
@@ -41,6 +42,7 @@ def run(
         timeout=120,
         **rest,  # type: ignore[call-overload]
     )
+    return done
 
 
 def latents_of(path: Path) -> np.ndarray:
@@ -164,9 +166,9 @@ def test_stopped_by_a_signal(number: int, bundle_path: Path, tmp_path: Path) -> 
     while len(list(parts.glob("part-*.arrow"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert told == f"service: stopped; the same command goes on with {out}\n"
+    assert message == f"service: stopped; the same command continues with {out}\n"
     assert len(list(parts.glob("part-*.arrow"))) >= 3 and not out.exists()
 
 

@@ -18,7 +18,8 @@ from examples import index
 from service.bulk.provenance import Provenance
 from service.bundle import Bundle
 from service.engine import Engine
-from tests.support.processes import BUNDLE, ROOT, environment
+from tests.support.paths import BUNDLE, ROOT
+from tests.support.processes import environment
 from training.data.digits import load_digits_28
 
 COUNT = 300
@@ -150,7 +151,7 @@ def test_lancedb_refuses_what_is_no_image_in_one_line(tmp_path: Path, folder: Pa
     pytest.importorskip("lancedb", reason="lancedb is not installed: extra `examples`")
     done = example("lancedb_search", folder, ROOT / "README.md", "--database", tmp_path / "db")
     assert done.returncode == 1
-    assert done.stderr.startswith("lancedb_search: a body that is not a whole PNG")
+    assert done.stderr.startswith("lancedb_search: bytes that are not a whole image")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from service.engine import Engine
-from tests.support.processes import ROOT, Server, environment
+from tests.support.paths import ROOT
+from tests.support.processes import Server, environment
 
 FOLDER = ROOT / "examples" / "cross_language"
 NOISY = ROOT / "examples" / "noisy.png"
@@ -53,7 +54,7 @@ def test_the_latent_is_the_engine_s(server: Server, local_engine: Engine, langua
 def test_a_refusal_is_told_and_has_an_exit_status(server: Server, language: str) -> None:
     done = run(language, ROOT / "README.md", server.url)
     assert done.returncode not in (0, 2)
-    assert "a body that is not a whole PNG" in done.stdout + done.stderr
+    assert "bytes that are not a whole image" in done.stdout + done.stderr
     assert "\tat " not in done.stderr  # Java's traceback
 
 

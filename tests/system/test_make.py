@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.processes import ROOT, Server, environment, free_port, serving
-from tests.system.conftest import require_serving
+from tests.support.paths import ROOT
+from tests.support.processes import Server, environment, free_port, require_serving, serving
 
 
 @pytest.fixture(scope="module")

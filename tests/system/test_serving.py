@@ -1,4 +1,4 @@
-"""The first wire against a real `bentoml serve`, from the environment without TensorFlow."""
+"""The service under a real `bentoml serve`, in the environment without TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.arrays import Array
 from service.bundle import Bundle
-from tests.support.processes import BUNDLE, ROOT, SERVING, Server, environment, free_port, serving
-from tests.system.conftest import require_serving
+from tests.support.paths import BUNDLE, ROOT, SERVING
+from tests.support.processes import Server, environment, free_port, require_serving, serving
 
 NPY = {"Content-Type": "application/x-npy"}
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, np.ndarray]:
+def golden() -> dict[str, Array]:
     return Bundle.open(BUNDLE).golden()
 
 
-def as_npy(array: np.ndarray) -> bytes:
+def as_npy(array: Array) -> bytes:
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
 
 
-def from_npy(response: httpx.Response) -> np.ndarray:
+def from_npy(response: httpx.Response) -> Array:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/x-npy"
-    answer: np.ndarray = np.load(io.BytesIO(response.content), allow_pickle=False)
+    answer: Array = np.load(io.BytesIO(response.content), allow_pickle=False)
     return answer
 
 
@@ -47,60 +48,60 @@ def test_the_serving_environment_has_no_tensorflow() -> None:
         assert done.returncode != 0, f"{package} is in .venv-serve"
 
 
-def test_npy_answers_are_the_golden_ones(server: Server, golden: dict[str, np.ndarray]) -> None:
-    for route, sent, wanted in [
+def test_npy_answers_are_the_golden_ones(server: Server, golden: dict[str, Array]) -> None:
+    for route, sent, expected in [
         ("encode", golden["images"], golden["latents"]),
         ("decode", golden["latents"], golden["decoded"]),
         ("denoise", golden["images"], golden["denoised"]),
     ]:
-        found = from_npy(httpx.post(f"{server.url}/{route}", content=as_npy(sent), headers=NPY))
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
+        result = from_npy(httpx.post(f"{server.url}/{route}", content=as_npy(sent), headers=NPY))
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
-def test_json_answers_are_the_golden_ones(server: Server, golden: dict[str, np.ndarray]) -> None:
-    for route, key, sent, answer_key, wanted in [
+def test_json_answers_are_the_golden_ones(server: Server, golden: dict[str, Array]) -> None:
+    for route, key, sent, answer_key, expected in [
         ("encode", "images", golden["images"], "latents", golden["latents"]),
         ("decode", "latents", golden["latents"], "images", golden["decoded"]),
         ("denoise", "images", golden["images"][..., 0], "images", golden["denoised"]),
     ]:
         response = httpx.post(f"{server.url}/{route}", json={key: sent.tolist()})
         assert response.status_code == 200, response.text
-        found = np.array(response.json()[answer_key], np.float32)
-        np.testing.assert_allclose(found, wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
+        result = np.array(response.json()[answer_key], np.float32)
+        np.testing.assert_allclose(result, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
-def test_one_image_alone_is_a_batch_of_one(server: Server, golden: dict[str, np.ndarray]) -> None:
+def test_one_image_alone_is_a_batch_of_one(server: Server, golden: dict[str, Array]) -> None:
     body = as_npy(golden["images"][3, :, :, 0])
-    found = from_npy(httpx.post(f"{server.url}/encode", content=body, headers=NPY))
-    np.testing.assert_allclose(found, golden["latents"][3:4], atol=1e-3)
+    latents = from_npy(httpx.post(f"{server.url}/encode", content=body, headers=NPY))
+    np.testing.assert_allclose(latents, golden["latents"][3:4], atol=1e-3)
 
 
 def test_no_rows_give_no_rows(server: Server) -> None:
     empty = np.empty((0, 28, 28, 1), np.float32)
-    found = from_npy(httpx.post(f"{server.url}/encode", content=as_npy(empty), headers=NPY))
-    assert found.shape == (0, 16)
+    latents = from_npy(httpx.post(f"{server.url}/encode", content=as_npy(empty), headers=NPY))
+    assert latents.shape == (0, 16)
 
 
-def test_uint8_comes_back_as_uint8_unless_asked(server: Server) -> None:
+def test_uint8_is_answered_as_uint8_without_the_dtype_option(server: Server) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), dtype=np.uint8)
     url = f"{server.url}/denoise"
     small = from_npy(httpx.post(url, content=as_npy(images), headers=NPY))
     exact = from_npy(httpx.post(f"{url}?dtype=float32", content=as_npy(images), headers=NPY))
-    assert (small.dtype, exact.dtype) == (np.uint8, np.float32)
+    assert small.dtype == np.uint8 and exact.dtype == np.float32
     np.testing.assert_array_equal(small, np.rint(exact * 255))
 
 
-def test_a_png_is_encoded_and_denoised(server: Server, golden: dict[str, np.ndarray]) -> None:
+def test_a_png_is_encoded_and_denoised(server: Server, golden: dict[str, Array]) -> None:
     pixels = np.rint(golden["images"][0, :, :, 0] * 255).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     headers = {"Content-Type": "image/png"}
     denoised = httpx.post(f"{server.url}/denoise", content=stream.getvalue(), headers=headers)
     assert denoised.headers["content-type"] == "image/png"
-    found = np.asarray(Image.open(io.BytesIO(denoised.content)), np.float32) / 255
-    # Two roundings to 8 bits lie between: the input's and the answer's.
-    np.testing.assert_allclose(found, golden["denoised"][0, :, :, 0], atol=0.03)
+    pixels_out = np.asarray(Image.open(io.BytesIO(denoised.content)), np.float32) / 255
+    # Input and output were both rounded to 8 bits.
+    np.testing.assert_allclose(pixels_out, golden["denoised"][0, :, :, 0], atol=0.03)
     encoded = httpx.post(f"{server.url}/encode", content=stream.getvalue(), headers=headers)
     assert np.array(encoded.json()["latents"]).shape == (1, 16)
 
@@ -141,7 +142,7 @@ def test_bad_input_is_a_problem_document(
     assert response.headers["content-type"] == "application/problem+json"
     document = response.json()
     assert document["status"] == status
-    assert document["received"] and document["expected"] and document["hint"]
+    assert document["received"] and document["expected"]
     assert "Traceback" not in response.text and str(ROOT) not in response.text
 
 
@@ -150,8 +151,8 @@ def test_bentoml_s_own_routes_still_answer(server: Server) -> None:
         assert httpx.get(f"{server.url}{route}").status_code == 200, route
 
 
-def test_bentoml_s_client_works(server: Server, golden: dict[str, np.ndarray]) -> None:
-    # In an interpreter of its own: the client leaves temporary folders to the garbage collector.
+def test_bentoml_s_client_works(server: Server, golden: dict[str, Array]) -> None:
+    # In its own interpreter: the client leaves temporary folders to the garbage collector.
     script = (
         "import bentoml, json, sys\n"
         "with bentoml.SyncHTTPClient(sys.argv[1]) as client:\n"
@@ -169,11 +170,11 @@ def test_bentoml_s_client_works(server: Server, golden: dict[str, np.ndarray]) -
     np.testing.assert_allclose(latents, golden["latents"], atol=1e-3)
 
 
-def test_every_curl_of_the_readme_answers(server: Server, tmp_path: Path) -> None:
+def test_every_curl_of_the_docs_answers(server: Server, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    curls = re.findall(r"^curl -s .+$", readme, re.M)
+    docs = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    curls = re.findall(r"^curl -s .+$", docs, re.M)
     assert len(curls) >= 5
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for curl in curls:
@@ -197,7 +198,7 @@ def test_plain_bentoml_serve_in_the_project_s_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "hash", "setting"])
-def test_a_service_that_cannot_serve_says_why_and_ends(tmp_path: Path, damage: str) -> None:
+def test_a_service_that_cannot_start_prints_why_and_ends(tmp_path: Path, damage: str) -> None:
     require_serving()
     bundle = tmp_path / "bundle"
     settings = {"DENOISER_BUNDLE": str(bundle)}

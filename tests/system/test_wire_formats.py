@@ -20,21 +20,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.arrays import Array
 from service.engine import Engine
 from tests.support.processes import Server, environment
-from tests.system.conftest import as_npy, from_npy, some_images
+from tests.support.wire import as_npy, from_npy, some_images
 
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-4}
 
 
-def as_png(pixels: np.ndarray | Image.Image) -> bytes:
+def as_png(pixels: Array | Image.Image) -> bytes:
     stream = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels[..., 0])
     image.save(stream, "PNG")
     return stream.getvalue()
 
 
-def from_png(body: bytes) -> np.ndarray:
+def from_png(body: bytes) -> Array:
     with Image.open(io.BytesIO(body)) as image:
         assert image.format == "PNG"
         return np.asarray(image)
@@ -52,17 +53,17 @@ def test_two_thousand_pngs_in_one_form(server: Server, local_engine: Engine) -> 
     images = some_images(2000)
     names = [f"{uuid.UUID(int=n).hex}-ü.png" for n in range(2000)]
     form = files([as_png(image) for image in images], names)
-    told = httpx.post(f"{server.url}/encode", files=form, timeout=60)
-    assert told.status_code == 200, told.text[:500]
-    document = told.json()
+    encoded = httpx.post(f"{server.url}/encode", files=form, timeout=60)
+    assert encoded.status_code == 200, encoded.text[:500]
+    document = encoded.json()
     assert document["names"] == names
-    wanted = local_engine.encode(images)
-    np.testing.assert_allclose(np.array(document["latents"], np.float32), wanted, **CLOSE)
+    expected = local_engine.encode(images)
+    np.testing.assert_allclose(np.array(document["latents"], np.float32), expected, **CLOSE)
 
-    packed = httpx.post(f"{server.url}/denoise", files=form, timeout=60)
-    assert packed.headers["content-type"] == "application/zip"
+    denoised = httpx.post(f"{server.url}/denoise", files=form, timeout=60)
+    assert denoised.headers["content-type"] == "application/zip"
     clean = local_engine.denoise(images, dtype="uint8")
-    with zipfile.ZipFile(io.BytesIO(packed.content)) as archive:
+    with zipfile.ZipFile(io.BytesIO(denoised.content)) as archive:
         assert archive.testzip() is None
         assert archive.namelist() == names
         for name, image in list(zip(names, clean, strict=True))[::97]:
@@ -75,15 +76,15 @@ def test_two_thousand_pngs_in_one_form(server: Server, local_engine: Engine) -> 
     assert np.abs(from_npy(as_array.content).astype(int) - clean).max() <= 1
 
 
-def test_npy_is_answered_as_a_zip_where_asked(server: Server, local_engine: Engine) -> None:
+def test_npy_is_answered_as_a_zip_where_accepted(server: Server, local_engine: Engine) -> None:
     images = some_images(3)
     headers = {"Content-Type": "application/x-npy", "Accept": "application/zip"}
     answer = httpx.post(f"{server.url}/denoise", content=as_npy(images), headers=headers)
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         assert archive.namelist() == ["00000.png", "00001.png", "00002.png"]
-        found = [from_png(archive.read(name)) for name in archive.namelist()]
+        denoised = [from_png(archive.read(name)) for name in archive.namelist()]
     clean = local_engine.denoise(images, dtype="uint8")[..., 0]
-    assert np.abs(np.array(found).astype(int) - clean).max() <= 1
+    assert np.abs(np.array(denoised).astype(int) - clean).max() <= 1
 
 
 def test_latents_as_base64(server: Server, local_engine: Engine) -> None:
@@ -97,10 +98,10 @@ def test_latents_as_base64(server: Server, local_engine: Engine) -> None:
         ({"Content-Type": "application/x-npy", "Accept": "application/json"}, as_npy(images)),
     ]
     for headers, body in bodies:
-        told = httpx.post(url, content=body, headers=headers).json()
-        assert told["encoding"] == "base64"
-        found = np.array([np.frombuffer(base64.b64decode(t), "<f4") for t in told["latents"]])
-        np.testing.assert_allclose(found, local_engine.encode(images), **CLOSE)
+        document = httpx.post(url, content=body, headers=headers).json()
+        assert document["encoding"] == "base64"
+        latents = np.array([np.frombuffer(base64.b64decode(t), "<f4") for t in document["latents"]])
+        np.testing.assert_allclose(latents, local_engine.encode(images), **CLOSE)
 
 
 def encode_png(server: Server, body: bytes, query: str = "") -> httpx.Response:
@@ -108,7 +109,7 @@ def encode_png(server: Server, body: bytes, query: str = "") -> httpx.Response:
     return httpx.post(f"{server.url}/encode{query}", content=body, headers=headers)
 
 
-def latents_of(server: Server, body: bytes, query: str = "") -> np.ndarray:
+def latents_of(server: Server, body: bytes, query: str = "") -> Array:
     answer = encode_png(server, body, query)
     assert answer.status_code == 200, answer.text
     return np.array(answer.json()["latents"], np.float32)
@@ -122,41 +123,43 @@ def test_pngs_of_every_mode(server: Server, local_engine: Engine) -> None:
     ground = Image.fromarray(np.dstack([grey, np.zeros_like(grey)]), "LA")
     palette = Image.fromarray(grey).convert("P")
     composed = np.array(
-        Image.alpha_composite(Image.new("RGBA", (28, 28), (0, 0, 0, 255)), half.convert("RGBA"))
+        Image.alpha_composite(
+            Image.new("RGBA", (28, 28), (255, 255, 255, 255)), half.convert("RGBA")
+        )
     )[:, :, 0]
-    for image, wanted in [
+    for image, pixels in [
         (Image.fromarray(grey), grey),
         (deep, grey),
         (rgb, grey),
         (palette, grey),
         (half, composed),
-        (ground, np.zeros_like(grey)),
+        (ground, np.full_like(grey, 255)),
         (Image.fromarray(grey > 127), np.where(grey > 127, 255, 0).astype(np.uint8)),
     ]:
-        found = latents_of(server, as_png(image))
-        expected = local_engine.encode(wanted[None, :, :, None])
-        np.testing.assert_allclose(found, expected, err_msg=image.mode, **CLOSE)
+        result = latents_of(server, as_png(image))
+        latents = local_engine.encode(pixels[None, :, :, None])
+        np.testing.assert_allclose(result, latents, err_msg=image.mode, **CLOSE)
 
 
 def test_fit_and_invert(server: Server, local_engine: Engine) -> None:
     digit = np.zeros((28, 28), np.uint8)
     digit[4:24, 12:16] = 255
-    wanted = local_engine.encode(digit[None, :, :, None])
+    expected = local_engine.encode(digit[None, :, :, None])
     inverted = as_png(Image.fromarray(255 - digit))
-    np.testing.assert_allclose(latents_of(server, inverted, "?invert=true"), wanted, **CLOSE)
+    np.testing.assert_allclose(latents_of(server, inverted, "?invert=true"), expected, **CLOSE)
     twice = as_png(Image.fromarray(digit).resize((56, 56), Image.Resampling.NEAREST))
     for fit in ("contain", "stretch"):
-        np.testing.assert_allclose(latents_of(server, twice, f"?fit={fit}"), wanted, **CLOSE)
+        np.testing.assert_allclose(latents_of(server, twice, f"?fit={fit}"), expected, **CLOSE)
     # A column of the digit's height: contain puts it in the middle, stretch makes it wide.
     column = as_png(Image.fromarray(np.full((28, 4), 255, np.uint8)))
     middle = np.zeros((28, 28), np.uint8)
     middle[:, 12:16] = 255
-    for fit, expected in [("contain", middle), ("stretch", np.full_like(middle, 255))]:
-        found = latents_of(server, column, f"?fit={fit}")
-        np.testing.assert_allclose(found, local_engine.encode(expected[None, ..., None]), **CLOSE)
+    for fit, pixels in [("contain", middle), ("stretch", np.full_like(middle, 255))]:
+        result = latents_of(server, column, f"?fit={fit}")
+        np.testing.assert_allclose(result, local_engine.encode(pixels[None, ..., None]), **CLOSE)
     both = as_png(Image.fromarray(np.full((28, 4), 0, np.uint8)))
-    found = latents_of(server, both, "?fit=contain&invert=true")
-    np.testing.assert_allclose(found, local_engine.encode(middle[None, ..., None]), **CLOSE)
+    result = latents_of(server, both, "?fit=contain&invert=true")
+    np.testing.assert_allclose(result, local_engine.encode(middle[None, ..., None]), **CLOSE)
     refused = encode_png(server, twice)
     assert (refused.status_code, refused.json()["type"]) == (422, "urn:denoiser:problem:shape")
     assert "56 × 56" in refused.json()["received"]
@@ -167,7 +170,7 @@ def test_compression_both_ways(server: Server, local_engine: Engine, encoding: s
     images = some_images(40)
     compress = gzip.compress if encoding == "gzip" else zlib.compress
     expand = gzip.decompress if encoding == "gzip" else zlib.decompress
-    wanted = local_engine.encode(images)
+    expected = local_engine.encode(images)
     body = json.dumps({"images": (images / 255).tolist()}).encode()
     for content_type, plain in [
         ("application/json", body),
@@ -184,13 +187,13 @@ def test_compression_both_ways(server: Server, local_engine: Engine, encoding: s
             raw = b"".join(answer.iter_raw())
         assert (answer.status_code, answer.headers["content-encoding"]) == (200, encoding)
         if content_type == "application/json":
-            found = np.array(json.loads(expand(raw))["latents"], np.float32)
+            result = np.array(json.loads(expand(raw))["latents"], np.float32)
         else:
-            found = from_npy(expand(raw))
-        np.testing.assert_allclose(found, wanted, **CLOSE)
+            result = from_npy(expand(raw))
+        np.testing.assert_allclose(result, expected, **CLOSE)
 
 
-def test_an_answer_that_is_not_asked_to_be_compressed_is_not(server: Server) -> None:
+def test_identity_is_not_compressed(server: Server) -> None:
     headers = {"Content-Type": "application/x-npy", "Accept-Encoding": "identity"}
     answer = httpx.post(f"{server.url}/encode", content=as_npy(some_images(40)), headers=headers)
     assert "content-encoding" not in answer.headers
@@ -216,24 +219,45 @@ def test_curl_speaks_every_format(server: Server, tmp_path: Path) -> None:
         return "-H", f"Content-Type: {name}"
 
     encode, denoise = f"{server.url}/encode", f"{server.url}/denoise"
-    told = [
+    results = [
         json.loads(answer)["latents"]
         for answer in (
             curl(encode, *kind("application/json"), "--data-binary", "@a.json"),
-            curl(encode, *kind("application/json"), "-H", "Content-Encoding: gzip",
-                 "--data-binary", "@a.json.gz"),
-            curl(encode, *kind("application/json"), "-T", "a.json", "-X", "POST",
-                 "-H", "Transfer-Encoding: chunked"),
-            curl(encode, "--compressed", *kind("application/x-npy"),
-                 "-H", "Accept: application/json", "--data-binary", "@a.npy"),
+            curl(
+                encode,
+                *kind("application/json"),
+                "-H",
+                "Content-Encoding: gzip",
+                "--data-binary",
+                "@a.json.gz",
+            ),
+            curl(
+                encode,
+                *kind("application/json"),
+                "-T",
+                "a.json",
+                "-X",
+                "POST",
+                "-H",
+                "Transfer-Encoding: chunked",
+            ),
+            curl(
+                encode,
+                "--compressed",
+                *kind("application/x-npy"),
+                "-H",
+                "Accept: application/json",
+                "--data-binary",
+                "@a.npy",
+            ),
             curl(encode, "-F", "one=@a.png", "-F", "two=@b.png"),
         )
-    ]  # fmt: skip
-    for latents in told[1:]:
-        np.testing.assert_allclose(latents, told[0], **CLOSE)
+    ]
+    for latents in results[1:]:
+        np.testing.assert_allclose(latents, results[0], **CLOSE)
     assert from_png(curl(denoise, *kind("image/png"), "--data-binary", "@a.png")).shape == (28, 28)
-    found = from_npy(curl(denoise, *kind("application/x-npy"), "--data-binary", "@a.npy"))
-    assert (found.shape, found.dtype) == ((2, 28, 28, 1), np.uint8)
+    denoised = from_npy(curl(denoise, *kind("application/x-npy"), "--data-binary", "@a.npy"))
+    assert denoised.shape == (2, 28, 28, 1) and denoised.dtype == np.uint8
     with zipfile.ZipFile(
         io.BytesIO(curl(denoise, "-F", "x=@a.png", "-F", "x=@b.png;filename=c d.png"))
     ) as archive:

@@ -1,4 +1,4 @@
-"""Ends, deaths and departures: SIGTERM, killed workers, clients that leave, health under load."""
+"""Shutdown, killed workers, clients that disconnect, health under load."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import numpy as np
 import psutil
 import pytest
 
+from common.arrays import Array
 from service.engine import Engine
-from tests.support.processes import Server, serving
-from tests.system.conftest import as_npy, from_npy, require_serving, some_images
+from tests.support.processes import Server, require_serving, serving
+from tests.support.wire import as_npy, from_npy, some_images
 
 NPY = {"Content-Type": "application/x-npy"}
 
@@ -40,12 +41,12 @@ def workers(server: Server) -> list[psutil.Process]:
 
 def words(process: psutil.Process) -> list[str]:
     try:
-        return process.cmdline()
+        return list(process.cmdline())
     except psutil.Error:
         return []
 
 
-def denoise(server: Server, images: np.ndarray, timeout: float = 60) -> np.ndarray:
+def denoise(server: Server, images: Array, timeout: float = 60) -> Array:
     answer = httpx.post(
         f"{server.url}/denoise", content=as_npy(images), headers=NPY, timeout=timeout
     )
@@ -53,37 +54,39 @@ def denoise(server: Server, images: np.ndarray, timeout: float = 60) -> np.ndarr
     return from_npy(answer.content)
 
 
-def close_to(found: np.ndarray, wanted: np.ndarray) -> bool:
-    return found.shape == wanted.shape and np.abs(found.astype(int) - wanted).max() <= 1
+def close_to(result: Array, expected: Array) -> bool:
+    return result.shape == expected.shape and np.abs(result.astype(int) - expected).max() <= 1
+
+
+def in_progress(server: Server) -> float:
+    """The sum of the gauge over all workers."""
+    text = httpx.get(f"{server.url}/metrics").text
+    name = "denoiser_requests_in_progress"
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, local_engine: Engine) -> None:
     require_serving()
     images = some_images(30_000)
-    found: list[np.ndarray] = []
+    results: list[Array] = []
     with serving(tmp_path) as server:
         denoise(server, images[:10])
-        client = threading.Thread(target=lambda: found.append(denoise(server, images)))
+        client = threading.Thread(target=lambda: results.append(denoise(server, images)))
         client.start()
-
-        def in_work() -> bool:
-            text = httpx.get(f"{server.url}/metrics").text
-            lines = [ln for ln in text.splitlines() if ln.startswith("denoiser_requests_in_work")]
-            return any(float(line.split()[-1]) > 0 for line in lines)
-
-        assert until(in_work, 20)
-        assert not found
+        assert until(lambda: in_progress(server) > 0, 20)
+        assert not results
         assert server.stop() == 0
         client.join()
         assert "Traceback" not in server.printed()
-    assert len(found) == 1
-    assert close_to(found[0][::100], local_engine.denoise(images[::100], dtype="uint8"))
+    assert len(results) == 1
+    assert close_to(results[0][::100], local_engine.denoise(images[::100], dtype="uint8"))
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/livez")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("containerized", [False, True])
-def test_a_killed_worker_is_replaced_and_meanwhile_the_other_answers(
+def test_a_killed_worker_is_replaced_while_the_other_answers(
     tmp_path: Path, containerized: bool
 ) -> None:
     require_serving()
@@ -106,21 +109,22 @@ def test_a_killed_worker_is_replaced_and_meanwhile_the_other_answers(
             try:
                 denoise(server, images, timeout=5)
                 good += 1
-            except httpx.TransportError:  # what the victim had accepted
+            except httpx.TransportError:  # accepted by the killed worker
                 lost += 1
             now = {worker.pid for worker in workers(server)}
             if len(now - {victim.pid}) == 2 and not replaced:
                 replaced = time.monotonic() - began
             if replaced and time.monotonic() - began > replaced + 1:
                 break
-        assert replaced, "no second worker came"
+        assert replaced, "the worker was not replaced"
         assert others <= {worker.pid for worker in workers(server)}
         assert good > 10
         assert lost <= 1
         assert server.process.poll() is None
 
 
-def test_clients_that_leave_cost_no_traceback_and_no_work(tmp_path: Path) -> None:
+@pytest.mark.alone
+def test_clients_that_disconnect_cancel_their_work(tmp_path: Path) -> None:
     require_serving()
     with serving(tmp_path) as server:
         images = some_images(20_000)
@@ -134,7 +138,7 @@ def test_clients_that_leave_cost_no_traceback_and_no_work(tmp_path: Path) -> Non
         for sent in (head, head + body[: len(body) // 2], head + body, head + body, head + body):
             connection = socket.create_connection((host, int(port)), timeout=20)
             connection.sendall(sent)
-            time.sleep(0.3)  # the work has begun
+            time.sleep(0.3)  # the computation has started
             connection.close()
         worker = workers(server)[0] if workers(server) else psutil.Process(server.process.pid)
         time.sleep(0.7)
@@ -146,14 +150,13 @@ def test_clients_that_leave_cost_no_traceback_and_no_work(tmp_path: Path) -> Non
         metrics = httpx.get(f"{server.url}/metrics").text
         rows = [ln for ln in metrics.splitlines() if ln.startswith("denoiser_rows_total")]
         assert rows == ['denoiser_rows_total{model="autoencoder"} 50.0']
-        gauge = [ln for ln in metrics.splitlines() if ln.startswith("denoiser_requests_in_work{")]
-        assert all(float(line.split()[-1]) == 0 for line in gauge)
+        assert in_progress(server) == 0
         printed = server.printed()
         assert "Traceback" not in printed and "Exception" not in printed, printed
 
 
 def test_two_servers_keep_their_own_metrics(tmp_path: Path) -> None:
-    """BentoML's default is one folder for all, emptied by each server that starts."""
+    """BentoML's default folder is shared, and each server empties it at start."""
     require_serving()
     settings = {"BENTOML_HOME": str(tmp_path / "home")}
 
@@ -171,6 +174,7 @@ def test_two_servers_keep_their_own_metrics(tmp_path: Path) -> None:
         assert rows(first) == ['denoiser_rows_total{model="autoencoder"} 6.0']
 
 
+@pytest.mark.alone
 def test_health_answers_while_100_000_images_are_denoised(
     server: Server, record_property: Callable[[str, object], None]
 ) -> None:

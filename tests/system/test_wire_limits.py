@@ -1,4 +1,4 @@
-"""Every limit and refusal of the wire, against real processes with small limits."""
+"""Every limit and refusal over HTTP, against real servers with small limits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,9 @@ import numpy as np
 import pytest
 
 from service.settings import Settings
-from tests.support.processes import ROOT, SERVING, Server, environment, free_port
-from tests.system.conftest import (
-    KEY,
-    ORIGIN,
-    SMALL,
-    as_npy,
-    exchange,
-    from_npy,
-    require_serving,
-    some_images,
-)
+from tests.support.paths import ROOT, SERVING
+from tests.support.processes import Server, environment, free_port, require_serving
+from tests.support.wire import KEY, ORIGIN, SMALL, as_npy, exchange, from_npy, some_images
 
 MAX_BODY = int(SMALL["DENOISER_MAX_BODY"])
 NPY = {"Content-Type": "application/x-npy"}
@@ -35,20 +27,20 @@ PROBLEM = "application/problem+json"
 INFER = "/v2/models/encoder/infer"
 
 
-def check_problem(status: int, headers: httpx.Headers, body: bytes, wanted: int) -> None:
+def check_problem(status: int, headers: httpx.Headers, body: bytes, expected: int) -> None:
     """A problem document of that status, without a traceback or a path of the machine."""
-    assert status == wanted, body[:500]
+    assert status == expected, body[:500]
     assert headers["content-type"] == PROBLEM
     document = json.loads(body)
-    assert document["status"] == wanted
+    assert document["status"] == expected
     assert document["title"]
     text = body.decode()
     for secret in ("Traceback", str(ROOT), "site-packages", 'File "', "/root", "/tmp/"):
         assert secret not in text
 
 
-def check(answer: httpx.Response, wanted: int) -> None:
-    check_problem(answer.status_code, answer.headers, answer.content, wanted)
+def check(answer: httpx.Response, expected: int) -> None:
+    check_problem(answer.status_code, answer.headers, answer.content, expected)
 
 
 def parse(raw: bytes) -> tuple[int, httpx.Headers, bytes]:
@@ -84,12 +76,12 @@ def test_chunked_bodies_are_counted(small_server: Server) -> None:
     check(httpx.post(url, content=chunks(MAX_BODY + 2000), headers=JSON), 413)
 
 
-def test_without_a_length_there_is_no_body(small_server: Server) -> None:
+def test_without_content_length_the_body_is_empty(small_server: Server) -> None:
     raw = exchange(small_server, head_of("/encode", "Connection: close"))
     check_problem(*parse(raw), 400)
 
 
-def test_a_length_that_lies_upwards_is_refused_without_the_body(small_server: Server) -> None:
+def test_a_huge_content_length_is_refused_unread(small_server: Server) -> None:
     raw = exchange(small_server, head_of("/encode", "Content-Length: 99999999999") + b"x")
     status, headers, body = parse(raw)
     check_problem(status, headers, body, 413)
@@ -97,7 +89,7 @@ def test_a_length_that_lies_upwards_is_refused_without_the_body(small_server: Se
 
 
 @pytest.mark.parametrize("length", ["-1", "ten", "1_0", "0x10", "9" * 400])
-def test_lengths_that_are_none(small_server: Server, length: str) -> None:
+def test_invalid_content_lengths(small_server: Server, length: str) -> None:
     raw = exchange(
         small_server, head_of("/encode", f"Content-Length: {length}", "Connection: close")
     )
@@ -108,7 +100,7 @@ def test_lengths_that_are_none(small_server: Server, length: str) -> None:
 
 def test_gzip_bombs(small_server: Server) -> None:
     bomb = gzip.compress(bytes(200_000_000), 9)
-    assert len(bomb) > MAX_BODY  # even that is too much; so a smaller one as well
+    assert len(bomb) > MAX_BODY  # above the limit already; the second one is below
     small = gzip.compress(bytes(20_000_000), 9)
     for body in (bomb, small):
         for path in ("/encode", INFER):
@@ -125,27 +117,55 @@ def test_other_encodings(small_server: Server, encoding: str) -> None:
 
 def test_too_many_rows(small_server: Server) -> None:
     url = small_server.url
-    most = int(SMALL["DENOISER_MAX_ROWS"])
-    latents = np.zeros((most, 16), np.float32)
-    more = np.zeros((most + 1, 16), np.float32)
+    limit = int(SMALL["DENOISER_MAX_ROWS"])
+    latents = np.zeros((limit, 16), np.float32)
+    rows = np.zeros((limit + 1, 16), np.float32)
     assert httpx.post(f"{url}/decode", content=as_npy(latents), headers=NPY).status_code == 200
-    check(httpx.post(f"{url}/decode", content=as_npy(more), headers=NPY), 413)
-    check(httpx.post(f"{url}/decode", json={"latents": more.tolist()}), 413)
-    form = [("f", (f"{n}.png", b"x")) for n in range(most + 1)]
+    check(httpx.post(f"{url}/decode", content=as_npy(rows), headers=NPY), 413)
+    check(httpx.post(f"{url}/decode", json={"latents": rows.tolist()}), 413)
+    form = [("f", (f"{n}.png", b"x")) for n in range(limit + 1)]
     check(httpx.post(f"{url}/encode", files=form), 413)
-    tensor = {"name": "latents", "datatype": "FP32", "shape": [most + 1, 16]}
-    told = httpx.post(
+    tensor = {"name": "latents", "datatype": "FP32", "shape": [limit + 1, 16]}
+    infer = httpx.post(
         f"{url}/v2/models/decoder/infer",
-        json={"inputs": [{**tensor, "data": [0.0] * 16 * (most + 1)}]},
+        json={"inputs": [{**tensor, "data": [0.0] * 16 * (limit + 1)}]},
     )
-    assert (told.status_code, list(told.json())) == (413, ["error"])
+    assert (infer.status_code, list(infer.json())) == (413, ["error"])
 
 
 # ---------------------------------------------------------------- too busy
 
 
-def test_too_many_requests_at_once(small_server: Server) -> None:
-    """Four wait for the rest of their bodies; the fifth is told to come back."""
+def test_too_many_requests_at_once(guarded_server: Server) -> None:
+    """While one is computed, where there is one place, the next gets 429."""
+    headers = {**NPY, "Authorization": f"Bearer {KEY}"}
+    long, short = as_npy(some_images(40_000)), as_npy(some_images(1))
+    statuses: list[int] = []
+
+    def send() -> None:
+        response = httpx.post(
+            f"{guarded_server.url}/denoise", content=long, headers=headers, timeout=60
+        )
+        statuses.append(response.status_code)
+
+    busy = threading.Thread(target=send)
+    busy.start()
+    refused = httpx.post(f"{guarded_server.url}/encode", content=short, headers=headers)
+    while refused.status_code != 429 and busy.is_alive():
+        refused = httpx.post(f"{guarded_server.url}/encode", content=short, headers=headers)
+    check(refused, 429)
+    assert int(refused.headers["retry-after"]) >= 1
+    infer = httpx.post(guarded_server.url + INFER, json={}, headers=headers)
+    assert (infer.status_code, infer.headers["retry-after"]) == (429, "1")
+    assert httpx.get(f"{guarded_server.url}/readyz").status_code == 200
+    busy.join()
+    assert statuses == [200]
+    again = httpx.post(f"{guarded_server.url}/encode", content=short, headers=headers)
+    assert again.status_code == 200
+
+
+def test_slow_bodies_take_no_place(small_server: Server) -> None:
+    """As many as there are places wait for the rest of their bodies; others are answered."""
     body = as_npy(some_images(1))
     head = head_of("/encode", "Content-Type: application/x-npy", f"Content-Length: {len(body)}")
     host, port = small_server.url.removeprefix("http://").split(":")
@@ -154,23 +174,18 @@ def test_too_many_requests_at_once(small_server: Server) -> None:
         for connection in waiting:
             connection.sendall(head + body[:100])
         time.sleep(0.2)
-        refused = httpx.post(f"{small_server.url}/encode", content=body, headers=NPY)
-        check(refused, 429)
-        assert int(refused.headers["retry-after"]) >= 1
-        infer = httpx.post(small_server.url + INFER, json={})
-        assert (infer.status_code, infer.headers["retry-after"]) == (429, "1")
-        assert httpx.get(f"{small_server.url}/readyz").status_code == 200
+        answer = httpx.post(f"{small_server.url}/encode", content=body, headers=NPY)
+        assert answer.status_code == 200
         for connection in waiting:
             connection.sendall(body[100:])
             assert connection.recv(20).startswith(b"HTTP/1.1 200")
     finally:
         for connection in waiting:
             connection.close()
-    assert httpx.post(f"{small_server.url}/encode", content=body, headers=NPY).status_code == 200
 
 
 def test_too_many_bytes_at_once(small_server: Server) -> None:
-    """Three bodies of 90 kB are more than the 250 kB that may be in memory."""
+    """Three bodies of 90 kB exceed DENOISER_MAX_BUFFERED, 250 kB."""
     body = b'{"images": []}'.ljust(90_000)
     head = head_of("/encode", "Content-Type: application/json", f"Content-Length: {len(body)}")
     host, port = small_server.url.removeprefix("http://").split(":")
@@ -207,7 +222,7 @@ def test_a_body_that_drips_is_408(small_server: Server) -> None:
                 connection.sendall(b"1\r\nx\r\n")
                 time.sleep(0.1)
         except OSError:
-            return  # refused, and closed
+            return  # the server has closed
 
     raw = exchange(small_server, head_of("/encode", "Transfer-Encoding: chunked"), then=drip)
     check_problem(*parse(raw), 408)
@@ -216,18 +231,18 @@ def test_a_body_that_drips_is_408(small_server: Server) -> None:
 # ---------------------------------------------------------------- refused while sending
 
 
-def test_a_client_that_goes_on_sending_reads_why_it_was_refused(small_server: Server) -> None:
-    """No reset connection: the refusal is there when the client has sent its 20 MB."""
+def test_a_client_that_keeps_sending_can_read_the_refusal(small_server: Server) -> None:
+    """The connection is not reset: the response is there after 20 MB were sent."""
     size = 20_000_000
 
     def send(connection: socket.socket) -> None:
         for _ in range(size // 100_000):
             connection.sendall(b" " * 100_000)
 
-    for path, wanted in [("/encode", 413), ("/nothing", 404), ("/model", 405)]:
+    for path, expected in [("/encode", 413), ("/nothing", 404), ("/model", 405)]:
         raw = exchange(small_server, head_of(path, f"Content-Length: {size}"), then=send)
         status, headers, body = parse(raw)
-        check_problem(status, headers, body, wanted)
+        check_problem(status, headers, body, expected)
         assert headers["connection"] == "close"
 
 
@@ -236,9 +251,16 @@ def test_a_client_that_goes_on_sending_reads_why_it_was_refused(small_server: Se
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/encode/", "/v1/encode", "/%2e%2e/etc/passwd", "/metrics/x", "/a" * 2000,
-     "/static_content/../../etc/passwd"],
-)  # fmt: skip
+    [
+        "/nothing",
+        "/encode/",
+        "/v1/encode",
+        "/%2e%2e/etc/passwd",
+        "/metrics/x",
+        "/a" * 2000,
+        "/static_content/../../etc/passwd",
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
 def test_unknown_routes(server: Server, path: str, method: str) -> None:
     check(httpx.request(method, server.url + path), 404)
@@ -265,17 +287,29 @@ def test_other_methods(server: Server, method: str, path: str, allow: str) -> No
 
 
 def test_head_requests_answer_without_a_body(server: Server) -> None:
-    for path, status in [("/model", 200), ("/readyz", 200), ("/v2", 200), ("/encode", 405),
-                         ("/nothing", 404)]:  # fmt: skip
+    for path, status in [
+        ("/model", 200),
+        ("/readyz", 200),
+        ("/v2", 200),
+        ("/encode", 405),
+        ("/nothing", 404),
+    ]:
         answer = httpx.head(server.url + path)
         assert (answer.status_code, answer.content) == (status, b"")
 
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/vnd.bentoml+pickle", "application/octet-stream", "image/jpeg",
-     "application/x-www-form-urlencoded", "multipart/mixed; boundary=x", "x" * 5000],
-)  # fmt: skip
+    [
+        "text/plain",
+        "application/vnd.bentoml+pickle",
+        "application/octet-stream",
+        "image/jpeg",
+        "application/x-www-form-urlencoded",
+        "multipart/mixed; boundary=x",
+        "x" * 5000,
+    ],
+)
 def test_unsupported_types(server: Server, content_type: str) -> None:
     for path in ("/encode", "/decode", "/denoise"):
         headers = {"Content-Type": content_type}
@@ -283,15 +317,22 @@ def test_unsupported_types(server: Server, content_type: str) -> None:
 
 
 def test_unacceptable_answers(server: Server) -> None:
-    for path, accept in [("/encode", "image/png"), ("/denoise", "text/html"),
-                         ("/encode", "application/zip")]:  # fmt: skip
+    for path, accept in [
+        ("/encode", "image/png"),
+        ("/denoise", "text/html"),
+        ("/encode", "application/zip"),
+    ]:
         headers = {**NPY, "Accept": accept}
         check(httpx.post(server.url + path, content=as_npy(some_images(1)), headers=headers), 406)
 
 
 def test_errors_of_the_http_parser_carry_no_secrets(server: Server) -> None:
-    for sent in (b"NOT HTTP\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01" + bytes(100),
-                 b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n"):  # fmt: skip
+    for sent in (
+        b"NOT HTTP\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01" + bytes(100),
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    ):
         raw = exchange(server, sent)
         assert b"Traceback" not in raw and str(ROOT).encode() not in raw
     assert httpx.get(f"{server.url}/readyz").status_code == 200
@@ -300,13 +341,22 @@ def test_errors_of_the_http_parser_carry_no_secrets(server: Server) -> None:
 # ---------------------------------------------------------------- API key, CORS, docs
 
 
-def test_the_key_guards_everything_but_health(guarded_server: Server) -> None:
+def test_every_route_but_health_needs_the_key(guarded_server: Server) -> None:
     url = guarded_server.url
     for path in ("/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"):
         assert httpx.get(url + path).status_code == 200
-    guarded = [("GET", "/model"), ("GET", "/metrics"), ("POST", "/encode"), ("POST", "/decode"),
-               ("POST", "/denoise"), ("GET", "/"), ("GET", "/docs.json"), ("GET", "/schema.json"),
-               ("GET", "/nothing"), ("GET", "/static_content/index.css")]  # fmt: skip
+    guarded = [
+        ("GET", "/model"),
+        ("GET", "/metrics"),
+        ("POST", "/encode"),
+        ("POST", "/decode"),
+        ("POST", "/denoise"),
+        ("GET", "/"),
+        ("GET", "/docs.json"),
+        ("GET", "/schema.json"),
+        ("GET", "/nothing"),
+        ("GET", "/static_content/index.css"),
+    ]
     for method, path in guarded:
         for headers in ({}, {"Authorization": "Bearer no"}, {"Authorization": KEY}):
             answer = httpx.request(method, url + path, headers=headers)
@@ -332,12 +382,12 @@ def test_docs_can_be_off(guarded_server: Server) -> None:
 
 def test_cors_answers_preflight_and_errors(guarded_server: Server) -> None:
     url = guarded_server.url
-    asks = {
+    request = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type",
     }
-    preflight = httpx.options(f"{url}/denoise", headers=asks)
+    preflight = httpx.options(f"{url}/denoise", headers=request)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == ORIGIN
     assert "POST" in preflight.headers["access-control-allow-methods"]
@@ -355,15 +405,15 @@ def test_cors_answers_preflight_and_errors(guarded_server: Server) -> None:
     ]:
         if "Content-Length" in headers:
             lines = [f"{name}: {value}" for name, value in headers.items()]
-            found, told, _ = parse(exchange(guarded_server, head_of(path, *lines)))
+            received, response_headers, _ = parse(exchange(guarded_server, head_of(path, *lines)))
         else:
             answer = httpx.request(method, url + path, headers=headers)
-            found, told = answer.status_code, answer.headers
-        assert found == status
-        assert told["access-control-allow-origin"] == ORIGIN
-        assert "x-model-fingerprint" in told["access-control-expose-headers"].lower()
+            received, response_headers = answer.status_code, answer.headers
+        assert received == status
+        assert response_headers["access-control-allow-origin"] == ORIGIN
+        assert "x-model-fingerprint" in response_headers["access-control-expose-headers"].lower()
 
-    other = httpx.options(f"{url}/denoise", headers={**asks, "Origin": "https://evil.example"})
+    other = httpx.options(f"{url}/denoise", headers={**request, "Origin": "https://evil.example"})
     assert other.status_code == 400
     assert "access-control-allow-origin" not in other.headers
     strange = httpx.get(f"{url}/model", headers={**right, "Origin": "https://evil.example"})
@@ -388,9 +438,7 @@ def test_without_origins_there_are_no_cors_headers(server: Server) -> None:
         ("DENOISER_CORS_ORIGINS", "example.org"),
     ],
 )
-def test_a_setting_that_makes_no_sense_ends_the_start_with_one_line(
-    variable: str, text: str
-) -> None:
+def test_an_invalid_setting_ends_the_start_with_one_line(variable: str, text: str) -> None:
     require_serving()
     done = subprocess.run(
         [SERVING / "bentoml", "serve", "service.app:Denoiser", "--port", str(free_port())],
@@ -407,7 +455,7 @@ def test_a_setting_that_makes_no_sense_ends_the_start_with_one_line(
     assert "short" not in lines[0] or variable != "DENOISER_API_KEY"
 
 
-def test_every_setting_is_taken_from_the_environment_alone() -> None:
+def test_defaults_without_environment_variables() -> None:
     assert Settings.from_environment({}) == Settings()
 
 
@@ -422,8 +470,8 @@ def series(server: Server) -> list[str]:
 def test_metrics_count_rows_and_refusals(server: Server) -> None:
     def value(name: str) -> float:
         text = httpx.get(f"{server.url}/metrics").text
-        found = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.M)
-        return float(found[0]) if found else 0.0
+        values = re.findall(rf"^{re.escape(name)} (\S+)$", text, re.M)
+        return float(values[0]) if values else 0.0
 
     rows = 'denoiser_rows_total{model="encoder"}'
     shapes = 'denoiser_refusals_total{reason="shape"}'
@@ -438,7 +486,7 @@ def test_metrics_count_rows_and_refusals(server: Server) -> None:
 
 def test_ten_thousand_unknown_urls_add_no_series(server: Server) -> None:
     for path in ("/x", "/v2/models/x", "/v2/models/encoder/versions/9/infer"):
-        httpx.get(server.url + path)  # the series of refusals as such
+        httpx.get(server.url + path)  # create the series of refusals
     before = series(server)
 
     def ask(start: int) -> None:

@@ -1,4 +1,4 @@
-"""No request makes the server open a connection, and none reaches pickle."""
+"""No request makes the server open a connection or load a pickle."""
 
 from __future__ import annotations
 
@@ -18,21 +18,46 @@ import numpy as np
 import pytest
 
 from tests.support.processes import Server
-from tests.system.conftest import as_npy, some_images
+from tests.support.wire import as_npy, some_images
 
 PICKLE = "application/vnd.bentoml+pickle"
-TYPES = ("application/json", "application/x-npy", "image/png", "multipart/form-data", PICKLE,
-         "multipart/form-data; boundary=x", "application/octet-stream", "text/plain",
-         "text/uri-list", "application/x-www-form-urlencoded", "application/xml",
-         "application/vnd.apache.arrow.stream", "")  # fmt: skip
-ROUTES = ("/encode", "/decode", "/denoise", "/v2/models/encoder/infer",
-          "/v2/models/decoder/versions/1/infer", "/model", "/v2", "/v2/repository/index", "/",
-          "/readyz", "/metrics", "/docs.json", "/schema.json", "/predict", "/__main__")  # fmt: skip
+TYPES = (
+    "application/json",
+    "application/x-npy",
+    "image/png",
+    "multipart/form-data",
+    PICKLE,
+    "multipart/form-data; boundary=x",
+    "application/octet-stream",
+    "text/plain",
+    "text/uri-list",
+    "application/x-www-form-urlencoded",
+    "application/xml",
+    "application/vnd.apache.arrow.stream",
+    "",
+)
+ROUTES = (
+    "/encode",
+    "/decode",
+    "/denoise",
+    "/v2/models/encoder/infer",
+    "/v2/models/decoder/versions/1/infer",
+    "/model",
+    "/v2",
+    "/v2/repository/index",
+    "/",
+    "/readyz",
+    "/metrics",
+    "/docs.json",
+    "/schema.json",
+    "/predict",
+    "/__main__",
+)
 
 
 @dataclass
 class Listener:
-    """A port where nobody should call."""
+    """A port that the server must not connect to."""
 
     url: str
     calls: list[Any] = field(default_factory=list)
@@ -41,7 +66,7 @@ class Listener:
 @pytest.fixture
 def listener() -> Iterator[Listener]:
     with socket.create_server(("127.0.0.1", 0)) as opened:
-        found = Listener(f"http://127.0.0.1:{opened.getsockname()[1]}/image.png")
+        listening = Listener(f"http://127.0.0.1:{opened.getsockname()[1]}/image.png")
 
         def accept() -> None:
             while True:
@@ -49,12 +74,12 @@ def listener() -> Iterator[Listener]:
                     connection, address = opened.accept()
                 except OSError:
                     return
-                found.calls.append(address)
+                listening.calls.append(address)
                 connection.close()
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield found
+        yield listening
         opened.shutdown(socket.SHUT_RDWR)
         thread.join()
 
@@ -78,7 +103,7 @@ class Payload:
 
 
 def bodies(url: str) -> list[bytes]:
-    """JSON of every form that we read, the URL in each place."""
+    """JSON of every form that the service reads, with the URL in each place."""
     tensor = {"name": "images", "datatype": "FP32", "shape": [1, 28, 28, 1]}
     values: list[Any] = [
         url,
@@ -137,9 +162,24 @@ def test_urls_in_forms_and_file_names(server: Server, listener: Listener) -> Non
 def test_urls_in_headers_and_queries(server: Server, listener: Listener) -> None:
     url = listener.url
     host = url.removeprefix("http://").removesuffix("/image.png")
-    names = ("Referer", "Origin", "X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Host",
-             "Content-Location", "Link", "Content-Type", "Accept", "Content-Encoding",
-             "Bentoml-Url", "Authorization", "traceparent", "Callback", "Destination")  # fmt: skip
+    names = (
+        "Referer",
+        "Origin",
+        "X-Forwarded-For",
+        "X-Forwarded-Host",
+        "Forwarded",
+        "Host",
+        "Content-Location",
+        "Link",
+        "Content-Type",
+        "Accept",
+        "Content-Encoding",
+        "Bentoml-Url",
+        "Authorization",
+        "traceparent",
+        "Callback",
+        "Destination",
+    )
     body = as_npy(some_images(1))
     npy = {"Content-Type": "application/x-npy"}
     with httpx.Client(base_url=server.url, timeout=20) as client:
@@ -180,10 +220,15 @@ def test_pickles_are_never_run(server: Server, listener: Listener, tmp_path: Pat
         for route in ROUTES:
             for body in loaded:
                 for content_type in TYPES:
-                    for more in ({}, {"Payload-Container": "NdarrayContainer",
-                                      "Payload-Meta": '{"format":"pickle5","with_buffer":false}',
-                                      "Bentoml-Payload-Container": "DefaultContainer",
-                                      "Args-Number": "1"}):  # fmt: skip
+                    for more in (
+                        {},
+                        {
+                            "Payload-Container": "NdarrayContainer",
+                            "Payload-Meta": '{"format":"pickle5","with_buffer":false}',
+                            "Bentoml-Payload-Container": "DefaultContainer",
+                            "Args-Number": "1",
+                        },
+                    ):
                         headers = {"Content-Type": content_type, "Accept": PICKLE, **more}
                         answer = client.post(route, content=body, headers=headers)
                         assert answer.status_code < 500
@@ -194,7 +239,7 @@ def test_pickles_are_never_run(server: Server, listener: Listener, tmp_path: Pat
 
 
 def test_the_trap_itself_works(listener: Listener, tmp_path: Path) -> None:
-    """Else the tests above would prove nothing."""
+    """Otherwise the tests above would prove nothing."""
     marker = tmp_path / "marker"
     with pytest.raises(Exception, match=r"."):
         pickle.loads(pickle.dumps(Payload(listener.url, marker)))

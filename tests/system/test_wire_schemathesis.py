@@ -37,7 +37,7 @@ def document(server: Server) -> Any:
 
 
 def test_every_operation_answers_as_it_declares(document: Any, server: Server) -> None:
-    operations = [found.ok() for found in document.get_all_operations()]
+    operations = [result.ok() for result in document.get_all_operations()]
     assert len(operations) >= 20
     calls = 0
     for operation in operations:

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from common.errors import OptionError
-from denoiser_client.client import DenoiserClient
-from tests.conftest import TinyNetwork, some_images
-from tests.support.processes import Server, serving
-from tests.system.conftest import require_serving
+from denoiser_client import DenoiserClient, RefusedError
+from tests.support.processes import Server, require_serving, serving
+from tests.support.tiny import TinyNetwork, some_images
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +29,8 @@ def test_the_client_scores_arrays_of_any_length(
     images = some_images(rows)
     wanted = network.score(images)
     with DenoiserClient(scoring.url, batch=1000) as client:
-        latents, scores = client.encode_scored(images)
-        clean, again = client.denoise_scored(images)
+        latents, scores = client.run(["latents", "scores"], images).values()
+        clean, again = client.run(["denoised", "scores"], images).values()
         np.testing.assert_array_equal(scores, client.score(images))
     assert scores.dtype == np.float32
     np.testing.assert_array_equal(again, scores)
@@ -45,7 +43,7 @@ def test_the_client_says_that_a_model_has_no_scores(server: Server) -> None:
     with DenoiserClient(server.url) as client:
         if client.model().get("novelty"):
             pytest.skip("the shipped bundle has scores")
-        with pytest.raises(OptionError, match="novelty entry"):
+        with pytest.raises(RefusedError, match="novelty entry"):
             client.score(np.zeros((1, 28, 28, 1), np.uint8))
 
 

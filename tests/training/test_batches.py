@@ -10,7 +10,8 @@ load_tensorflow()
 
 import keras  # noqa: E402
 
-from training.batches import NoisyBatches, Pair, to_floats  # noqa: E402
+from common.arrays import to_floats  # noqa: E402
+from training.batches import NoisyBatches, Pair  # noqa: E402
 from training.noise.spec import parse_noise  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 1), dtype=np.uint8)

@@ -93,7 +93,7 @@ def test_methods_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_noise_and_validation_images_are_needed() -> None:
-    with pytest.raises(SettingsError, match=r"without noise; .*; pass --noise"):
+    with pytest.raises(SettingsError, match=r"without noise; .*. Pass --noise"):
         run_classical(held(None), [METHODS["median"]])
     samples = HeldOut("samples.npz", "gaussian", None, held("gaussian").images)
     with pytest.raises(SettingsError, match=r"on samples.npz; .* with --dataset"):

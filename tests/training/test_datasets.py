@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.paths import MNIST, needs_mnist
 from training.data.datasets import NAMES, Dataset, load_dataset
 from training.errors import DatasetError
-
-MNIST = Path(__file__).parents[2].parent / "shared" / "data" / "mnist.npz"
 
 
 def random_images(*shape: int, seed: int = 0) -> np.ndarray:
@@ -77,6 +76,7 @@ def test_splits_are_separate_and_always_the_same() -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.tensorflow
 def test_a_failed_download_says_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
@@ -89,6 +89,7 @@ def test_a_failed_download_says_what_to_do(name: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.tensorflow
 def test_a_download_keeps_its_own_test_split(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
@@ -103,7 +104,7 @@ def test_a_download_keeps_its_own_test_split(name: str, monkeypatch: pytest.Monk
     assert dataset.source == "builtin"
 
 
-@pytest.mark.skipif(not MNIST.is_file(), reason="no genuine MNIST beside the checkout")
+@needs_mnist
 def test_the_genuine_mnist() -> None:
     dataset = load_dataset(str(MNIST))
     facts = dataset.facts()
@@ -243,7 +244,7 @@ def test_sides_must_be_divisible(tmp_path: Path, shape: tuple[int, int], fits: b
     if fits:
         dataset.require_divisible(4)
     else:
-        with pytest.raises(DatasetError, match=r"that 4 divides; pass --resize \d+x\d+"):
+        with pytest.raises(DatasetError, match=r"that 4 divides. Pass --resize \d+x\d+"):
             dataset.require_divisible(4)
 
 

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.paths import ROOT
 from training.backend import load_tensorflow
 
 load_tensorflow()
 
+from common.publishing import TargetExistsError, stage_of  # noqa: E402
 from training import checkpoints, runs  # noqa: E402
 from training import fit as fitting  # noqa: E402
 from training.batches import NoisyBatches  # noqa: E402
@@ -29,7 +31,6 @@ from training.noise.spec import parse_noise  # noqa: E402
 from training.runs import Run  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 TINY = {"filters": (4,), "latent_size": 3, "batch_size": 8, "epochs": 3, "schedule": "cosine"}
 
 
@@ -159,7 +160,7 @@ if moment == "checkpoint":
 elif moment == "measure":
     fit.measure = die
 else:
-    runs.publish = die
+    fit.publishing.publish = die
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -182,7 +183,7 @@ def test_killed_three_times_and_resumed_it_is_the_same_run(
         assert not out.exists()
         said[moment] = done.stdout
         if moment == "checkpoint":  # the half one has not got a checkpoint's name
-            found = checkpoints.written(runs.partial_path(out) / runs.CHECKPOINTS)
+            found = checkpoints.written(stage_of(out) / runs.CHECKPOINTS)
             assert [path.stem for path in found] == ["epoch-00001"]
     assert "resuming" not in said["checkpoint"]
     assert "resuming after epoch 1 of 3" in said["measure"]
@@ -368,7 +369,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
 def test_a_finished_run_is_replaced_only_when_asked(data: str, tmp_path: Path) -> None:
     quick = settings(data, epochs=1, task="reconstruct")
     first = fit(quick, tmp_path / "run", verbose=0, say=quiet)
-    with pytest.raises(RunError, match=r"run exists.*--overwrite"):
+    with pytest.raises(TargetExistsError, match=r"run exists.*--overwrite"):
         fit(quick, tmp_path / "run", resume=True, verbose=0, say=quiet)
     second = fit(
         settings(data, epochs=2, task="reconstruct"),

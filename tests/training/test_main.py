@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.trained import Trained, trained  # noqa: F401
 from training import __main__ as cli
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -129,7 +128,7 @@ def test_a_run_is_evaluated_and_compared_from_the_command_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "a"], "error: compare with a; expected two or more different runs; name"),
+        (["compare", "a"], "error: compare with a; expected two or more different runs. Name"),
         (["evaluate", "a", "--html", "no/such/x.html"], "error: --html no/such/x.html; expected a"),
         (["evaluate", "a", "--classical", "b"], "error: the classical method 'b'; expected some"),
         (["evaluate", "a", "--levels", "nan"], "error: noise level nan; expected"),

@@ -27,7 +27,8 @@ def ssim_by_hand(a: np.ndarray, b: np.ndarray, window: int) -> float:
     weights = np.outer(line, line) / line.sum() ** 2
 
     def local(image: np.ndarray) -> np.ndarray:
-        return (sliding_window_view(image, (window, window)) * weights).sum(axis=(2, 3))
+        sums: np.ndarray = (sliding_window_view(image, (window, window)) * weights).sum((2, 3))
+        return sums
 
     mean_a, mean_b = local(a), local(b)
     var_a, var_b = local(a * a) - mean_a**2, local(b * b) - mean_b**2

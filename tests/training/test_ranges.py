@@ -63,11 +63,11 @@ def test_a_fixed_number_takes_nothing_from_the_generator() -> None:
     assert rng.random() == np.random.default_rng(0).random()
 
 
-def test_a_strength_moves_a_number_by_its_power_within_the_limits() -> None:
-    deviation, peak, mean = (Limits(0.25, 100, power) for power in (1, -2, 0))
-    assert [deviation.scaled(2, factor) for factor in (0, 0.5, 3, 99)] == [0.25, 1, 6, 100]
-    assert [peak.scaled(8, factor) for factor in (0, 0.5, 2, 99)] == [100, 32, 2, 0.25]
-    assert [mean.scaled(8, factor) for factor in (0, 0.5, 99)] == [8, 8, 8]
+def test_a_level_moves_a_number_by_its_power_within_the_limits() -> None:
+    deviation, peak = (Limits(0.25, 100, power) for power in (1, -2))
+    fixed = [Range(value, value) for value in (2, 8)]
+    assert [deviation.at(fixed[0], level) for level in (0, 0.5, 3, 99)] == [0.25, 1, 6, 100]
+    assert [peak.at(fixed[1], level) for level in (0, 0.5, 2, 99)] == [100, 32, 2, 0.25]
 
 
 def test_a_level_counts_from_the_strong_end() -> None:
@@ -79,6 +79,6 @@ def test_a_level_counts_from_the_strong_end() -> None:
 
 
 @pytest.mark.parametrize("level", [-0.1, math.nan, math.inf])
-def test_senseless_levels_are_refused(level: float) -> None:
+def test_invalid_levels_are_refused(level: float) -> None:
     with pytest.raises(SettingsError, match="noise level"):
         require_level(level)

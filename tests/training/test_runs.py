@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.publishing import stage_of
 from training import runs
 from training.errors import RunError
 from training.runs import Run
-
-ROOT = Path(__file__).parents[2]
 
 
 def fake_run(path: Path, mark: str = "") -> Path:
@@ -74,6 +70,7 @@ def test_damaged_samples_are_refused(tmp_path: Path) -> None:
             Run.load(path).samples()
 
 
+@pytest.mark.tensorflow
 def test_damaged_models_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("keras")
     with pytest.raises(RunError, match=r"unreadable encoder\.keras"):
@@ -81,63 +78,11 @@ def test_damaged_models_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_run_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"no run folder .*fit --out \S*run$"):
+    with pytest.raises(RunError, match=r"no run folder .*fit --out \S*run\.$"):
         Run.load(tmp_path / "run")
-    runs.partial_path(tmp_path / "run").mkdir()
+    stage_of(tmp_path / "run").mkdir()
     with pytest.raises(RunError, match=r"an unfinished one is there.*--resume"):
         Run.load(tmp_path / "run")
-
-
-def test_publish_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
-    target = fake_run(tmp_path / "run", "old")
-    fake_run(runs.partial_path(target), "new")
-    runs.publish(target)
-    assert Run.load(target).config["data"]["name"] == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-KILLER = """
-import os, signal, sys
-from pathlib import Path
-from training import runs
-
-target, moment = Path(sys.argv[1]), int(sys.argv[2])
-steps = 0
-def deadly(original):
-    def wrapped(*args, **kwargs):
-        global steps
-        steps += 1
-        if steps == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-    return wrapped
-Path.rename = deadly(Path.rename)
-runs.shutil.rmtree = deadly(runs.shutil.rmtree)
-runs.publish(target)
-"""
-
-
-@pytest.mark.parametrize(("moment", "survivor"), [(1, "old"), (2, "old"), (3, "new")])
-def test_a_kill_while_replacing_loses_neither(tmp_path: Path, moment: int, survivor: str) -> None:
-    target = fake_run(tmp_path / "run", "old")
-    fake_run(runs.partial_path(target), "new")
-    command = [sys.executable, "-c", KILLER, str(target), str(moment)]
-    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
-    runs.recover(target)
-    assert Run.load(target).config["data"]["name"] == survivor
-    assert not runs.replaced_path(target).exists()
-    assert runs.partial_path(target).exists() == (survivor == "old")
-
-
-def test_a_folder_has_one_writer(tmp_path: Path) -> None:
-    with (
-        runs.locked(tmp_path),
-        pytest.raises(RunError, match="another process"),
-        runs.locked(tmp_path),
-    ):
-        pass
-    with runs.locked(tmp_path):
-        pass
 
 
 def test_json_is_whole_or_absent(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ def test_differences_name_the_setting_and_both_values() -> None:
     assert FitSettings.resolve(epochs=4).differences(saved) == ["epochs (3 → 4)"]
 
 
+@pytest.mark.tensorflow
 def test_every_preset_name_has_a_network() -> None:
     from training.model import PRESETS
 

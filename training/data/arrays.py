@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.arrays import Bytes
+from common.images import resize
 from training.errors import DatasetError
 
 LAYOUTS = (
@@ -55,13 +57,10 @@ def as_images(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if array.ndim != 3 and not channels_last:
         raise DatasetError(
             f"the array {name!r} has the shape {array.shape}",
-            expected="(N, H, W), (N, H, W, 1) or (N, H, W, 3)",
-            hint="Reshape it, channels last.",
+            expected="(N, H, W), (N, H, W, 1) or (N, H, W, 3), channels last",
         )
     if array.size == 0:
-        raise DatasetError(
-            f"the array {name!r} is empty", expected="images", hint="Pass a file that holds some."
-        )
+        raise DatasetError(f"the array {name!r} is empty", expected="images")
     images = array[..., None] if array.ndim == 3 else array
     if images.dtype == np.bool_:
         return images.astype(np.uint8) * np.uint8(255)
@@ -70,14 +69,12 @@ def as_images(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
         raise DatasetError(
             f"the array {name!r} has the type {images.dtype}",
             expected="uint8 in 0..255 or floats in [0, 1]",
-            hint="Convert it.",
         )
     low, high = images.min(), images.max()
     if not (low >= 0 and (1 < high <= 255 if whole else high <= 1)):  # NaN fails, too
         raise DatasetError(
             f"the array {name!r} holds {images.dtype} from {low:g} to {high:g}",
             expected="integers in 0..255 (not only 0 and 1), floats in [0, 1] without NaN, or bool",
-            hint="Scale it.",
         )
     return images.astype(np.uint8) if whole else np.rint(images * 255).astype(np.uint8)
 
@@ -91,19 +88,16 @@ def as_labels(array: NDArray[Any] | None, name: str, count: int) -> NDArray[np.i
         raise DatasetError(
             f"the array {name!r} has the shape {array.shape} and the type {array.dtype}",
             expected=f"{count} whole numbers, one for each image",
-            hint="Correct it or leave it out.",
         )
     return flat.astype(np.int64)
 
 
-def resized(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (N, H, W, C) at another height and width."""
-    height, width = size
+def resized(images: Bytes, size: tuple[int, int]) -> Bytes:
+    """uint8 (N, H, W, C) stretched to another height and width, as `common.images` does it."""
     if images.shape[1:3] == size:
         return images
-    answer = np.empty((len(images), height, width, images.shape[3]), np.uint8)
-    for image, place in zip(images, answer, strict=True):
+    result = np.empty((len(images), *size, images.shape[3]), np.uint8)
+    for image, target in zip(images, result, strict=True):
         picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        scaled = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
-        place[...] = scaled.reshape(place.shape)
-    return answer
+        target[...] = np.asarray(resize(picture, size, "stretch")).reshape(target.shape)
+    return result

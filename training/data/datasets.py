@@ -2,14 +2,15 @@
 
 A source is a name (`digits`, `mnist`, `fashion-mnist`), a `.npz` or `.npy` file, or a folder of
 pictures; a file or a folder may hold pairs, each clean image with its own noisy one. A source's
-own test split is kept; otherwise one is cut. Splits come from a fixed seed, not from the run's:
-two runs on the same data can be compared, since neither has trained on what the other is tested
-on.
+own test and validation splits are kept (folders `train/`, `val/`, `test/`); others are drawn from
+a fixed seed, not the run's: two runs on the same data can be compared, since neither has trained
+on the other's test images.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from training.data.pairs import (
     is_pair_folder,
     load_pair_folder,
     pairs_of_arrays,
+    split_folders,
 )
 from training.errors import DatasetError
 
@@ -57,7 +59,7 @@ class Dataset:
     train_noisy: Images | None = None
     validation_noisy: Images | None = None
     test_noisy: Images | None = None
-    file_sha256: str | None = None  # of the .npz or .npy file that it came from
+    file_sha256: str | None = None  # of the .npz or .npy file that was read
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -105,7 +107,7 @@ class _Part(NamedTuple):
     noisy: Images | None = None  # in the order of the images
 
     def take(self, indices: NDArray[np.int64]) -> _Part:
-        """Some of them, each with its label and its noisy partner."""
+        """The part at these indices, labels and noisy partners included."""
         return _Part(
             self.images[indices],
             None if self.labels is None else self.labels[indices],
@@ -124,29 +126,30 @@ class _Source(NamedTuple):
     kind: str  # "builtin", "file" or "folder"
     train: _Part
     test: _Part | None = None
+    validation: _Part | None = None
     file_sha256: str | None = None
 
 
 def load_dataset(source: str, *, resize: tuple[int, int] | None = None) -> Dataset:
     """The dataset that a name or a path stands for, split, at `resize` (height, width) if given."""
     if source == "digits":
-        found = _Source("builtin", _Part(*load_digits_28()))
+        loaded = _Source("builtin", _Part(*load_digits_28()))
     elif source in NAMES:
-        found = _from_keras(source)
+        loaded = _from_keras(source)
     elif Path(source).is_dir():
-        found = _from_folder(Path(source), resize)
+        loaded = _from_folder(Path(source), resize)
     elif Path(source).is_file() and Path(source).suffix in (".npz", ".npy"):
-        found = _from_file(Path(source))
+        loaded = _from_file(Path(source))
     else:
         raise DatasetError(
             f"dataset {source!r}" + (" (the file exists)" if Path(source).exists() else ""),
             expected=f"{', '.join(NAMES)}, or an existing .npz file, .npy file or folder",
-            hint="Check the spelling and the path.",
         )
     if resize:
-        test = found.test.resized(resize) if found.test else None
-        found = found._replace(train=found.train.resized(resize), test=test)
-    return _split(Path(source).name, found)
+        parts = {name: getattr(loaded, name) for name in ("train", "validation", "test")}
+        at_size = {name: part and part.resized(resize) for name, part in parts.items()}
+        loaded = loaded._replace(**at_size)
+    return _split(Path(source).name, loaded)
 
 
 def has_own_noise(source: str) -> bool:
@@ -164,8 +167,8 @@ def _from_keras(name: str) -> _Source:
         raise DatasetError(
             f"the download of {name} failed ({str(exc).splitlines()[0][:200]})",
             expected="a network, or an earlier download in ~/.keras/datasets",
-            hint=f"Get a {name}.npz with the arrays x_train, y_train, x_test, y_test and pass it."
-            f"--dataset path/to/{name}.npz, or take the embedded --dataset digits",
+            hint=f"Get a {name}.npz with the arrays x_train, y_train, x_test, y_test and pass "
+            f"--dataset path/to/{name}.npz, or use the embedded --dataset digits.",
         ) from exc
     train = _Part(x_train[..., None], y_train.astype(np.int64))
     return _Source("builtin", train, _Part(x_test[..., None], y_test.astype(np.int64)))
@@ -176,19 +179,21 @@ def _from_file(path: Path) -> _Source:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if arrays.keys() >= set(SIDES):
-        return _Source("file", _Part(*pairs_of_arrays(arrays)), file_sha256=digest)
+        pairs = pairs_of_arrays(arrays)
+        return _Source(
+            "file", _Part(pairs.clean, _numbers(pairs.classes), pairs.noisy), file_sha256=digest
+        )
     names = ("x_train", "y_train") if "x_train" in arrays else ("images", "labels")
     if names[0] not in arrays:
         raise DatasetError(
             f"{path.name!r} holds the arrays {', '.join(sorted(arrays)) or 'none'}",
             expected=LAYOUTS,
-            hint="Rename them.",
         )
     train, test = _part_of(arrays, *names), None
     if names[0] == "x_train" and "x_test" in arrays:
         test = _part_of(arrays, "x_test", "y_test")
         _require_same_shape(train, test)
-    return _Source("file", train, test, digest)
+    return _Source("file", train, test, file_sha256=digest)
 
 
 def _part_of(arrays: dict[str, NDArray[Any]], images_name: str, labels_name: str) -> _Part:
@@ -197,51 +202,68 @@ def _part_of(arrays: dict[str, NDArray[Any]], images_name: str, labels_name: str
 
 
 def _from_folder(folder: Path, resize: tuple[int, int] | None) -> _Source:
-    parts = [folder / name for name in ("train", "test")]
-    if not all(part.is_dir() for part in parts):
-        return _Source("folder", _read_folder(folder, resize))
-    if len({is_pair_folder(part) for part in parts}) > 1:
+    splits = split_folders(folder)
+    if not splits:
+        return _Source("folder", _read_folders([folder], resize)[0])
+    if len({is_pair_folder(path) for path in splits.values()}) > 1:
+        names = "/, ".join(path.name for path in splits.values())
         raise DatasetError(
-            f"pairs in only one of train/ and test/ of {folder.name!r}",
-            expected="clean/ and noisy/ in both, or in neither",
-            hint="Make them alike.",
+            f"pairs in only some of {names}/ of {folder.name!r}",
+            expected="clean/ and noisy/ in all of them, or in none",
         )
-    train, test = (_read_folder(part, resize) for part in parts)
-    _require_same_shape(train, test)
-    return _Source("folder", train, test)
+    parts = dict(zip(splits, _read_folders([*splits.values()], resize), strict=True))
+    for part in parts.values():
+        _require_same_shape(parts["train"], part)
+    return _Source("folder", parts["train"], parts.get("test"), parts.get("validation"))
 
 
-def _read_folder(folder: Path, resize: tuple[int, int] | None) -> _Part:
-    load = load_pair_folder if is_pair_folder(folder) else load_folder
-    return _Part(*load(folder, resize))
+def _read_folders(folders: list[Path], resize: tuple[int, int] | None) -> list[_Part]:
+    """The parts in these folders, with one numbering of the classes for all of them."""
+    loaded = [
+        load_pair_folder(folder, resize) if is_pair_folder(folder) else load_folder(folder, resize)
+        for folder in folders
+    ]
+    classes = [part.classes for part in loaded]
+    known = sorted({name for names in classes if names is not None for name in names})
+    numbers = {name: number for number, name in enumerate(known)}
+    return [
+        _Part(part[0], _numbers(part.classes, numbers), part[2] if len(part) > 2 else None)
+        for part in loaded
+    ]
+
+
+def _numbers(classes: Any, numbers: Mapping[str, int] | None = None) -> Labels | None:
+    """Class names as their numbers; labels of a file stay as they are."""
+    if classes is None or numbers is None:
+        return classes if classes is None else np.asarray(classes, np.int64)
+    return np.array([numbers[name] for name in classes], np.int64)
 
 
 def _require_same_shape(train: _Part, test: _Part) -> None:
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DatasetError(
-            f"training images {train.images.shape[1:]} and test images {test.images.shape[1:]}",
+            f"training images {train.images.shape[1:]} and others {test.images.shape[1:]}",
             expected="one shape (H, W, C)",
-            hint="Make them alike.",
         )
 
 
-def _split(name: str, found: _Source) -> Dataset:
-    """Cut the test split, where there is none, and then the validation split."""
-    images, test = found.train, found.test
-    count = len(images.images)
+def _split(name: str, source: _Source) -> Dataset:
+    """Draw the test split, then the validation split, from the training images where missing."""
+    part, test, validation = source.train, source.test, source.validation
+    count = len(part.images)
     if count < MIN_IMAGES:
-        raise DatasetError(
-            f"{count} images", expected=f"at least {MIN_IMAGES} to train with", hint="Add images."
-        )
+        raise DatasetError(f"{count} images", expected=f"at least {MIN_IMAGES} to train with")
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     if test is None:
         held, order = np.split(order, [len(order) // TEST_SHARE])
-        test = images.take(held)
-    held, order = np.split(order, [len(order) // VALIDATION_SHARE])
-    train, validation = images.take(order), images.take(held)
+        test = part.take(held)
+    if validation is None:
+        held, order = np.split(order, [len(order) // VALIDATION_SHARE])
+        validation = part.take(held)
+    train = part.take(order)
     return Dataset(
         name=name,
-        source=found.kind,
+        source=source.kind,
         train=train.images,
         validation=validation.images,
         test=test.images,
@@ -251,7 +273,7 @@ def _split(name: str, found: _Source) -> Dataset:
         train_noisy=train.noisy,
         validation_noisy=validation.noisy,
         test_noisy=test.noisy,
-        file_sha256=found.file_sha256,
+        file_sha256=source.file_sha256,
     )
 
 

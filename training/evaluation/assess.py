@@ -84,7 +84,7 @@ def assess(
 ) -> Assessment:
     """Measure finished runs; see `hold_out` for which images and which noise are taken.
 
-    `levels` are factors of the noise's strength, for a curve; images that came with their noise
+    `levels` are factors of the noise's strength, for a curve; images with noise of their own
     have none. `classical` names classical denoisers to run beside, [] for all of them.
     """
     began = time.perf_counter()
@@ -104,7 +104,7 @@ def assess(
     shown = sorted({*examples, *best, *worst})
     clean, noisy = held.pairs(shown)
     mapped = _spread(MAPPED, len(held))
-    noisy = held.pairs(mapped.tolist())[1]
+    mapped_noisy = held.pairs(mapped.tolist())[1]
     scores = [
         Score(
             run=run,
@@ -113,7 +113,7 @@ def assess(
             levels=[answers[k] for _, answers in found],
             latents=None if no_latents else read_latents(model.encoder, held),
             answers=denoise(model.autoencoder, noisy),
-            codes=encode(model.encoder, noisy),
+            codes=encode(model.encoder, mapped_noisy),
         )
         for k, (run, name, model, output) in enumerate(
             zip(runs, _names(runs), models, outputs, strict=True)

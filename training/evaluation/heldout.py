@@ -1,6 +1,6 @@
 """Held-out images under noise that is the same every time: what models are measured on.
 
-`spoil` draws the noise of a part of the images from a seed of its own and that part's place, so
+`add_noise` draws the noise of a part of the images from a seed of its own and that part's place, so
 that a run measured today, next year or beside other runs sees the same noisy images. Comparisons
 can therefore be paired, image by image.
 """
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.batches import Pair, to_floats
+from common.arrays import to_floats
+from training.batches import Pair
 from training.data.datasets import Dataset, load_dataset
 from training.errors import DatasetError, RunError
 from training.evaluation.metrics import CHUNK

@@ -1,5 +1,4 @@
-"""An assessment in numbers: plain JSON, every one that the report shows, each mean with its
-interval where one can be had.
+"""An assessment as plain JSON: every number of the report, means with their intervals.
 
 Differences are paired: each image's figure of one run minus the same image's of the other, under
 the very same noise, so that what makes an image hard for both falls out. Their intervals are much

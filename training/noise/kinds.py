@@ -1,9 +1,9 @@
 """The kinds of noise, in plain numpy. A new kind is a class here and a place in `KINDS`.
 
 Each kind is a frozen dataclass whose fields are the numbers of its spec, in that order. With
-`x` a value of the clean image, all give float32 (N, H, W, C), clipped to [0, 1], and leave their
-input as it is. A number that is a range is drawn anew for each image: first all numbers in the
-order of the spec, then the values; a fixed number takes nothing from the generator.
+`x` a value of the clean image, all return new float32 (N, H, W, C), clipped to [0, 1]. A number
+that is a range is drawn anew for each image: first all numbers in the order of the spec, then the
+values; a fixed number draws nothing from the generator.
 
 Sources: R. C. Gonzalez and R. E. Woods, Digital Image Processing, 4th ed., 2018, sections 5.2
 (additive Gaussian, salt and pepper) and 3.5 (Gaussian filter); J. W. Goodman, "Some fundamental
@@ -24,14 +24,15 @@ import numpy as np
 
 from common.arrays import Floats
 from training.errors import SettingsError
-from training.noise.ranges import EXAMPLE, Limits, Range, require_level
+from training.noise.ranges import EXAMPLE, Limits, Range
 
-LARGEST = 1e6  # of any number: far past what changes an image, and far from float32's overflow
+MAX_NUMBER = 1e6  # far more than changes an image, far less than float32 holds
 
 
-def number(default: float, *, least: float, most: float = LARGEST, power: float = 1) -> Any:
+def number(default: float, *, minimum: float, maximum: float = MAX_NUMBER, power: float = 1) -> Any:
     """A field for one number of a spec."""
-    return field(default=Range(default, default), metadata={"limits": Limits(least, most, power)})
+    limits = Limits(minimum, maximum, power)
+    return field(default=Range(default, default), metadata={"limits": limits})
 
 
 @dataclass(frozen=True)
@@ -45,35 +46,27 @@ class Kind(ABC):
             if not limits.hold(numbers):
                 raise SettingsError(
                     f"noise '{self}', whose {name} is {numbers}",
-                    expected=f"a {name} from {limits.least:.7g} to {limits.most:.7g}",
+                    expected=f"a {name} from {limits.minimum:.7g} to {limits.maximum:.7g}",
                     hint=EXAMPLE,
                 )
 
-    @abstractmethod
     def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        """Spoil float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
+        """Corrupt float32 (N, H, W, C) in [0, 1]; returns a new array of the same kind."""
+        drawn = [numbers.draw(rng, len(images)) for _, numbers, _ in self._numbers()]
+        noisy = self._corrupt(images, drawn, rng)
+        return np.clip(noisy, 0.0, 1.0, out=noisy)
 
-    def scaled(self, factor: float) -> Self:
-        """`factor` times as strong, ranges as ranges, held within each number's limits.
-
-        Deviations, probabilities and the blur's sigma are multiplied; a mean stays. Poisson's
-        peak is divided by factor², since its deviation goes with 1 / sqrt(peak).
-        """
-        require_level(factor)
-        return type(self)(
-            *(
-                Range(limits.scaled(numbers.low, factor), limits.scaled(numbers.high, factor))
-                for _, numbers, limits in self._numbers()
-            )
-        )
+    @abstractmethod
+    def _corrupt(self, images: Floats, drawn: list[Floats], rng: np.random.Generator) -> Floats:
+        """A new array, not yet clipped; `drawn` are the numbers, as from `Range.draw`."""
 
     def at(self, level: float) -> Self:
         """One fixed strength, for a curve: `level` times the strong ends of all ranges.
 
-        At 1 it is the strongest noise that this one draws. A mean that is a range grows with the
-        level from its low end to its high end, and stays there.
+        Standard deviations, probabilities and the blur's sigma are multiplied; Poisson's peak is
+        divided by level², since its deviation is proportional to 1 / sqrt(peak); a mean that is a
+        range goes from its low end at level 0 to its high end at level 1.
         """
-        require_level(level)
         values = (limits.at(numbers, level) for _, numbers, limits in self._numbers())
         return type(self)(*(Range(value, value) for value in values))
 
@@ -99,20 +92,20 @@ class Kind(ABC):
 class GaussianNoise(Kind):
     """x + N(mean, std²), independent for every value.
 
-    The classic is N(0.5, 0.5): it lifts the black ground to grey as much as it scatters it.
+    The default is N(0.5, 0.5²), of the preset `classic`: its mean lifts black to grey.
     """
 
     name = "gaussian"
-    mean: Range = number(0.5, least=-LARGEST, power=0)
-    std: Range = number(0.5, least=0)
+    mean: Range = number(0.5, minimum=-MAX_NUMBER, power=0)
+    std: Range = number(0.5, minimum=0)
 
-    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        mean, std = self.mean.draw(rng, len(images)), self.std.draw(rng, len(images))
+    def _corrupt(self, images: Floats, drawn: list[Floats], rng: np.random.Generator) -> Floats:
+        mean, std = drawn
         noisy = rng.standard_normal(images.shape, dtype=np.float32)
         noisy *= std
         noisy += mean
         noisy += images
-        return np.clip(noisy, 0.0, 1.0, out=noisy)
+        return noisy
 
 
 @dataclass(frozen=True)
@@ -120,12 +113,13 @@ class SaltPepperNoise(Kind):
     """Each value becomes 0 with probability p / 2 and 1 with probability p / 2."""
 
     name = "salt-pepper"
-    p: Range = number(0.1, least=0, most=1)
+    p: Range = number(0.1, minimum=0, maximum=1)
 
-    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        p = self.p.draw(rng, len(images))
-        dice = rng.random(images.shape, dtype=np.float32)
-        return np.where(dice < p / 2, np.float32(0), np.where(dice < p, np.float32(1), images))
+    def _corrupt(self, images: Floats, drawn: list[Floats], rng: np.random.Generator) -> Floats:
+        (p,) = drawn
+        uniform = rng.random(images.shape, dtype=np.float32)
+        salted = np.where(uniform < p, np.float32(1), images)
+        return np.where(uniform < p / 2, np.float32(0), salted)
 
 
 @dataclass(frozen=True)
@@ -133,29 +127,29 @@ class SpeckleNoise(Kind):
     """x + x · N(0, std²), independent for every value: black stays black."""
 
     name = "speckle"
-    std: Range = number(0.5, least=0)
+    std: Range = number(0.5, minimum=0)
 
-    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        std = self.std.draw(rng, len(images))
+    def _corrupt(self, images: Floats, drawn: list[Floats], rng: np.random.Generator) -> Floats:
+        (std,) = drawn
         noisy = rng.standard_normal(images.shape, dtype=np.float32)
         noisy *= std
         noisy += 1
         noisy *= images
-        return np.clip(noisy, 0.0, 1.0, out=noisy)
+        return noisy
 
 
 @dataclass(frozen=True)
 class PoissonNoise(Kind):
-    """Poisson(x · peak) / peak: photons counted, `peak` of them on the average where x is 1."""
+    """Poisson(x · peak) / peak: a count of photons, `peak` on average where x is 1."""
 
     name = "poisson"
-    peak: Range = number(8.0, least=1e-3, power=-2)
+    peak: Range = number(8.0, minimum=1e-3, power=-2)
 
-    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        peak = self.peak.draw(rng, len(images))
+    def _corrupt(self, images: Floats, drawn: list[Floats], rng: np.random.Generator) -> Floats:
+        (peak,) = drawn
         noisy = rng.poisson(images * peak).astype(np.float32)
         noisy /= peak
-        return np.clip(noisy, 0.0, 1.0, out=noisy)
+        return noisy
 
 
 @dataclass(frozen=True)
@@ -163,10 +157,10 @@ class MaskNoise(Kind):
     """Each pixel becomes 0, in all its channels, with probability p."""
 
     name = "mask"
-    p: Range = number(0.5, least=0, most=1)
+    p: Range = number(0.5, minimum=0, maximum=1)
 
-    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        p = self.p.draw(rng, len(images))
+    def _corrupt(self, images: Floats, drawn: list[Floats], rng: np.random.Generator) -> Floats:
+        (p,) = drawn
         kept = rng.random((*images.shape[:3], 1), dtype=np.float32) >= p
         return images * kept
 
@@ -176,29 +170,20 @@ class BlurNoise(Kind):
     """A Gaussian filter of `sigma` pixels over height and width, edges mirrored."""
 
     name = "blur"
-    sigma: Range = number(1.0, least=0, most=100)
+    sigma: Range = number(1.0, minimum=0, maximum=100)
 
-    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        from scipy.ndimage import gaussian_filter  # slow to import, and only this kind needs it
+    def _corrupt(self, images: Floats, drawn: list[Floats], rng: np.random.Generator) -> Floats:
+        from scipy.ndimage import gaussian_filter  # slow to import
 
-        sigma = self.sigma.draw(rng, len(images))
+        (sigma,) = drawn
         if sigma.ndim == 0:
-            blurred = gaussian_filter(images, float(sigma), axes=(1, 2))
+            blurred: Floats = gaussian_filter(images, float(sigma), axes=(1, 2))
         else:
             blurred = np.empty_like(images)
             for image, width, place in zip(images, sigma.ravel(), blurred, strict=True):
                 gaussian_filter(image, float(width), axes=(0, 1), output=place)
-        return np.clip(blurred, 0.0, 1.0, out=blurred)
+        return blurred
 
 
-KINDS: dict[str, type[Kind]] = {
-    kind.name: kind
-    for kind in (
-        GaussianNoise,
-        SaltPepperNoise,
-        SpeckleNoise,
-        PoissonNoise,
-        MaskNoise,
-        BlurNoise,
-    )
-}
+ALL = (GaussianNoise, SaltPepperNoise, SpeckleNoise, PoissonNoise, MaskNoise, BlurNoise)
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in ALL}

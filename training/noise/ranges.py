@@ -1,7 +1,7 @@
-"""The numbers of a noise: a fixed one, or a range that each image draws its own from.
+"""The numbers of a noise: fixed, or a range that each image draws its own number from.
 
-Written `0.5` or `0..0.7`. A network trained on ranges is a blind one: it has to do without being
-told how strong the noise is.
+Written `0.5` or `0..0.7`. A network trained on ranges is a blind denoiser: it does not know how
+strong the noise is.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 from common.arrays import Floats
 from training.errors import SettingsError
 
-EXAMPLE = "Pass for example --noise gaussian:0.5,0.5"
+EXAMPLE = "Pass for example --noise gaussian:0.5,0.5."
 
 
 @dataclass(frozen=True)
 class Range:
-    """From `low` to `high`, both finite; a fixed number where they are the same."""
+    """From `low` to `high`, both finite; a fixed number where they are equal."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ class Range:
     def draw(self, rng: np.random.Generator, count: int) -> Floats:
         """One number for each of `count` images, uniform: float32 (N, 1, 1, 1).
 
-        A fixed number is float32 () and takes nothing from the generator.
+        A fixed number is float32 () and draws nothing from the generator.
         """
         if self.low == self.high:
             return np.full((), self.low, np.float32)
@@ -53,45 +53,40 @@ class Range:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a parameter may be, and how it follows the strength of its noise.
+    """The limits of a parameter, and how it follows the strength of its noise.
 
-    A noise made `factor` times as strong has the parameter times factor ** power: 1 for a
-    deviation, 0 for what is no matter of strength.
+    Noise `level` times as strong has the parameter times level ** power: 1 for a standard
+    deviation, 0 for what has no strength.
     """
 
-    least: float
-    most: float
+    minimum: float
+    maximum: float
     power: float
 
     def hold(self, numbers: Range) -> bool:
-        """Whether all of the range is allowed."""
-        return self.least <= numbers.low and numbers.high <= self.most
-
-    def scaled(self, value: float, factor: float) -> float:
-        """The value at another strength, no farther than the limits; factor is 0 or more."""
-        if self.power == 0:
-            return value
-        if factor == 0:
-            return self.least if self.power > 0 else self.most
-        return min(max(value * factor**self.power, self.least), self.most)
+        """Whether all of the range is within the limits."""
+        return self.minimum <= numbers.low and numbers.high <= self.maximum
 
     def at(self, numbers: Range, level: float) -> float:
-        """The one value at a level: 1 is the strong end of the range, 0 none of the noise.
+        """The one value at a level, within the limits: 1 is the range's strong end, 0 no noise.
 
-        What is no matter of strength runs from its low end at 0 to its high end at 1.
+        With power 0 the value goes from the low end at level 0 to the high end at level 1.
         """
         if self.power == 0:
             return numbers.low + (numbers.high - numbers.low) * min(level, 1.0)
-        return self.scaled(numbers.high if self.power > 0 else numbers.low, level)
+        if level == 0:
+            return self.minimum if self.power > 0 else self.maximum
+        strong = numbers.high if self.power > 0 else numbers.low
+        scaled: float = strong * level**self.power
+        return min(max(scaled, self.minimum), self.maximum)
 
 
 def require_level(level: float) -> float:
-    """A level or factor as it is, if it is finite and not negative."""
+    """The level, if it is finite and not negative."""
     if not (math.isfinite(level) and level >= 0):
         raise SettingsError(
             f"noise level {level}",
             expected="a finite number, 0 or more (1: as strong as the noise itself)",
-            hint="Pass another level.",
         )
     return level
 

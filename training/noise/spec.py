@@ -1,8 +1,8 @@
-"""Noise that spoils clean images: from its spec to what can be applied.
+"""Noise that corrupts clean images: from its spec to an object that applies it.
 
-A spec is one kind with its numbers, `gaussian:0.5,0.5`, or several joined with `+`, each applied
-to what the one before it left: `gaussian:0.5,0.5+salt-pepper:0.1`. Any number may be a range that
-each image draws its own from: `gaussian:0..0.5,0..0.7`. What the kinds do is in `noises`.
+A spec is one kind with its numbers, `gaussian:0.5,0.5`, or several joined with `+` and applied in
+turn: `gaussian:0.5,0.5+salt-pepper:0.1`. Any number may be a range that each image draws its own
+number from: `gaussian:0..0.5,0..0.7`.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from common.arrays import Floats
 from training.errors import SettingsError
-from training.noise.kinds import KINDS
-from training.noise.ranges import EXAMPLE, Range
+from training.noise.kinds import KINDS, Kind
+from training.noise.ranges import EXAMPLE, Range, require_level
 
 DEFAULT_NOISE = "gaussian:0.5,0.5"
-PAIRS = "pairs"  # stands where a spec would, in a run whose data came with their own noise
+PAIRS = "pairs"  # in place of a spec, for a run on clean images with their own noisy ones
 FORMS = ", ".join(kind.form() for kind in KINDS.values())
 HELP = (
     f"one of {FORMS}; several are joined with + and applied in turn; a number may be a range "
@@ -29,74 +29,50 @@ HELP = (
 JOINT = re.compile(r"(?<![0-9.][eE])\+")  # a plus, but not that of 1e+16
 
 
-class Noise(Protocol):
-    """What every noise can do; `str(noise)` is a spec that `parse_noise` reads as an equal one."""
-
-    def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        """Spoil float32 (N, H, W, C) in [0, 1]; a new array of the same kind comes back."""
-        ...
-
-    def scaled(self, factor: float) -> Noise:
-        """The same noise, weaker (factor < 1) or stronger (factor > 1); ranges stay ranges."""
-        ...
-
-    def at(self, level: float) -> Noise:
-        """One fixed strength: 1 is the strongest that this noise draws, 0 leaves the least."""
-        ...
-
-    def describe(self) -> list[dict[str, Any]]:
-        """As JSON, in the order of application: kind and ranges, `[low, high]` by name."""
-        ...
-
-
 @dataclass(frozen=True)
-class Blend:
-    """Several noises, each applied to what the one before it left."""
+class Noise:
+    """Kinds of noise, applied in turn. `str(noise)` is its spec."""
 
-    parts: tuple[Noise, ...]
+    parts: tuple[Kind, ...]
 
     def apply(self, images: Floats, rng: np.random.Generator) -> Floats:
-        """Spoil float32 (N, H, W, C) in [0, 1]; the input is left as it is."""
+        """Corrupt float32 (N, H, W, C) in [0, 1]; returns a new array of the same kind."""
         for part in self.parts:
             images = part.apply(images, rng)
         return images
 
-    def scaled(self, factor: float) -> Blend:
-        """Every part scaled."""
-        return Blend(tuple(part.scaled(factor) for part in self.parts))
-
-    def at(self, level: float) -> Blend:
-        """Every part at that level."""
-        return Blend(tuple(part.at(level) for part in self.parts))
+    def at(self, level: float) -> Noise:
+        """One fixed strength: 1 is the strongest that this noise draws, 0 none."""
+        require_level(level)
+        return Noise(tuple(part.at(level) for part in self.parts))
 
     def describe(self) -> list[dict[str, Any]]:
-        """One entry for each part."""
+        """As JSON: `{"kind": …, "parameters": {name: [low, high]}}` for each part."""
         return list(chain.from_iterable(part.describe() for part in self.parts))
 
     def __str__(self) -> str:
-        return "+".join(str(part) for part in self.parts)
+        return "+".join(map(str, self.parts))
 
 
 def parse_noise(spec: str) -> Noise:
-    """The noise that a spec names; a kind without numbers takes its usual ones.
+    """The noise of a spec; a kind without numbers gets its default ones.
 
-    A kind that is unknown, numbers too few, too many or out of their limits, and a part that is
-    empty are SettingsErrors.
+    Raises:
+        SettingsError: an unknown kind, the wrong count of numbers, one outside its limits, or an
+            empty part.
     """
-    parts = [_parse_part(part.strip(), spec) for part in JOINT.split(spec)]
-    return parts[0] if len(parts) == 1 else Blend(tuple(parts))
+    return Noise(tuple(_parse_part(part.strip(), spec) for part in JOINT.split(spec)))
 
 
 def drawn_noise(spec: str | None) -> Noise | None:
-    """The noise to draw for what a run's settings say; None where its data are to be as given."""
+    """The noise to draw for a run's `noise` setting; None for pairs and for no noise."""
     return None if spec is None or spec == PAIRS else parse_noise(spec)
 
 
 def described(spec: str | None) -> list[dict[str, Any]]:
-    """What a run's settings say of its noise, as JSON for config.json and the bundle's manifest.
+    """A run's `noise` setting as JSON for config.json and the bundle's manifest.
 
-    One entry for each kind, `{"kind": "gaussian", "parameters": {"mean": [0.5, 0.5], …}}`; the
-    kind is `pairs`, without parameters, where the data came with their own noise; [] for none.
+    As `Noise.describe`; the kind is `pairs`, without parameters, for pairs; [] for no noise.
     """
     if spec == PAIRS:
         return [{"kind": PAIRS, "parameters": {}}]
@@ -104,23 +80,21 @@ def described(spec: str | None) -> list[dict[str, Any]]:
     return noise.describe() if noise else []
 
 
-def _parse_part(part: str, spec: str) -> Noise:
+def _parse_part(part: str, spec: str) -> Kind:
     name, colon, values = part.partition(":")
-    if not part:
-        raise SettingsError(
-            f"noise {spec!r}" + " with an empty part" * bool(spec.strip()),
-            expected=f"one of {FORMS}, or several joined with +",
-            hint=EXAMPLE,
-        )
     if name not in KINDS:
-        raise SettingsError(f"noise {part!r}", expected=f"one of {FORMS}", hint=EXAMPLE)
+        received = f"noise {part!r}" if part else f"noise {spec!r}"
+        if not part and spec.strip():
+            received += " with an empty part"
+        expected = f"one of {FORMS}, or several joined with +"
+        raise SettingsError(received, expected=expected, hint=EXAMPLE)
     kind = KINDS[name]
     texts = values.split(",") if colon else []
-    wanted = kind.form().count(",") + 1
-    if colon and len(texts) != wanted:
+    count = kind.form().count(",") + 1
+    if colon and len(texts) != count:
         raise SettingsError(
             f"noise {part!r} with {len(texts)} number{'s' * (len(texts) != 1)}",
-            expected=f"{kind.form()}, {wanted} number{'s' * (wanted != 1)}",
+            expected=f"{kind.form()}, {count} number{'s' * (count != 1)}",
             hint=EXAMPLE,
         )
     return kind(*(Range.parse(text) for text in texts))

@@ -1,52 +1,39 @@
-"""Image files decoded on every core: on threads at first, then in processes of their own.
+"""Image files decoded on every core: first on threads, then in processes.
 
-Of a small image, most of the work is Python's own, so threads wait for each other; a process takes
-a moment to start. Many files are worth it. What a decoder process may be made to do by a hostile
-file, it does without the job: a file that ends it is listed as unreadable.
+Most of the work on a small image holds the interpreter lock, so threads wait for each other; but
+processes take a moment to start, which pays from `PROCESSES_MIN_IMAGES`. A hostile file can crash a
+decoder process, never the job: the file is listed as unreadable.
 """
 
 from __future__ import annotations
 
 import errno
+import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
 
-from common.arrays import Array
-from service.bulk.batch import Batch, Failure
-from service.bulk.decoding.imagefile import (
-    MAX_BYTES,
-    SUFFIXES,
-    Item,
-    check_bytes,
-    decode,
-    decode_some,
-    is_picture,
-)
-from service.bulk.decoding.worker import DecoderEndedError, Worker
+from common.arrays import Array, Bytes
+from common.cores import usable_cores
+from common.images import Fit
+from service.bulk.batch import Batch
+from service.bulk.decoding.imagefile import Item, decode_some
 from service.bulk.errors import reason
 from service.codecs import png
-from service.codecs.png import Fit
 from service.codecs.rows import RowSpec
-from service.runtime.pool import usable_cores
 
-__all__ = [
-    "GROUP",
-    "MAX_BYTES",
-    "SUFFIXES",
-    "Decoder",
-    "check_bytes",
-    "decode",
-    "encode_all",
-    "is_picture",
-]
+UNIT_FILES = 1024  # image files in one unit
+CHUNK = 32  # images in one task of a thread or process
+PROCESSES_MIN_IMAGES = 2048
 
-GROUP = 1024  # image files in one unit
-SLICE = 32  # images that a thread or process takes at once
-PROCESSES_FROM = 2048  # images after which processes are started
+Decoded = tuple[Array, list[tuple[int, str]]]  # as `decode_some` returns it
 
 
 class Decoder:
@@ -54,92 +41,108 @@ class Decoder:
 
     def __init__(self, spec: RowSpec, *, fit: Fit | None = None, invert: bool = False) -> None:
         self._spec = spec
-        self._fit = fit
-        self._invert = invert
-        self._threads = usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
-        self._begun = 0
-        self._idle: deque[Worker] = deque()
+        self._settings: dict[str, Any] = {"fit": fit, "invert": invert}
+        self._threads = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
+        self._images = 0  # decoded so far
+        self._processes: ProcessPoolExecutor | None = None
+        self._starting, self._retrying = threading.Lock(), threading.Lock()
 
-    def batch(
-        self, names: Sequence[str], fetch: Callable[[int], bytes | str], *, ids: Any, ordered: bool
-    ) -> Batch:
-        """Decode what `fetch` gives for 0 … n − 1.
+    def batch(self, ids: Any, fetch: Callable[[int], bytes | str], *, ordered: bool) -> Batch:
+        """Decode n files, whose ids are a pyarrow array (n).
 
-        Args:
-            names: of the images, for the list of failures.
-            fetch: the bytes of one, or its path. Called by many threads, or, if `ordered`, by this
-                one alone and in order, as a compressed stream wants it.
-            ids: pyarrow array (n).
+        `fetch` returns the bytes of one, or its path. It is called by many threads, or, if
+        `ordered`, by this one alone and in order, as a compressed stream needs it.
         """
-        count = len(names)
-        rows = np.empty((count, *self._spec.shape), np.uint8)
-        keep = np.ones(count, bool)
-        failures: list[tuple[int, str]] = []
+        rows = np.empty((len(ids), *self._spec.shape), np.uint8)
+        failures: dict[int, str] = {}
 
-        def work(first: int, items: Sequence[Item]) -> None:
-            rows[first : first + len(items)], failed = self._decoded(items)
-            failures.extend((first + index, why) for index, why in failed)
+        def fetch_chunk(chunk: range) -> list[Item]:
+            return [_fetched(fetch, index) for index in chunk]
 
-        def fetch_and_work(first: int, end: int) -> None:
-            work(first, [_fetched(fetch, index) for index in range(first, end)])
+        def decode_chunk(chunk: range, items: list[Item] | None) -> None:
+            items = fetch_chunk(chunk) if items is None else items
+            rows[chunk.start : chunk.stop], failed = self._decode(items)
+            failures.update((chunk[at], why) for at, why in failed)
 
-        begun: deque[Future[None]] = deque()
-        for first in range(0, count, SLICE):
-            end = min(first + SLICE, count)
-            if not ordered:
-                begun.append(self._pool.submit(fetch_and_work, first, end))
-                continue
-            items = [_fetched(fetch, index) for index in range(first, end)]
-            begun.append(self._pool.submit(work, first, items))
-            if len(begun) > 2 * self._threads:
-                begun.popleft().result()
-        for future in begun:
+        pending: deque[Future[None]] = deque()
+        for first in range(0, len(ids), CHUNK):
+            chunk = range(first, min(first + CHUNK, len(ids)))
+            items = fetch_chunk(chunk) if ordered else None
+            pending.append(self._threads.submit(decode_chunk, chunk, items))
+            if len(pending) > 2 * usable_cores():  # bounds the files in memory
+                pending.popleft().result()
+        for future in pending:
             future.result()
-        self._begun += count
-        batch = Batch(ids, rows)
-        if not failures:
-            return batch
-        failures.sort()
-        keep[[index for index, _ in failures]] = False
-        return batch.only(keep, tuple(Failure(names[index], why) for index, why in failures))
+        self._images += len(ids)
+        return Batch(ids, rows).without(failures)
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        while self._idle:
-            self._idle.pop().close()
+        """End the threads and processes."""
+        self._threads.shutdown(cancel_futures=True)
+        if self._processes is not None:
+            self._processes.shutdown()
 
-    def _decoded(self, items: Sequence[Item]) -> tuple[Array, list[tuple[int, str]]]:
-        """As `decode_some`, in a process if there have been enough images."""
-        if self._begun < PROCESSES_FROM:
-            return decode_some(items, self._spec, fit=self._fit, invert=self._invert)
+    def _decode(self, items: Sequence[Item]) -> Decoded:
+        """As `decode_some`; in a process once there have been enough images."""
+        if self._images < PROCESSES_MIN_IMAGES:
+            return decode_some(items, self._spec, **self._settings)
+        with self._starting:
+            if self._processes is None:
+                self._processes = _start_processes(usable_cores())
+            pool = self._processes
         try:
-            worker = self._idle.pop()
-        except IndexError:
-            worker = Worker(self._spec, fit=self._fit, invert=self._invert)
-        try:
-            answer = worker.ask(items)
-        except DecoderEndedError as exc:
-            worker.close()
-            if len(items) == 1:
-                return np.zeros((1, *self._spec.shape), np.uint8), [(0, str(exc))]
-            answers = [self._decoded([item]) for item in items]
-            found = [(at, why) for at, (_, failed) in enumerate(answers) for _, why in failed]
-            return np.concatenate([rows for rows, _ in answers]), found
-        self._idle.append(worker)
-        return answer
+            return pool.submit(decode_some, items, self._spec, **self._settings).result()
+        except BrokenProcessPool:  # by one of our files, or by those of another thread
+            with self._starting:
+                if self._processes is pool:
+                    self._processes = None
+            return self._decode_singly(items)
+
+    def _decode_singly(self, items: Sequence[Item]) -> Decoded:
+        """Find the file that ends its process, one thread at a time."""
+        rows, failed = np.zeros((len(items), *self._spec.shape), np.uint8), []
+        with self._retrying:
+            pool = _start_processes(1)
+            for at, item in enumerate(items):
+                try:
+                    future = pool.submit(decode_some, [item], self._spec, **self._settings)
+                    (rows[at],), reasons = future.result()
+                    failed += [(at, why) for _, why in reasons]
+                except BrokenProcessPool:
+                    failed.append((at, "the decoder process crashed"))
+                    pool = _start_processes(1)
+            pool.shutdown()
+        return rows, failed
 
 
-def encode_all(images: Array, pool: ThreadPoolExecutor) -> list[bytes]:
+def encode_all(images: Bytes, pool: ThreadPoolExecutor) -> list[bytes]:
     """uint8 (N, H, W, C) as N PNG files."""
-    pieces = [images[first : first + SLICE] for first in range(0, len(images), SLICE)]
-    made = pool.map(lambda piece: [png.encode(image) for image in piece], pieces)
-    return [body for piece in made for body in piece]
+    chunks = [images[first : first + CHUNK] for first in range(0, len(images), CHUNK)]
+    files = pool.map(lambda chunk: [png.encode(image) for image in chunk], chunks)
+    return [body for chunk in files for body in chunk]
 
 
 def _fetched(fetch: Callable[[int], bytes | str], index: int) -> Item:
-    """What there is of a file; what went wrong is told where the others are decoded."""
+    """The file, or the error in its place, which `decode_some` reports."""
     try:
         return fetch(index)
     except Exception as exc:
-        return OSError(errno.EIO, reason(exc))  # of a kind that goes to another process
+        return OSError(errno.EIO, reason(exc))  # can be pickled, unlike many others
+
+
+def _start_processes(count: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # the engine's threads do not survive a fork
+    return ProcessPoolExecutor(count, mp_context=context, initializer=_initialise)
+
+
+def _initialise() -> None:
+    """In a decoder process: leave Ctrl-C to the job, and end with it, also if it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

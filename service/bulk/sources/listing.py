@@ -1,32 +1,37 @@
-"""A listing of files on disk, so that ten million names need no more memory than ten thousand.
+"""A listing of files, kept on disk: its size in memory does not grow with the number of files.
 
-One record a file: size, stamp and name, ended by NUL, which no name contains.
+One record per file: size, stamp and name, ended by NUL, which no name contains.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
+import os
 from array import array
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, NamedTuple
-
-RUN = 100_000  # names sorted at once, some 40 MB
+from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One image file.
+    """One state of a file.
 
-    name: relative, "/" separators. size: bytes, −1 where it is not there. stamp: what else tells
-    one state of it from another, and where it lies: mtime in ns, offset in a tar, index in a zip.
+    name: a path, URL or name in a folder. size: bytes, −1 if missing. stamp: time of modification
+    in ns; in archives its place, the offset in a tar or the index in a zip.
     """
 
     name: str
     size: int
     stamp: int
+
+    @classmethod
+    def of(cls, path: str | Path, name: str = "") -> Entry:
+        """The entry of a file on this machine; `name` defaults to its path."""
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a list may have millions
+        except OSError:
+            return cls(name or str(path), -1, 0)
+        return cls(name or str(path), status.st_size, status.st_mtime_ns)
 
 
 class Listing:
@@ -48,7 +53,8 @@ class Listing:
             for entry in entries:
                 if self.total % group == 0:
                     self._starts.append(position)
-                record = _record(entry)
+                name = entry.name.replace("\0", "�").encode("utf-8", "surrogateescape")
+                record = b"%d %d %s\0" % (entry.size, entry.stamp, name)
                 file.write(record)
                 digest.update(record)
                 position += len(record)
@@ -62,41 +68,5 @@ class Listing:
         begin, end = self._starts[index : index + 2]
         with self._path.open("rb") as file:
             file.seek(begin)
-            return [_entry(record) for record in file.read(end - begin).split(b"\0")[:-1]]
-
-
-def in_order(entries: Iterable[Entry], *, run: int = RUN) -> Iterator[Entry]:
-    """Sort by name: in memory, or where there are more than `run`, merged from sorted files."""
-    source = iter(entries)
-    first = sorted(islice(source, run))
-    runs: list[Iterable[Entry]] = [first]
-    while more := sorted(islice(source, run)):
-        runs.append(_spilled(more))
-    return heapq.merge(*runs)
-
-
-def _spilled(entries: list[Entry]) -> Iterator[Entry]:
-    """Write entries to a file without a name, to be read back one by one."""
-    file = TemporaryFile()  # noqa: SIM115 - closed by whoever reads it to the end
-    for entry in entries:
-        file.write(_record(entry))
-    file.seek(0)
-    return _records(file)
-
-
-def _records(file: IO[bytes]) -> Iterator[Entry]:
-    with file:
-        rest = b""
-        while block := file.read(1 << 16):
-            *whole, rest = (rest + block).split(b"\0")
-            yield from map(_entry, whole)
-
-
-def _record(entry: Entry) -> bytes:
-    name = entry.name.replace("\0", "�").encode("utf-8", "surrogateescape")
-    return b"%d %d %s\0" % (entry.size, entry.stamp, name)
-
-
-def _entry(record: bytes) -> Entry:
-    size, stamp, name = record.split(b" ", 2)
-    return Entry(name.decode("utf-8", "surrogateescape"), int(size), int(stamp))
+            records = [record.split(b" ", 2) for record in file.read(end - begin).split(b"\0")[:-1]]
+        return [Entry(os.fsdecode(name), int(size), int(stamp)) for size, stamp, name in records]

@@ -1,8 +1,8 @@
-"""The Open Inference Protocol (KServe V2), over HTTP: JSON, and the binary tensor extension.
+"""Inference requests of the Open Inference Protocol (KServe V2) over HTTP: JSON and binary tensors.
 
-Pure functions between bytes and the engine; `service/http/gateway.py` does the HTTP. Protocol:
-github.com/kserve/open-inference-protocol (rest) and Triton's extension_binary_data. Tensors in
-JSON are for small requests; anything of size travels binary, without a copy.
+Pure functions between bytes and the engine; `service/http/endpoints.py` does the HTTP. Protocol:
+github.com/kserve/open-inference-protocol (rest) and Triton's extension_binary_data. JSON tensors
+are for small requests; large ones are sent as binary tensors, which are read without a copy.
 """
 
 from __future__ import annotations
@@ -25,31 +25,35 @@ from common.errors import (
     TooLargeError,
 )
 from service.bundle import Manifest
-from service.engine import Scored
-from service.http.v2.models import INPUTS, OUTPUTS, SCORES, VERSION, Json, outputs, row
+from service.codecs.jsontext import MAX_JSON, booleans, numbers, to_float32
+from service.engine import OutputName
+from service.http.v2.models import INPUTS, OUTPUTS, VERSION, Json, output_names
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 
-# A JSON tensor is parsed in one piece, which holds the interpreter lock: some 10 ms a megabyte.
-MAX_JSON = 4 * 2**20
+# Extensions that change where or how an output is returned. Other parameters that a client may
+# send, such as MLServer's content_type, are ignored, as the protocol has it.
+UNSUPPORTED = {"classification", "shared_memory_region"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One inference request: rows in, names of the outputs wanted and whether each goes binary."""
+    """One inference request: its rows, and each requested output with whether it is binary."""
 
     model: str
     rows: Array
-    outputs: tuple[tuple[str, bool], ...]
+    outputs: tuple[tuple[OutputName, bool], ...]
     id: str | None = None
 
 
 def read(body: bytes, header_length: int | None, model: str, manifest: Manifest) -> Request:
-    """An inference request.
+    """Parse an inference request.
 
     Args:
-        body: JSON, or JSON of `header_length` bytes with binary tensors behind it.
+        body: JSON, or JSON of `header_length` bytes followed by binary tensors.
         header_length: the header Inference-Header-Content-Length, None without one.
+        model: the model in the path.
+        manifest: of the bundle that is served; it has the shapes.
 
     Raises:
         InputError
@@ -65,40 +69,18 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
         raise TooLargeError(
             f"{size} bytes of JSON", expected=f"at most {MAX_JSON}", hint="Send binary tensors."
         )
-    message = _object(body[:size])
+    message = _read_object(body[:size])
     rows = _read_rows(_only_input(message, model), memoryview(body)[size:], model, manifest)
     return Request(model, rows, _read_outputs(message, model, manifest), _read_id(message))
 
 
-def scored(request: Request) -> tuple[Scored, ...]:
-    """What the engine's scored pass is asked for; () where no scores are wanted."""
-    wanted = {name for name, _ in request.outputs}
-    known: tuple[Scored, ...] = ("latents", "denoised", "scores")
-    return tuple(name for name in known if name in wanted) if SCORES in wanted else ()
-
-
-def plan(request: Request) -> list[tuple[str, str | None, str]]:
-    """The models to run, each as (model, output it reads or None for the request, its output).
-
-    For requests without scores: `scored` is the other kind. An autoencoder that is asked for its
-    latents too runs as encoder and decoder: the same work.
-    """
-    wanted = {name for name, _ in request.outputs}
-    if request.model != "autoencoder":
-        return [(request.model, None, OUTPUTS[request.model][0])]
-    if "latents" not in wanted:
-        return [("autoencoder", None, "denoised")]
-    steps: list[tuple[str, str | None, str]] = [("encoder", None, "latents")]
-    return [*steps, ("decoder", "latents", "denoised")] if "denoised" in wanted else steps
-
-
 def write(
-    request: Request, found: Mapping[str, Array], fingerprint: str
+    request: Request, results: Mapping[str, Array], fingerprint: str
 ) -> tuple[bytes, int | None]:
-    """The response's bytes and, when a tensor goes binary, the length of its JSON part."""
+    """The response's bytes and, if a tensor is binary, the length of its JSON part."""
     tensors, tail = [], []
     for name, binary in request.outputs:
-        array = np.ascontiguousarray(found[name])
+        array = np.ascontiguousarray(results[name])
         tensor: Json = {"name": name, "datatype": "FP32", "shape": list(array.shape)}
         if binary:
             tensor["parameters"] = {"binary_data_size": array.nbytes}
@@ -119,7 +101,17 @@ def write(
     return b"".join((head, *tail)), len(head)
 
 
-def _object(text: bytes) -> Json:
+def failure() -> bytes:
+    """The protocol's form of an internal error."""
+    return orjson.dumps({"error": "Internal Server Error"})
+
+
+def error(exc: DenoiserError) -> bytes:
+    """The protocol's form of an error."""
+    return orjson.dumps({"error": str(exc)})
+
+
+def _read_object(text: bytes) -> Json:
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError as exc:
@@ -148,97 +140,91 @@ def _read_rows(tensor: Json, tail: memoryview, model: str, manifest: Manifest) -
     datatype: Any = tensor.get("datatype")
     allowed = ("FP32", "UINT8") if INPUTS[model] == "images" else ("FP32",)
     if datatype not in allowed:
-        raise DtypeError(
-            f"datatype {datatype!r}"[:120], expected=" or ".join(allowed), hint="Convert first."
-        )
-    wanted = row(INPUTS[model], manifest)
-    if not _is_shape(shape) or tuple(shape[1:]) != wanted:
+        raise DtypeError(f"datatype {datatype!r}"[:120], expected=" or ".join(allowed))
+    row_shape = manifest.row_shape(INPUTS[model])
+    if not _is_shape(shape) or tuple(shape[1:]) != row_shape:
         raise ShapeError(
             f"shape {shape!r}"[:120],
-            expected=str([-1, *wanted]),
+            expected=str([-1, *row_shape]),
             hint="Name the batch and every dimension of a row.",
         )
     parameters = tensor.get("parameters") or {}
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-    dtype: np.dtype[Any] = DTYPES[datatype]
+    dtype = DTYPES[datatype]
     if size is None:
         if len(tail):
-            raise _malformed(f"{len(tail)} bytes behind the JSON that no tensor names")
-        return _json_rows(tensor.get("data"), shape, dtype)
-    needed = math.prod(shape) * dtype.itemsize
-    if size != needed or len(tail) != needed:
+            raise _malformed(f"{len(tail)} bytes after the JSON that no tensor names")
+        return _read_json_rows(tensor.get("data"), shape, dtype)
+    expected = math.prod(shape) * dtype.itemsize
+    if size != expected or len(tail) != expected:
         raise MalformedError(
-            f"binary_data_size {size!r} with {len(tail)} bytes behind the JSON"[:160],
-            expected=f"{needed} for {datatype} {shape}",
+            f"binary_data_size {size!r} with {len(tail)} bytes after the JSON"[:160],
+            expected=f"{expected} for {datatype} {shape}",
             hint="Send each value of the tensor, little-endian, in C order.",
         )
     return np.frombuffer(tail, dtype).reshape(shape)
 
 
-def _json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
+def _read_json_rows(data: Any, shape: list[int], dtype: np.dtype[Any]) -> Array:
     """A tensor's `data`, flat or nested."""
     if not isinstance(data, list):
         raise _malformed("a tensor with neither data nor binary_data_size")
-    if _holds_booleans(data):  # numpy would make numbers of them
-        raise DtypeError("data with true or false", expected="numbers", hint="Send 1 and 0.")
-    try:
-        values = np.asarray(data)
-    except ValueError as exc:
-        raise ShapeError(
-            "data in lists of unequal lengths", expected=str(shape), hint="Pad or split them."
-        ) from exc
+    if _has_booleans(data):
+        raise booleans("data")
+    values = numbers(data, "data")
     if values.size != math.prod(shape):
-        raise ShapeError(f"{values.size} values", expected=str(shape), hint="Correct one of them.")
-    if values.size and values.dtype.kind not in "iuf":
-        raise DtypeError("data that are not numbers", expected="numbers", hint="Send numbers.")
-    if dtype == np.uint8:
-        if values.size and not (values.min() >= 0 and values.max() <= 255):
-            raise RangeError("UINT8 values out of range", expected="0 to 255", hint="Clip them.")
-        if values.dtype.kind == "f" and (values != np.rint(values)).any():
-            raise DtypeError("UINT8 data with fractions", expected="integers", hint="Send FP32.")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinity, which the engine refuses
-        return values.astype(dtype).reshape(shape)
+        raise ShapeError(f"{values.size} values", expected=str(shape))
+    if dtype != np.uint8:
+        return to_float32(values).reshape(shape)
+    if values.size and not (values.min() >= 0 and values.max() <= 255):
+        raise RangeError("UINT8 values out of range", expected="0 to 255")
+    if values.dtype.kind == "f" and (values != np.rint(values)).any():
+        raise DtypeError("UINT8 data with fractions", expected="integers", hint="Send FP32.")
+    return values.astype(dtype).reshape(shape)
 
 
-def _holds_booleans(data: list[Any]) -> bool:
-    """Whether true or false stands anywhere in nested lists."""
+def _has_booleans(data: list[Any]) -> bool:
+    """Whether nested lists contain true or false."""
     lists = [data]
     while lists:
         values = lists.pop()
-        kinds = set(map(type, values))
-        if bool in kinds:
+        types = set(map(type, values))
+        if bool in types:
             return True
-        if list in kinds:
+        if list in types:
             lists += [value for value in values if type(value) is list]
     return False
 
 
-def _read_outputs(message: Json, model: str, manifest: Manifest) -> tuple[tuple[str, bool], ...]:
+def _read_outputs(
+    message: Json, model: str, manifest: Manifest
+) -> tuple[tuple[OutputName, bool], ...]:
     parameters = message.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise _malformed("parameters that are not an object")
     default = parameters.get("binary_data_output", False) is True
-    asked = message.get("outputs")
-    if asked is None or asked == []:
+    requested = message.get("outputs")
+    if requested is None or requested == []:
         return tuple((name, default) for name in OUTPUTS[model])
-    if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
+    if not isinstance(requested, list) or not all(isinstance(item, dict) for item in requested):
         raise _malformed("outputs that are not a list of objects")
-    found: dict[str, bool] = {}
-    for item in asked:
+    outputs: dict[OutputName, bool] = {}
+    for item in requested:
         name, options = item.get("name"), item.get("parameters") or {}
-        known = outputs(model, manifest)
+        known = output_names(model, manifest)
         if name not in known:
             raise _malformed(f"an output named {name!r}"[:120], " or ".join(known))
-        if not isinstance(options, dict) or options.keys() - {"binary_data"}:
-            raise _malformed(f"parameters of the output {name!r}", "binary_data alone")
-        found[name] = options.get("binary_data", default) is True
-    return tuple(found.items())
+        if not isinstance(options, dict) or UNSUPPORTED.intersection(options):
+            unsupported = " and ".join(sorted(UNSUPPORTED))
+            raise _malformed(f"parameters of the output {name!r}", f"no {unsupported}")
+        outputs[name] = options.get("binary_data", default) is True
+    return tuple(outputs.items())
 
 
 def _read_id(message: Json) -> str | None:
     value = message.get("id")
     if value is not None and (not isinstance(value, str) or len(value) > 256):
-        raise _malformed("an id that is not a short string")
+        raise _malformed("an id that is not a string of at most 256 characters")
     return value
 
 
@@ -256,13 +242,3 @@ def _malformed(received: str, expected: str = "an inference request") -> Malform
         expected=expected,
         hint="See GET /v2/models/{model} for names, datatypes and shapes.",
     )
-
-
-def failure() -> bytes:
-    """The protocol's own form of an error that is not the caller's."""
-    return orjson.dumps({"error": "Internal Server Error"})
-
-
-def error(exc: DenoiserError) -> bytes:
-    """The protocol's own form of an error."""
-    return orjson.dumps({"error": str(exc)})

@@ -1,4 +1,4 @@
-"""The models that the Open Inference Protocol shows: their names, tensors and metadata."""
+"""The models that the Open Inference Protocol lists: names, tensors and metadata."""
 
 from __future__ import annotations
 
@@ -7,94 +7,88 @@ from typing import Any
 from common.errors import NotFoundError
 from service import __version__
 from service.bundle import Manifest
+from service.engine import OutputName
 
 Json = dict[str, Any]
 
 VERSION = "1"
 NAME = "denoiser"
 INPUTS = {"encoder": "images", "decoder": "latents", "autoencoder": "images"}
-OUTPUTS = {
+# What a request gets that names no outputs.
+OUTPUTS: dict[str, tuple[OutputName, ...]] = {
     "encoder": ("latents",),
     "decoder": ("images",),
     "autoencoder": ("denoised", "latents"),
 }
-# What a bundle with a novelty entry gives beside them, to those who ask for it by name.
-SCORES = "scores"
 
 
 def server_metadata() -> Json:
+    """The response to GET /v2."""
     return {"name": NAME, "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
 def model_metadata(model: str, manifest: Manifest) -> Json:
     """Names, datatypes and shapes; -1 is the batch."""
+    _check_name(model)
     return {
-        "name": _known(model),
+        "name": model,
         "versions": [VERSION],
         "platform": "onnxruntime_onnx",
         "inputs": [_tensor(INPUTS[model], manifest)],
-        "outputs": [_tensor(name, manifest) for name in outputs(model, manifest)],
+        "outputs": [_tensor(name, manifest) for name in output_names(model, manifest)],
         "parameters": {"fingerprint": manifest.fingerprint},
     }
 
 
 def model_config(model: str, manifest: Manifest) -> Json:
-    """The model configuration extension, as far as it says something here."""
-    described = model_metadata(model, manifest)
+    """The model configuration extension; fields without a meaning here are left out."""
+    metadata = model_metadata(model, manifest)
 
     def tensors(key: str) -> list[Json]:
         return [
-            {"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"][1:]}
-            for t in described[key]
+            {"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"]}
+            for t in metadata[key]
         ]
 
     return {
         "name": model,
-        "platform": described["platform"],
+        "platform": metadata["platform"],
         "backend": "onnxruntime",
         "max_batch_size": 0,
-        "input": [{**t, "dims": [-1, *t["dims"]]} for t in tensors("inputs")],
-        "output": [{**t, "dims": [-1, *t["dims"]]} for t in tensors("outputs")],
+        "input": tensors("inputs"),
+        "output": tensors("outputs"),
     }
 
 
 def repository_index() -> list[Json]:
+    """The response to POST /v2/repository/index."""
     return [{"name": name, "version": VERSION, "state": "READY", "reason": ""} for name in INPUTS]
 
 
 def check_model(model: str, version: str | None) -> None:
     """Raise NotFoundError for a model or version that is not served."""
-    _known(model)
+    _check_name(model)
     if version not in (None, "", VERSION):
         raise NotFoundError(
             f"version {version!r} of {model}"[:120], expected=VERSION, hint="Leave it out."
         )
 
 
-def outputs(model: str, manifest: Manifest) -> tuple[str, ...]:
-    """The outputs that may be asked for: those that come unasked, and scores where there are any.
-
-    Only what sees images can be scored.
-    """
-    scored = bool(manifest.novelty) and INPUTS[model] == "images"
-    return (*OUTPUTS[model], *((SCORES,) if scored else ()))
+def output_names(model: str, manifest: Manifest) -> tuple[OutputName, ...]:
+    """The outputs that a request may name: OUTPUTS, and "scores" where the bundle has them."""
+    if manifest.novelty and INPUTS[model] == "images":
+        return (*OUTPUTS[model], "scores")
+    return OUTPUTS[model]
 
 
-def _known(model: str) -> str:
+def _check_name(model: str) -> None:
     if model not in INPUTS:
         raise NotFoundError(
             f"a model {model!r}"[:120],
             expected=" or ".join(INPUTS),
             hint="See POST /v2/repository/index.",
         )
-    return model
 
 
 def _tensor(name: str, manifest: Manifest) -> Json:
-    return {"name": name, "datatype": "FP32", "shape": [-1, *row(name, manifest)]}
-
-
-def row(name: str, manifest: Manifest) -> tuple[int, ...]:
-    """One row of a tensor of that name: () for scores, which are one number each."""
-    shapes = {"latents": (manifest.latent_size,), SCORES: ()}
-    return shapes.get(name, manifest.image_shape)
+    return {"name": name, "datatype": "FP32", "shape": [-1, *manifest.row_shape(name)]}

@@ -6,14 +6,15 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from service.__main__ import main
 from service.bulk.sources.buckets import Bucket
 from service.codecs import png
-from tests.conftest import LATENT_SIZE, some_images
+from tests.support.tiny import LATENT_SIZE, some_images
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +52,7 @@ def test_a_folder_gives_what_its_path_gives(folder: Path, tmp_path: Path) -> Non
 def test_files_that_changed_since_they_were_listed_are_refused(folder: Path) -> None:
     with closing(Bucket(folder.as_uri())) as bucket:
         entries = list(bucket.entries())
-        assert bucket.passed_over == 1
+        assert bucket.skipped == 1
         (folder / entries[0].name).write_bytes(b"longer, or shorter")
         with pytest.raises(OSError, match="changed"):
             bucket.fetch(entries[0])
@@ -67,7 +68,7 @@ def test_parquet(tmp_path: Path, whole: bool) -> None:
         pq.write_table(pa.table({"image": column}), parts / f"{at}.parquet")
     source = parts if whole else parts / "1.parquet"
     for name, given in [("path", str(source)), ("url", source.as_uri())]:
-        assert main(["encode", given, "--out", f"{tmp_path}/{name}.parquet", "--batch", "7"]) == 0
+        assert main(["encode", given, "--out", f"{tmp_path}/{name}.parquet"]) == 0
     by_path, by_url = (pq.read_table(tmp_path / f"{name}.parquet") for name in ("path", "url"))
     assert by_url.num_rows == (40 if whole else 10)
     assert by_url.equals(by_path)
@@ -89,18 +90,18 @@ def test_latents_of_another_model_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("source", "out", "told"),
+    ("source", "out", "message"),
     [
         ("gopher://host/images", "l.npy", "s3://bucket/folder"),
         ("file:///no/such/folder", "l.npy", "nothing at file:///no/such/folder"),
         ("{folder}/notes.txt", "l.npy", "folder of it or of image files"),
-        ("{folder}", "s3://bucket/l.parquet", "written on this machine"),
+        ("{folder}", "s3://bucket/l.parquet", "written to this machine"),
     ],
 )
 def test_refusals(
     source: str,
     out: str,
-    told: str,
+    message: str,
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -108,5 +109,5 @@ def test_refusals(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["encode", source.format(folder=folder.as_uri()), "--out", out]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
