@@ -21,7 +21,7 @@ from common.arrays import Array, Floats
 from common.cores import usable_cores
 from common.errors import BundleDamagedError, InputError, OptionError, RangeError
 from service.bundle import FLOAT32, INT8, MODELS, Bundle, Manifest, PrecisionName
-from service.runtime import validation
+from service.runtime import fork, validation
 from service.runtime.cores import AllCores
 from service.runtime.pool import Call, Pool, chunk_count, chunk_slice
 from service.runtime.session import Session
@@ -264,7 +264,7 @@ class Engine:
         future: Future[dict[str, Array]] = Future()
         try:
             if chunks:
-                run_chunk(0)
+                fork.hold_off(run_chunk, 0)
             future.set_result(results)
         except RangeError as exc:
             future.set_exception(exc)

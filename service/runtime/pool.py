@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+from weakref import WeakSet
+
+from service.runtime import fork
 
 # Rows of a call from which it is split over several threads: for fewer, waking a second thread
 # costs more than it saves (benchmarks/LOG.md).
@@ -42,6 +45,7 @@ class Call:
         self.chunks = chunks
         self.result = result
         self.future: Future[Any] = Future()
+        self.thread = threading.get_ident()
         self.failed = False
         self._next = 0
         self._running = 0
@@ -69,20 +73,28 @@ class Call:
 
 
 class Pool:
-    """A fixed number of daemon threads that run the chunks of `Call`s in turn."""
+    """A fixed number of daemon threads that run the chunks of `Call`s in turn.
+
+    They begin with the first call, also in a forked child. There, the parent's calls are cancelled:
+    their threads are the parent's.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self._submitted: WeakSet[Call] = WeakSet()  # also finished ones that are still referenced
+        self._closed = False
+        self.renew()
+        fork.renewed_in_child.add(self)
+
+    def renew(self) -> None:
+        """Start, in this process, without threads and calls (`fork.Renewable.renew`)."""
         self._calls: deque[Call] = deque()
         self._ready = threading.Condition()
-        self._closed = False
         self._running = 0
-        self._workers = [
-            threading.Thread(target=self._work, name=f"engine-{index}", daemon=True)
-            for index in range(threads)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._workers: list[threading.Thread] = []
+        for call in list(self._submitted):
+            if call.thread == threading.get_ident():  # nobody else is left to wait for it
+                call.future.cancel()
 
     def submit(self, call: Call) -> Future[Any]:
         """Queue a call; its future gives `call.result`, or the first exception of a chunk.
@@ -92,7 +104,14 @@ class Pool:
         with self._ready:
             if self._closed:
                 raise RuntimeError("the engine is closed")
+            if not self._workers:
+                names = [f"engine-{index}" for index in range(self.threads)]
+                workers = [threading.Thread(target=self._work, name=n, daemon=True) for n in names]
+                for worker in workers:
+                    worker.start()
+                self._workers = workers
             self._calls.append(call)
+            self._submitted.add(call)
             self._ready.notify(min(call.chunks, self.threads))
         return call.future
 
@@ -122,26 +141,30 @@ class Pool:
                 self._running += 1
                 if not call.exhausted:
                     self._calls.append(call)
-            error: BaseException | None = None
-            try:
-                call.run(index)
-            except BaseException as exc:
-                error = exc
-            with self._ready:
-                self._running -= 1
-                first_error = error is not None and not call.failed
-                if error is not None:
-                    call.failed = True
-                    call.stop()
-                    if call in self._calls:
-                        self._calls.remove(call)
-                finished = call.finish_chunk() and not call.failed
-            # At most one worker settles: the first that fails, or, if none does, the last one.
-            if first_error:
-                _settle(call.future, error=error)
-            elif finished:
-                _settle(call.future, result=call.result)
-            del call, error  # an idle worker keeps no caller's arrays alive
+            fork.hold_off(self._run, call, index)
+            del call  # an idle worker keeps no caller's arrays alive
+
+    def _run(self, call: Call, index: int) -> None:
+        error: BaseException | None = None
+        try:
+            call.run(index)
+        except BaseException as exc:
+            error = exc
+        with self._ready:
+            self._running -= 1
+            first_error = error is not None and not call.failed
+            if error is not None:
+                call.failed = True
+                call.stop()
+                if call in self._calls:
+                    self._calls.remove(call)
+            finished = call.finish_chunk() and not call.failed
+        # At most one worker settles: the first that fails, or, if none does, the last one.
+        if first_error:
+            _settle(call.future, error=error)
+        elif finished:
+            _settle(call.future, result=call.result)
+        del error  # its traceback holds this frame
 
 
 def _settle(future: Future[Any], *, result: Any = None, error: BaseException | None = None) -> None:

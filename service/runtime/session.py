@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnxruntime as ort
 
 from common.arrays import Array
 from common.errors import BundleDamagedError
+from service.runtime import fork
 
 # Seconds per image on one thread from which a single image is shared by several threads. Waking a
 # second thread for each layer costs about 100 µs per image: on two cores an image of 136 µs then
@@ -38,6 +40,16 @@ class Session:
         self.row_shape: tuple[int, ...] = tuple(output.shape[1:])
         if threads > 1 and self._seconds_per_row(inputs) >= MULTITHREAD_MIN_SECONDS:
             self._multithreaded = _load(path, threads=min(threads, MAX_THREADS))
+            fork.renewed_in_child.add(self)
+
+    def renew(self) -> None:
+        """In a forked child: the session of one thread alone (`fork.Renewable.renew`).
+
+        The other one's threads are the parent's. It is never freed, also not at exit: its
+        destructor would wait for them forever.
+        """
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._multithreaded))
+        self._multithreaded = None
 
     @property
     def multithreaded(self) -> bool:
