@@ -10,15 +10,16 @@ import numpy as np
 
 from common.arrays import Array
 from service.bulk import arrow
-from service.bulk.options import Kind
+from service.bulk.options import IdType, Kind
 from service.bulk.provenance import Provenance
 
 
 class Failure(NamedTuple):
-    """A row that could not be read or computed, and why."""
+    """A row that could not be read or computed, or whose file has more than the row."""
 
     id: str
     reason: str
+    skipped: int = 0  # further frames or pages of a row that was read
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Batch:
     """The rows of one unit.
 
     Attributes:
-        ids: pyarrow array (n) of int64 or string.
+        ids: pyarrow array (n) of the source's `id_type`.
         rows: (n, H, W, C) uint8 or float32, or (n, latent_size) float32.
-        failures: the unit's other rows.
+        failures: the unit's other rows; rows of which something was not read.
     """
 
     ids: Any
@@ -52,7 +53,7 @@ class Source(Protocol):
     kind: Kind  # of its rows
     total: int  # rows, including those that will turn out unreadable
     units: int
-    numbered: bool  # ids are int64 row numbers, else strings
+    id_type: IdType  # of the ids, in Arrow
     dtype: np.dtype[Any]  # of the rows, uint8 or float32
     encoded: bool  # the rows are image files, not arrays
     identity: Mapping[str, Any]  # plain JSON; inputs with the same identity give the same rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import logging
 import signal
 import sys
@@ -17,6 +16,7 @@ from service.bulk.job import Outcome, Runner
 from service.bulk.journal import ERRORS
 from service.bulk.options import BulkOptions, Operation
 from service.bulk.ray import engine as ray_engine
+from service.bulk.sources.files import names_on
 from service.bulk.sources.opening import INPUTS
 from service.bundle import PRECISIONS
 from service.settings import Settings
@@ -87,21 +87,21 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.engine != "ray" and (arguments.address is not None or arguments.actors):
         raise OptionError("--address or --actors without ray", expected="--engine ray with them")
     options = _options(arguments, Settings.from_environment())
-    if isinstance(sys.stdin, io.TextIOWrapper):  # names of files, which need not be UTF-8
-        sys.stdin.reconfigure(errors="surrogateescape")
     remarks = logging.StreamHandler(sys.stderr)
     remarks.setFormatter(logging.Formatter("service: %(message)s"))
     logger.addHandler(remarks)
     logger.setLevel(logging.INFO)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
-        outcome = job.run(options, lines=sys.stdin, runner=RUNNERS[arguments.engine])
+        outcome = job.run(options, names=names_on(sys.stdin), runner=RUNNERS[arguments.engine])
         print(_summary(options, outcome))
-        if not outcome.failures:
-            return 0
-        count = f"{outcome.failures:,} {'row' if outcome.failures == 1 else 'rows'}"
-        logger.info("%s could not be read: %s%s", count, options.out.rstrip("/"), ERRORS)
-        return UNREADABLE
+        listed = options.out.rstrip("/") + ERRORS
+        if outcome.skipped:
+            logger.info("further frames or pages not read: %s: %s", f"{outcome.skipped:,}", listed)
+        if outcome.failures:
+            count = f"{outcome.failures:,} {'row' if outcome.failures == 1 else 'rows'}"
+            logger.info("%s could not be read: %s", count, listed)
+        return UNREADABLE if outcome.failures else 0
     except KeyboardInterrupt:
         logger.info("stopped; the same command continues with %s", options.out)
         return INTERRUPTED

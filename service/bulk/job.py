@@ -26,7 +26,7 @@ from service.bulk.progress import progress
 from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.opening import open_source
-from service.bulk.work import Work, unreadable
+from service.bulk.work import Work, check_strictly
 from service.engine import ImageDtype
 
 SCHEMA = 1  # of job.json and the parts
@@ -39,20 +39,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows that a job wrote, rows that failed, rows of an earlier run that it resumed; seconds."""
+    """What a job did.
+
+    Attributes:
+        rows, failures: that it wrote; that failed.
+        skipped: further frames or pages of files whose first one was read.
+        resumed: rows that an earlier run had computed.
+    """
 
     rows: int
     failures: int
+    skipped: int = 0
     resumed: int = 0
     seconds: float = 0.0
 
 
 def run(
-    options: BulkOptions, *, lines: Iterable[str] = (), runner: Runner = pipeline.run
+    options: BulkOptions, *, names: Iterable[str] = (), runner: Runner = pipeline.run
 ) -> Outcome:
     """Do a job, or what remains of it; `runner` makes the parts. Remarks for the user are logged.
 
-    `lines` are names of image files, where the input is "-".
+    `names` are names of image files, where the input is "-".
 
     Raises:
         DenoiserError: a bad input, output, model or option; finished parts are kept.
@@ -71,7 +78,7 @@ def run(
         existing = _existing(options, journal.target, model.facts)
         options = replace(options, first_id=_next_id(existing))
         source = stack.enter_context(
-            closing(open_source(options, model.facts, scratch=journal.path, lines=lines))
+            closing(open_source(options, model.facts, scratch=journal.path, names=names))
         )
         columns = _columns(options, output_format, source)
         work = Work(options, model, source, columns, journal.parts)
@@ -81,14 +88,14 @@ def run(
         for note in source.notes:
             logger.info(note)
         resumed = _compute(work, journal, _identity(work, output_format, existing), runner)
-        rows, failed = _counts(work, range(source.units))
+        rows, failed, skipped = _counts(work, range(source.units))
         journal.clear_result()
-        if failed:
+        if failed or skipped:
             _write_errors(work, journal.result.with_name(f"result{ERRORS}"))
         assemble(output_format, journal.result, work, rows=rows, existing=existing)
-        journal.publish({"rows": rows, "failures": failed})
+        journal.publish({"rows": rows, "failures": failed, "skipped": skipped})
         journal.remove()
-        return Outcome(rows, failed, resumed, time.perf_counter() - begin)
+        return Outcome(rows, failed, skipped, resumed, time.perf_counter() - begin)
 
 
 def _identity(work: Work, output_format: Format, existing: tuple[Path, ...]) -> dict[str, Any]:
@@ -113,23 +120,24 @@ def _compute(work: Work, journal: Journal, identity: dict[str, Any], runner: Run
         done = work.parts.done()
         if done:
             logger.info("continuing after %s of %s parts", f"{len(done):,}", f"{source.units:,}")
-    resumed, failed = _counts(work, done)
+    resumed, failed, _ = _counts(work, done)
     title = Path(work.options.out).name
     with progress(title, total=source.total - resumed - failed) as advance:
         runner(work, [unit for unit in range(source.units) if unit not in done], advance)
     return resumed
 
 
-def _counts(work: Work, units: Iterable[int]) -> tuple[int, int]:
-    """Rows and failures in the parts of `units`."""
-    rows = failed = 0
+def _counts(work: Work, units: Iterable[int]) -> tuple[int, int, int]:
+    """Rows, failed rows, and skipped frames or pages in the parts of `units`."""
+    rows = failed = skipped = 0
     for unit in units:
         part_rows, failures = work.parts.counts(unit)
-        if failures and work.options.strict:
-            raise unreadable(failures[0])
+        if work.options.strict:
+            check_strictly(failures)
         rows += part_rows
-        failed += len(failures)
-    return rows, failed
+        failed += sum(not failure.skipped for failure in failures)
+        skipped += sum(failure.skipped for failure in failures)
+    return rows, failed, skipped
 
 
 def _write_errors(work: Work, path: Path) -> None:
@@ -137,7 +145,7 @@ def _write_errors(work: Work, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["id", "error"])
         for unit in range(work.source.units):
-            writer.writerows(work.parts.counts(unit)[1])
+            writer.writerows(failure[:2] for failure in work.parts.counts(unit)[1])
 
 
 def _check_options(options: BulkOptions, output_format: Format) -> None:
@@ -148,6 +156,8 @@ def _check_options(options: BulkOptions, output_format: Format) -> None:
             expected="a path: outputs are written to this machine's file system",
             hint="Write a file here and copy it there.",
         )
+    if options.out.encode("utf-8", "replace").decode() != options.out:
+        raise OutputNameError(f"--out {options.out}", expected="a name in UTF-8")
     if options.append and output_format != "parquet-folder":
         raise OptionError(
             f"--append to {options.out}, which is no folder of Parquet files",
@@ -175,6 +185,8 @@ def _check_target(options: BulkOptions, target: Path) -> None:
                 f"{options.out} is a folder with other files in it",
                 expected="a new name, or a folder that a bulk job wrote",
             )
+    elif target.exists() and not target.is_file():
+        raise TargetExistsError(f"{options.out} is a device", expected="a file or a folder")
     if target.exists() and not (options.overwrite or options.append):
         raise TargetExistsError(
             f"{options.out} exists",
@@ -226,7 +238,7 @@ def _columns(options: BulkOptions, output_format: Format, source: Source) -> Col
     has_files = source.encoded or options.operation == "decode"
     return Columns(
         kind=options.writes,
-        numbered=source.numbered,
+        id_type=source.id_type,
         as_png=output_format == "png-folder"
         or (output_format.startswith("parquet") and dtype == "uint8" and has_files),
         dtype=dtype,

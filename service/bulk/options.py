@@ -12,6 +12,7 @@ from service.engine import ImageDtype
 
 Operation = Literal["encode", "decode", "denoise"]
 Kind = Literal["images", "latents"]
+IdType = Literal["int64", "uint64", "string"]
 
 
 @dataclass(frozen=True, kw_only=True)

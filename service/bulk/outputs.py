@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +33,7 @@ Format = Literal["parquet", "parquet-folder", "npy", "png-folder"]
 GROUP_ROWS = 65_536  # in one row group of Parquet
 GROUP_BYTES = 64 * 2**20
 FILE_ROWS = 2**20  # in one file of a Parquet folder
+MAX_PART, MAX_NAME = 240, 1000  # bytes of a file's name, characters of its path in a PNG folder
 PART_NAME = re.compile(r"part-\d{5,}\.parquet")  # of such a file
 
 
@@ -75,8 +78,7 @@ def assemble(
         _npy(result, work, tables, rows)
         provenance.write(result.with_suffix(".json"))
     elif output_format == "png-folder":
-        _png_folder(result, tables)
-        provenance.write(result / FOLDER_FILE)
+        _png_folder(result, tables, provenance)
     else:
         schema = work.schema.with_metadata(provenance.as_metadata())
         if output_format == "parquet":
@@ -159,24 +161,38 @@ def _npy(result: Path, work: Work, tables: Iterable[Any], rows: int) -> None:
             ids.write_table(table.select(others))
 
 
-def _png_folder(result: Path, tables: Iterable[Any]) -> None:
+def _png_folder(result: Path, tables: Iterable[Any], provenance: Provenance) -> None:
     """One file for each image, named after its id: `a/b.jpg` becomes `a/b.png`."""
     result.mkdir()
+    provenance.write(result / FOLDER_FILE)  # first: an id may have the same name
+    numbers: Counter[Path] = Counter()
     for table in tables:
         ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
         for name, body in zip(ids, images, strict=True):
-            path = _free_path(result, name if isinstance(name, str) else f"{name or 0:08d}")
+            name = name if isinstance(name, str) else f"{name or 0:08d}"
+            path = _free_path(result, name, numbers)
             path.write_bytes(body)
 
 
-def _free_path(folder: Path, name: str) -> Path:
-    """Inside `folder`, for any name; beside `a.png`, `a.jpg` becomes `a.jpg.png`, `a.jpg-2.png`."""
-    parts = [part for part in PurePosixPath(name).parts if part not in ("..", "/", ".")]
+def _free_path(folder: Path, name: str, numbers: Counter[Path]) -> Path:
+    """Inside `folder`, for any name; beside `a.png`, `a.jpg` becomes `a.jpg.png`, `a.jpg-2.png`.
+
+    A name that is too long, or in a folder whose name a file has, is cut and gets a hash.
+    `numbers` are the last ones that names with several files got.
+    """
+    parts = [part for part in name.replace("\0", "�").split("/") if part not in ("", ".", "..")]
     last = parts.pop() if parts else "image"
     path = folder.joinpath(*parts, f"{last.rpartition('.')[0] if is_picture(last) else last}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tries = 1
+    try:
+        if max(map(len, map(os.fsencode, (*parts, last)))) > MAX_PART or len(name) > MAX_NAME:
+            raise FileExistsError
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        last = f"{last[:40]}-{sha256(name.encode()).hexdigest()[:32]}"
+        path = folder / f"{last}.png"
+    given = path.with_name(last)
     while path.exists():
-        path = path.with_name(f"{last}.png" if tries == 1 else f"{last}-{tries}.png")
-        tries += 1
+        numbers[given] += 1
+        number = numbers[given]
+        path = path.with_name(f"{last}.png" if number == 1 else f"{last}-{number}.png")
     return path

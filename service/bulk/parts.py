@@ -1,7 +1,7 @@
 """Part files: the result of one unit, in one Arrow file that exists whole or not at all.
 
     part-0000012.arrow      columns id; latent or image; score
-                            metadata: rows that failed, as JSON [[id, reason], …]
+                            metadata: rows that failed, as JSON [[id, reason, skipped], …]
 
 Arrow's own file format is written as fast as the bytes and is mapped without a copy. The output is
 compressed once, at the end.
@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from service.bulk import arrow
 from service.bulk.batch import Failure
-from service.bulk.options import Kind
+from service.bulk.options import IdType, Kind
 from service.bulk.provenance import ModelFacts
 from service.engine import ImageDtype
 
@@ -29,15 +29,15 @@ _FAILURES = b"failures"
 
 @dataclass(frozen=True)
 class Part:
-    """columns: name → pyarrow array (n), `id` first. failures: the unit's other rows."""
+    """columns: name → pyarrow array (n), `id` first. failures: as in `Batch`."""
 
     columns: dict[str, Any]
     failures: tuple[Failure, ...]
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Rows, failures."""
-        return len(self.columns["id"]), len(self.failures)
+        """Rows, failed rows."""
+        return len(self.columns["id"]), sum(not failure.skipped for failure in self.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Columns:
     """The columns of the parts and the output."""
 
     kind: Kind  # of the rows
-    numbered: bool  # ids are int64, else strings
+    id_type: IdType
     as_png: bool  # images are PNG files, else lists of numbers
     dtype: ImageDtype  # of images that are lists
     scored: bool  # there is a column `score`
@@ -60,7 +60,7 @@ class Columns:
             number = arrow.uint8() if self.dtype == "uint8" else arrow.float32()
             value = arrow.list_(number, prod(model.image_shape))
         fields = [
-            ("id", arrow.int64() if self.numbered else arrow.string()),
+            ("id", arrow.type_for_alias(self.id_type)),
             ("latent" if self.kind == "latents" else "image", value),
         ]
         return arrow.schema([*fields, ("score", arrow.float32())] if self.scored else fields)
@@ -97,7 +97,7 @@ class Parts:
         temporary.rename(path)
 
     def counts(self, index: int) -> tuple[int, tuple[Failure, ...]]:
-        """How many rows a part has, and what failed."""
+        """How many rows a part has, and its failures."""
         with arrow.memory_map(str(self.path(index))) as file:
             reader = arrow.ipc.open_file(file)
             rows = sum(reader.get_batch(at).num_rows for at in range(reader.num_record_batches))

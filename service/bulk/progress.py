@@ -24,7 +24,7 @@ def progress(title: str, *, total: int) -> Iterator[Callable[[int, int], None]]:
         rich.TimeRemainingColumn(),
         rich.TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not (sys.stderr and sys.stderr.isatty()),
     )
     task = bar.add_task(title, total=total, note="")
     failed = 0

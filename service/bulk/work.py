@@ -77,17 +77,19 @@ class Work:
         )
 
     def _check(self, failures: tuple[Failure, ...]) -> None:
-        if failures and self.options.strict:
-            raise unreadable(failures[0])
+        if self.options.strict:
+            check_strictly(failures)
 
 
-def unreadable(failure: Failure) -> UnreadableError:
-    """The error that stops a job under `strict`."""
-    return UnreadableError(
-        f"{failure.id}: {failure.reason}",
-        expected="every row to be readable, with --strict",
-        hint="Repair or remove it, or leave --strict out; finished parts are kept.",
-    )
+def check_strictly(failures: tuple[Failure, ...]) -> None:
+    """Stop a job under `strict` at the first row that failed."""
+    for failure in failures:
+        if not failure.skipped:
+            raise UnreadableError(
+                f"{failure.id}: {failure.reason}",
+                expected="every row to be readable, with --strict",
+                hint="Repair or remove it, or leave --strict out; finished parts are kept.",
+            )
 
 
 def _in_range(rows: Array, *, images: bool) -> Array:

@@ -40,28 +40,36 @@ def check_bytes(size: int) -> None:
         raise TooLargeError(f"an image file of {size:,} bytes", expected=f"at most {MAX_BYTES:,}")
 
 
+# Beginnings of files that may have further frames or pages; asking takes as long as reading.
+_FRAMED = (b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 # A file's bytes, or the path of one that is still to be read, or why there are none.
 Item = bytes | str | OSError
 
 
 def decode_some(
     items: Sequence[Item], spec: RowSpec, *, fit: Fit | None = None, invert: bool = False
-) -> tuple[Array, list[tuple[int, str]]]:
-    """Image files as uint8 (n, H, W, C), and which of them failed: index and reason.
+) -> tuple[Array, list[Remark]]:
+    """Image files as uint8 (n, H, W, C), and remarks on those that failed or have more than a row.
 
-    Their rows are left uninitialised.
+    Rows of failed files are left uninitialised.
     """
     rows = np.empty((len(items), *spec.shape), np.uint8)
-    failures = []
+    remarks: list[Remark] = []
     for index, item in enumerate(items):
         try:
             if isinstance(item, OSError):
                 raise item
             body = contents(item) if isinstance(item, str) else item
             rows[index] = decode(body, spec, fit=fit, invert=invert)[0]
+            framed = body.startswith(_FRAMED) or b"acTL" in body[:1024]  # an animated PNG
+            if framed and (skipped := images.frame_count(body) - 1):
+                remarks.append(
+                    (index, f"read; skipped further frames or pages: {skipped}", skipped)
+                )
         except Exception as exc:  # one bad file does not stop the others
-            failures.append((index, reason(exc)))
-    return rows, failures
+            remarks.append((index, reason(exc), 0))
+    return rows, remarks
 
 
 def contents(path: str) -> bytes:

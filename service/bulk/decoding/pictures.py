@@ -23,7 +23,7 @@ import numpy as np
 from common.arrays import Array, Bytes
 from common.cores import usable_cores
 from common.images import Fit
-from service.bulk.batch import Batch
+from service.bulk.batch import Batch, Reason
 from service.bulk.decoding.imagefile import Item, decode_some
 from service.bulk.errors import reason
 from service.codecs import png
@@ -33,7 +33,7 @@ UNIT_FILES = 1024  # image files in one unit
 CHUNK = 32  # images in one task of a thread or process
 PROCESSES_MIN_IMAGES = 2048
 
-Decoded = tuple[Array, list[tuple[int, str]]]  # as `decode_some` returns it
+Decoded = tuple[Array, list[tuple[int, Reason]]]  # as `decode_some` returns it
 
 
 class Decoder:
@@ -54,7 +54,7 @@ class Decoder:
         `ordered`, by this one alone and in order, as a compressed stream needs it.
         """
         rows = np.empty((len(ids), *self._spec.shape), np.uint8)
-        failures: dict[int, str] = {}
+        failures: dict[int, Reason] = {}
 
         def fetch_chunk(chunk: range) -> list[Item]:
             return [_fetched(fetch, index) for index in chunk]
@@ -100,7 +100,8 @@ class Decoder:
 
     def _decode_singly(self, items: Sequence[Item]) -> Decoded:
         """Find the file that ends its process, one thread at a time."""
-        rows, failed = np.zeros((len(items), *self._spec.shape), np.uint8), []
+        rows = np.zeros((len(items), *self._spec.shape), np.uint8)
+        failed: list[tuple[int, Reason]] = []
         with self._retrying:
             pool = _start_processes(1)
             for at, item in enumerate(items):

@@ -15,7 +15,7 @@ from numpy.lib import format as npy_format
 from common.errors import DenoiserError, DtypeError, MalformedError
 from service.bulk import arrow
 from service.bulk.batch import Batch
-from service.bulk.options import BulkOptions, Kind
+from service.bulk.options import BulkOptions, IdType, Kind
 from service.bulk.provenance import Provenance, sidecar
 from service.bulk.sources.fields import pick
 from service.bulk.sources.listing import Entry
@@ -69,7 +69,7 @@ class ArrayFile:
     Of an .npz, also a compressed one, the array is read as a stream.
     """
 
-    numbered = True
+    id_type: IdType = "int64"
     encoded = False
     notes: tuple[str, ...] = ()
 

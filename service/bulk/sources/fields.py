@@ -12,6 +12,7 @@ import numpy as np
 from common.errors import MalformedError, OptionError, ShapeError
 from service.bulk import arrow
 from service.bulk.errors import InputMissingError
+from service.bulk.options import IdType
 from service.codecs.rows import RowSpec
 
 # Usual names of a column of images or latents, tried in this order.
@@ -33,7 +34,7 @@ def read_footer(path: str | Path) -> Footer:
             metadata, schema = file.metadata, file.schema_arrow
             rows = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
             return Footer(schema.remove_metadata(), schema.metadata, rows)
-    except arrow.ArrowException as exc:
+    except (arrow.ArrowException, UnicodeError) as exc:  # UnicodeError: a name that is not UTF-8
         raise MalformedError(f"{path} is no Parquet file ({exc})", expected="a whole one") from exc
 
 
@@ -80,6 +81,33 @@ def holds_files(kind: Any) -> bool:
         at = kind.get_field_index("bytes")
         return at >= 0 and holds_files(kind.field(at).type)
     return bool(arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind))
+
+
+def id_type_of(schema: Any, name: str) -> IdType:
+    """Of the column `id`, if there is one: integers stay integers, all else becomes text."""
+    at = schema.get_field_index("id")
+    kind = schema.field(at).type if at >= 0 else arrow.int64()
+    if arrow.types.is_integer(kind):
+        return "uint64" if kind == arrow.uint64() else "int64"
+    try:
+        arrow.nulls(0, kind).cast(arrow.string())
+    except arrow.ArrowException as exc:
+        received = f"{name} with the column id of type {kind}"
+        raise MalformedError(received, expected="integers or text") from exc
+    return "string"
+
+
+def ids_of(column: Any, id_type: IdType) -> Any:
+    r"""The ids of a column as `id_type`; bytes that are not UTF-8 become `\xe9`."""
+    ids = column.cast(id_type, safe=False)
+    try:
+        ids.validate(full=True)
+    except arrow.ArrowInvalid:
+        texts = ids.cast(arrow.binary()).to_pylist()
+        ids = arrow.array(
+            [t if t is None else t.decode("utf-8", "backslashreplace") for t in texts]
+        )
+    return ids
 
 
 def number_of(kind: Any, spec: RowSpec, name: str) -> np.dtype[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -14,9 +16,11 @@ from service.bulk import arrow
 from service.bulk.batch import Batch
 from service.bulk.decoding.imagefile import is_picture
 from service.bulk.decoding.pictures import Decoder
-from service.bulk.options import Kind
+from service.bulk.options import IdType, Kind
 from service.bulk.provenance import Provenance
 from service.bulk.sources.listing import Entry, Listing
+
+LIST_BLOCK = 2**20  # bytes of a list that are read at once
 
 
 class Store(ABC):
@@ -59,7 +63,7 @@ class ImageFiles:
     """
 
     kind: Kind = "images"
-    numbered = False
+    id_type: IdType = "string"
     encoded = True
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     provenance: Provenance | None = None
@@ -118,17 +122,37 @@ class Folder(Store):
         return f"{self.name}/{entry.name}"
 
 
+def names_on(stream: TextIO | None) -> Iterator[str]:
+    """The names on a list: lines, or ended by NUL (`find -print0`); UTF-8, UTF-16 or UTF-32.
+
+    Bytes that are not UTF-8 are those of file names, and are kept (`os.fsdecode`).
+    """
+    if stream is None:  # closed standard input
+        return
+    block = stream.buffer.read(LIST_BLOCK)
+    encoding = json.detect_encoding(block)
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    decoder, rest = codecs.getincrementaldecoder(encoding)(errors), ""
+    end = "\0" if "\0" in decoder.decode(block) else "\n"
+    decoder.reset()
+    while block:
+        *names, rest = (rest + decoder.decode(block)).split(end)
+        yield from names if end == "\0" else (name.removesuffix("\r") for name in names)
+        block = stream.buffer.read(LIST_BLOCK)
+    yield (rest + decoder.decode(b"", True)).removesuffix("\r")
+
+
 class NameList(Store):
-    """Image files named by a list, one path a line, in its order; all of them are read."""
+    """Image files named by a list, in its order; all of them are read."""
 
     name = "standard input"
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._lines = lines
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = names
 
     def files(self) -> Iterator[Entry]:
         """As `Store.files`."""
-        return (Entry.of(path) for line in self._lines if (path := line.rstrip("\r\n")))
+        return (Entry.of(path) for path in self._names if path)
 
     entries = files
 

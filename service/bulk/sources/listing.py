@@ -29,7 +29,7 @@ class Entry(NamedTuple):
         """The entry of a file on this machine; `name` defaults to its path."""
         try:
             status = os.stat(path)  # noqa: PTH116 - a list may have millions
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no name of a file
             return cls(name or str(path), -1, 0)
         return cls(name or str(path), status.st_size, status.st_mtime_ns)
 

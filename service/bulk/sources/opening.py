@@ -34,13 +34,13 @@ def open_source(
     model: ModelFacts,
     *,
     scratch: Path,
-    lines: Iterable[str] = (),
+    names: Iterable[str] = (),
     listing: Listing | None = None,
 ) -> Source:
     """Open the input that `options` name; its rows must have the shape that `model` reads.
 
     `scratch` is a folder for the listing of image files, unless another process has already made
-    the `listing`. `lines` are names of files, where the input is "-".
+    the `listing`. `names` are names of files, where the input is "-".
 
     Raises:
         InputMissingError, UnsupportedTypeError: nothing there, or nothing that can be read.
@@ -51,7 +51,7 @@ def open_source(
     spec = RowSpec("images", model.image_shape)
     if not images:
         spec = RowSpec("latents", (model.latent_size,))
-    found = _find(options, lines)
+    found = _find(options, names)
     source: Source
     if isinstance(found, Path):
         source = ArrayFile(found, spec, options)
@@ -71,10 +71,10 @@ def open_source(
     return source
 
 
-def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[Entry] | Path:
+def _find(options: BulkOptions, names: Iterable[str]) -> Store | list[Entry] | Path:
     """A store of image files, Parquet files, or the path of an array."""
     if options.input == STDIN:
-        return NameList(lines)
+        return NameList(names)
     if is_url(options.input):
         bucket = Bucket(options.input)
         if tables := bucket.parquets():
@@ -102,7 +102,8 @@ def _find(options: BulkOptions, lines: Iterable[str]) -> Store | list[Entry] | P
         return Tar(path)
     hint = ""
     if name.endswith(".csv"):
-        query = f"SELECT id, [l0, l1, …] AS latent FROM '{path.name}'"
+        table = f"read_csv('{path.name}', types = {{'id': 'VARCHAR'}})"  # keeps leading zeros
+        query = f"SELECT id, [l0, l1, …] AS latent FROM {table}"
         hint = f"Convert it: duckdb -c \"COPY ({query}) TO '{path.stem}.parquet'\""
     raise _unsupported(options.input, options, hint)
 

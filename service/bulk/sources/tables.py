@@ -12,9 +12,16 @@ from common.errors import MalformedError
 from service.bulk import arrow
 from service.bulk.batch import Batch
 from service.bulk.decoding.pictures import Decoder
-from service.bulk.options import BulkOptions, Kind
+from service.bulk.options import BulkOptions, IdType, Kind
 from service.bulk.provenance import Provenance
-from service.bulk.sources.fields import choose, holds_files, number_of, read_footer
+from service.bulk.sources.fields import (
+    choose,
+    holds_files,
+    id_type_of,
+    ids_of,
+    number_of,
+    read_footer,
+)
 from service.bulk.sources.listing import Entry
 from service.codecs.rows import RowSpec
 
@@ -61,7 +68,7 @@ class Parquet:
         if not self.encoded:
             self.dtype = number_of(column_type, spec, f"{files[0].name}, column {self._column}")
         self._has_ids = "id" in schema.names
-        self.numbered = not self._has_ids or arrow.types.is_integer(schema.field("id").type)
+        self.id_type: IdType = id_type_of(schema, files[0].name)
         metadata = {file.name: footer.metadata for file, footer in zip(files, footers, strict=True)}
         self.provenance = Provenance.common(metadata, check=self.kind == "latents")
         self._units: list[_Unit] = []
@@ -83,8 +90,7 @@ class Parquet:
         where = self._units[unit]
         table = self._row_group(where)
         if self._has_ids:
-            id_type = arrow.int64() if self.numbered else arrow.string()
-            ids = table.column("id").combine_chunks().cast(id_type)
+            ids = ids_of(table.column("id").combine_chunks(), self.id_type)
         else:
             first = self._first_id + where.first
             ids = arrow.numbers(np.arange(first, first + table.num_rows, dtype=np.int64))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from PIL import Image
 from common.images import FORMATS
 from service import __version__
 from service.__main__ import main
-from service.bulk import command, job, pipeline
+from service.bulk import command, job, outputs, pipeline
 from service.bulk.journal import Journal
 from service.bulk.options import BulkOptions
+from service.bulk.sources import files
 from service.bundle import MANIFEST, NOVELTY
 from service.engine import Engine
 from tests.support.paths import DATA
@@ -63,6 +66,11 @@ def folder(tmp_path: Path, images: np.ndarray) -> Path:
     (root / ".cache").mkdir()
     (root / ".cache" / "x.png").write_bytes(b"no image")
     return root
+
+
+def text_stream(content: bytes) -> io.TextIOWrapper:
+    """A standard input."""
+    return io.TextIOWrapper(io.BytesIO(content))
 
 
 def run(*arguments: str | Path) -> int:
@@ -162,11 +170,37 @@ def test_a_list_on_standard_input(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [str(folder / "deep/b.bmp"), str(folder / "absent.png"), str(folder / "a.png")]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(names) + "\n\n"))
+    monkeypatch.setattr(sys, "stdin", text_stream("\n".join(names).encode() + b"\n\n"))
     out = tmp_path / "l.parquet"
     assert run("encode", "-", "--out", out) == 3
     assert ids_of(out) == [names[0], names[2]]
     assert errors_of(out) == {names[1]: "No such file or directory"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "end"),
+    [("utf-8-sig", "\r\n"), ("utf-8", "\0"), ("utf-16", "\r\n"), ("utf-16-le", "\n"),
+     ("utf-16-be", "\n"), ("utf-32", "\n")],
+)  # fmt: skip
+def test_a_list_in_any_encoding(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, end: str
+) -> None:
+    names = [str(folder / "a.png"), str(folder / "ünï – 日本.png")]
+    shutil.copy(names[0], names[1])
+    monkeypatch.setattr(files, "LIST_BLOCK", 200)
+    monkeypatch.setattr(sys, "stdin", text_stream("".join(n + end for n in names).encode(encoding)))
+    assert run("encode", "-", "--out", tmp_path / "l.parquet") == 0
+    assert ids_of(tmp_path / "l.parquet") == names
+
+
+def test_a_list_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).bytes(3000)
+    for stdin in (None, text_stream(b""), text_stream(noise), text_stream(b"ab\nc\n" + noise)):
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert run("encode", "-", "--out", tmp_path / "l.parquet", "--overwrite") in (1, 3)
+    assert "no images in standard input" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -332,6 +366,65 @@ def test_names_in_an_archive_stay_inside_the_folder(tmp_path: Path, images: np.n
     assert sorted(path.name for path in tmp_path.iterdir()) == ["below", "evil.zip"]
 
 
+AWKWARD = {
+    "numbers": pa.array([2**63 + 1, 2, None], pa.uint64()),
+    "bytes": pa.array([b"\xe9", b"ok", None]),
+    "texts": pa.array(
+        ["a\0b", "x" * 300, "é" * 150, "d/" * 900, "https://h/" + "q" * 280, "a.png", "a.png/b.png",
+         "a.png/c/d.png", "A.png", "c\u0301.png", "\u0107.png", "", "/", "..", "//tmp/e.png",
+         "denoiser.json/f", "b/g.png", "b", "b.png", None, "a.png", "a.png"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", AWKWARD)
+@pytest.mark.parametrize("name", ["i.parquet", "i.npy", "i/"])
+def test_ids_that_no_file_name_can_hold(kind: str, name: str, tmp_path: Path) -> None:
+    ids = AWKWARD[kind]
+    latents = pa.array([[0.0] * LATENT_SIZE] * len(ids), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": ids, "latent": latents}), tmp_path / "l.parquet")
+    before = sorted(Path("/tmp").glob("e*.png"))
+    assert run("decode", tmp_path / "l.parquet", "--out", f"{tmp_path}/{name}") == 0
+    if name == "i.parquet":
+        expected = ["\\xe9", "ok", None] if kind == "bytes" else ids.to_pylist()
+        assert ids_of(tmp_path / name) == expected
+    elif name == "i/":
+        images = [path for path in (tmp_path / name).rglob("*.png") if path.is_file()]
+        assert len(images) == len(ids)
+        assert (tmp_path / name / "denoiser.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir())[-1] == "l.parquet"
+    assert sorted(Path("/tmp").glob("e*.png")) == before
+
+
+def test_ids_of_no_kind_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latents = pa.array([[0.0] * LATENT_SIZE], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": [[1]], "latent": latents}), tmp_path / "l.parquet")
+    assert run("decode", tmp_path / "l.parquet", "--out", tmp_path / "i.npy") == 1
+    assert "column id of type list" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["l.parquet"]
+
+
+def test_equal_names_take_linear_time(tmp_path: Path) -> None:
+    """20,000 equal ids: each new file asks for few names, not for all before it."""
+    result, numbers, calls = tmp_path / "r", Counter[Path](), 0
+    result.mkdir()
+    original = Path.exists
+
+    def counted(self: Path, **options: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        return original(self, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "exists", counted)
+        for _ in range(500):
+            outputs._free_path(result, "a.jpg", numbers).touch()
+    assert len(list(result.iterdir())) == 500
+    assert calls < 2000
+
+
 def test_no_rows_are_an_answer_too(tmp_path: Path) -> None:
     np.save(tmp_path / "none.npy", np.empty((0, 8, 8, 1), np.uint8))
     for name in ("l.parquet", "l.npy", "l/"):
@@ -367,6 +460,29 @@ def test_unreadable_files_are_listed_and_counted(
     assert run("encode", noisy, "--out", out, "--fit", "stretch", "--overwrite") == 0
     assert ids_of(out) == sorted([*PICTURES, "large.png"])
     assert not Path(f"{out}.errors.csv").exists()
+
+
+def test_further_frames_and_pages_are_counted_and_listed(
+    folder: Path, images: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *others = (Image.fromarray(image[..., 0]) for image in images[:4])
+    names = ["m.gif", "m.png", "m.tif", "m.webp"]
+    for name in names:
+        first.save(folder / name, save_all=True, append_images=others, lossless=True)
+    (folder / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "l.parquet"
+    for batch in ("100", "2"):
+        command = ("encode", folder, "--out", out, "--batch", batch, "--overwrite")
+        assert run(*command) == 3
+        assert ids_of(out) == sorted([*PICTURES, *names])
+        assert errors_of(out).keys() == {"bad.png", *names}
+        assert errors_of(out)["m.tif"] == "read; skipped further frames or pages: 3"
+        err = capsys.readouterr().err
+        assert f"further frames or pages not read: 12: {out}.errors.csv" in err
+        assert "1 row could not be read" in err
+    (folder / "bad.png").unlink()
+    assert run(*command, "--strict") == 0  # every row was read
+    assert len(errors_of(out)) == 4
 
 
 def test_strict_stops_and_keeps_what_is_done(
@@ -521,6 +637,17 @@ def test_killed_between_the_renames_of_a_folder(folder: Path, tmp_path: Path) ->
 
 
 # --- an output that is there
+
+
+def test_places_that_cannot_be_an_output(
+    array: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in (".", "", "/", "..", f"{array}/x.npy", "/proc/x.npy", "/dev/full", f"{'x' * 250}.npy",
+                os.fsdecode(b"caf\xe9.npy")):  # fmt: skip
+        assert run("denoise", array, "--out", out, "--overwrite") == 1, out
+        assert capsys.readouterr().err.startswith("service: "), out
+    assert [path.name for path in tmp_path.iterdir()] == [array.name]
+    assert Path("/dev/full").is_char_device()
 
 
 def test_an_output_is_not_replaced_unasked(

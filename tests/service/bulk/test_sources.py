@@ -184,7 +184,7 @@ def test_a_pipe_and_a_folder_named_as_images_do_not_hang(tmp_path: Path) -> None
     (tmp_path / "folder.png").mkdir()
     names = [str(tmp_path / "pipe.png"), str(tmp_path / "folder.png"), "/dev/zero"]
     options = BulkOptions(operation="encode", input="-", out="x.npy", bundle=Path("none"))
-    opened = open_source(options, FACTS, scratch=tmp_path, lines=names)
+    opened = open_source(options, FACTS, scratch=tmp_path, names=names)
     reasons = {failure.id: failure.reason for failure in opened.read(0).failures}
     assert set(reasons.values()) == {"not a regular file"} and list(reasons) == names
 
