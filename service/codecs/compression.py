@@ -6,11 +6,13 @@ import re
 import zlib
 
 from common.errors import MalformedError, TooLargeError, UnsupportedTypeError
+from service.codecs.steps import Steps
 
 # zlib's window bits: 31 reads and writes gzip, 15 the zlib format that HTTP calls deflate.
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 MIN_SIZE = 1024  # bytes; a smaller response saves no packet by compression
+PIECE = 2**22  # bytes compressed in one step
 LEVEL = 1  # the fastest: digits of floats hardly compress
 
 
@@ -66,7 +68,12 @@ def choose(accept_encoding: str | None, size: int, *, text: bool) -> str | None:
     return next((name for name in ("gzip", "deflate") if accepted.get(name)), None)
 
 
-def encode(body: bytes, encoding: str) -> bytes:
-    """The body compressed as "gzip" or "deflate"."""
+def encode(body: bytes, encoding: str) -> Steps[bytes]:
+    """The body compressed as "gzip" or "deflate"; in steps."""
     writer = zlib.compressobj(LEVEL, zlib.DEFLATED, _WINDOW[encoding])
-    return writer.compress(body) + writer.flush()
+    packed = []
+    for start in range(0, len(body), PIECE):
+        if start:
+            yield
+        packed.append(writer.compress(body[start : start + PIECE]))
+    return b"".join((*packed, writer.flush()))

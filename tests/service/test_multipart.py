@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from common.errors import InputError, MalformedError, TooLargeError
 from service.codecs import multipart
 from service.codecs.multipart import Part
+from service.codecs.steps import finish
 
 TYPE = "multipart/form-data; boundary=bound"
 DISPOSITION = b'Content-Disposition: form-data; name="f"; filename="a.png"'
@@ -23,7 +24,7 @@ def part(data: bytes, *headers: bytes) -> bytes:
 
 
 def decode(body: bytes, content_type: str = TYPE, max_parts: int = 10) -> list[Part]:
-    return multipart.decode(body, content_type, max_parts=max_parts)
+    return finish(multipart.decode(body, content_type, max_parts=max_parts))
 
 
 def test_thousands_of_parts_come_in_order() -> None:
