@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from export.novelty import probes
 from export.novelty.graph import Calibration, LogitWeights, Residual, novelty_model
 from export.novelty.negatives import negative_samples
 from export.novelty.probes import AddNoise
+from export.pieces import pieces
 from service.bundle import Bundle, novelty_file
 from service.engine import Engine
 from training.noise.spec import Noise, drawn_noise
@@ -88,18 +90,17 @@ def noise_model(reference: Reference, noise: Noise | None) -> AddNoise:
 
     Pairs, which have no drawn noise, lend the residuals (noisy minus clean) of training images.
     """
-    residuals: Floats | None = None
-    if noise is None and reference.train_noisy is not None:
-        residuals = to_floats(reference.train_noisy) - to_floats(reference.train)
+    train, train_noisy = reference.train, reference.train_noisy
 
     def add_noise(images: Bytes, rng: np.random.Generator) -> Floats:
         clean = to_floats(images)
         if noise is not None:
             return noise.apply(clean, rng)
-        if residuals is None:
+        if train_noisy is None:
             return clean
-        drawn = residuals[rng.integers(0, len(residuals), len(images))]
-        return np.clip(clean + drawn, 0, 1, out=drawn)
+        drawn = rng.integers(0, len(train), len(images))
+        residuals = to_floats(train_noisy[drawn]) - to_floats(train[drawn])
+        return np.clip(clean + residuals, 0, 1, out=residuals)
 
     return add_noise
 
@@ -115,7 +116,10 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
     for _ in range(int(np.clip(IMAGES // len(train), 1, MAX_DRAWS))):
         images = _noisy(train, train_noisy, add_noise, rng)
         positives.append(_outputs(engine, features, images))
-        images = add_noise(negative_samples(train, rng), rng)
+        images = (
+            add_noise(negative_samples(train[piece], rng), rng)
+            for piece in pieces(len(train), shape)
+        )
         negatives.append(_outputs(engine, features, images))
     weights = _fit_logit(np.concatenate(positives), np.concatenate(negatives))
 
@@ -126,7 +130,8 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
 
 def evaluate(engine: Engine, reference: Reference, add_noise: AddNoise) -> dict[str, Any]:
     """The manifest's facts on one precision's scores, as its engine computes them."""
-    scores = engine.score(_noisy_validation(reference, add_noise))
+    images = _noisy_validation(reference, add_noise)
+    scores = np.concatenate([engine.score(piece) for piece in images])
     return {
         "method": METHOD,
         "threshold": THRESHOLD,
@@ -154,15 +159,14 @@ def calibrate(logits: Array) -> Calibration:
     return Calibration(knots.astype(np.float64), ranks[first] / len(ranked), spread)
 
 
-def _outputs(engine: Engine, model: onnx.ModelProto, noisy: Floats) -> Floats:
-    """A graph of `graph.py` after the engine: float32 (N, H, W, C) in [0, 1] → (N, F) or (N,)."""
+def _outputs(engine: Engine, model: onnx.ModelProto, noisy: Iterable[Floats]) -> Floats:
+    """A graph of `graph.py` after the engine: pieces of images → float32 (N, F) or (N,)."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # one thread, one order of sums: the same bytes each time
     data, providers = convert.serialize(model), ["CPUExecutionProvider"]
     session = ort.InferenceSession(data, options, providers=providers)
     outputs = []
-    for start in range(0, len(noisy), BATCH):
-        images = noisy[start : start + BATCH]
+    for images in (piece[at : at + BATCH] for piece in noisy for at in range(0, len(piece), BATCH)):
         latents = engine.encode(images)
         inputs = {"images": images, "latents": latents, "denoised": engine.decode(latents)}
         outputs.append(session.run(None, inputs)[0])
@@ -173,17 +177,16 @@ def _fit_residual(
     engine: Engine, reference: Reference, add_noise: AddNoise, rng: np.random.Generator
 ) -> Residual:
     """Mean and deviation of input values by the output's brightness, on 2×2 block means."""
-    noisy = reference.train_noisy
-    images = _noisy(
-        reference.train[: 2 * BATCH], None if noisy is None else noisy[: 2 * BATCH], add_noise, rng
-    )
-    source, output = _block_means(images), _block_means(engine.decode(engine.encode(images)))
-    band = np.minimum((output * BANDS).astype(np.int64), BANDS - 1).ravel()
-    counts = np.bincount(band, minlength=BANDS)
+    counts, sums, squares = np.zeros((3, BANDS))
+    for images in _noisy(reference.train[: 2 * BATCH], reference.train_noisy, add_noise, rng):
+        source, output = _block_means(images), _block_means(engine.decode(engine.encode(images)))
+        band = np.minimum((output * BANDS).astype(np.int64), BANDS - 1).ravel()
+        values = source.ravel().astype(np.float64)
+        counts += np.bincount(band, minlength=BANDS)
+        sums += np.bincount(band, values, BANDS)
+        squares += np.bincount(band, values**2, BANDS)
     filled = counts > 0
-    values = source.ravel().astype(np.float64)
-    means = np.bincount(band, values, BANDS)[filled] / counts[filled]
-    squares = np.bincount(band, values**2, BANDS)[filled] / counts[filled]
+    means, squares = (total[filled] / counts[filled] for total in (sums, squares))
     deviations = np.sqrt(np.maximum(squares - means**2, 1e-6))
     centres = (np.flatnonzero(filled) + 0.5) / BANDS
     weights = np.sqrt(counts[filled])
@@ -235,12 +238,13 @@ def _fit_logit(positives: Array, negatives: Array) -> LogitWeights:
 
 def _noisy(
     clean: Bytes, noisy: Bytes | None, add_noise: AddNoise, rng: np.random.Generator
-) -> Floats:
-    """The data's own noisy images, or a new draw of the noise; float32 in [0, 1]."""
-    return add_noise(clean, rng) if noisy is None else to_floats(noisy)
+) -> Iterator[Floats]:
+    """The data's own noisy images, or a new draw of the noise: pieces, float32 in [0, 1]."""
+    for piece in pieces(len(clean), clean.shape[1:]):
+        yield add_noise(clean[piece], rng) if noisy is None else to_floats(noisy[piece])
 
 
-def _noisy_validation(reference: Reference, add_noise: AddNoise) -> Floats:
-    """Noisy validation images, the same at each call; float32 in [0, 1]."""
+def _noisy_validation(reference: Reference, add_noise: AddNoise) -> Iterator[Floats]:
+    """Noisy validation images, the same at each call; pieces, float32 in [0, 1]."""
     rng = np.random.default_rng([SEED, 1])
     return _noisy(reference.validation, reference.validation_noisy, add_noise, rng)
