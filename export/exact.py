@@ -16,7 +16,7 @@ import numpy as np
 from common.arrays import Array
 from export.pieces import pieces
 
-ACTIVATION_BYTES = 64 << 20  # of one piece: the outputs of all layers, in double precision
+ACTIVATION_BYTES = 32 << 20  # of one piece: the outputs of all layers, in double precision
 Compute = Callable[[Array], Array]
 
 

@@ -44,6 +44,7 @@ SEED = 40_000
 IMAGES = 30_000  # noisy training images to fit on: the same images under several draws of noise
 MAX_DRAWS = 8
 BATCH = 1000
+PIECE = 32 << 20  # bytes: 10,000 images of 28×28×1 in one draw of the noise
 BANDS = 32  # of brightness, in which the residual is measured
 HIDDEN = (64, 64)
 EPOCHS = 30
@@ -118,7 +119,7 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
         positives.append(_outputs(engine, features, images))
         images = (
             add_noise(negative_samples(train[piece], rng), rng)
-            for piece in pieces(len(train), shape)
+            for piece in pieces(len(train), shape, limit=PIECE)
         )
         negatives.append(_outputs(engine, features, images))
     weights = _fit_logit(np.concatenate(positives), np.concatenate(negatives))
@@ -240,7 +241,7 @@ def _noisy(
     clean: Bytes, noisy: Bytes | None, add_noise: AddNoise, rng: np.random.Generator
 ) -> Iterator[Floats]:
     """The data's own noisy images, or a new draw of the noise: pieces, float32 in [0, 1]."""
-    for piece in pieces(len(clean), clean.shape[1:]):
+    for piece in pieces(len(clean), clean.shape[1:], limit=PIECE):
         yield add_noise(clean[piece], rng) if noisy is None else to_floats(noisy[piece])
 
 
