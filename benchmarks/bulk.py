@@ -25,7 +25,9 @@ from PIL import Image
 
 from benchmarks import machine, report
 from benchmarks.harness import Timing, interleave
+from benchmarks.memory import memory_of
 from benchmarks.models import Models
+from benchmarks.servers import ROOT
 from benchmarks.settings import Settings
 from common.cores import usable_cores
 from service.bulk import job, pipeline
@@ -230,15 +232,11 @@ def _pillow(paths: list[Path]) -> None:
 
 
 def _peak(command: list[str]) -> int:
-    """Peak resident bytes of a process (VmHWM), mapped files included; Linux only."""
-    root = Path(__file__).resolve().parent.parent
+    """Peak resident bytes of a process, mapped files included; Linux only."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = 0
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
-    status = Path(f"/proc/{process.pid}/status")
     while process.poll() is None:
-        for line in status.read_text().splitlines() if status.exists() else ():
-            if line.startswith("VmHWM"):
-                peak = max(peak, int(line.split()[1]) * 1024)
+        peak = max(peak, memory_of(process.pid, "VmHWM"))
         time.sleep(0.01)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)

@@ -8,6 +8,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -61,16 +62,18 @@ def export_run(run_folder: Path, out: Path, *, overwrite: bool = False) -> Manif
         ParityError: the exported models differ from Keras; nothing is published.
     """
     run = Run.load(run_folder)
-    with staged_folder(out, marks=(MANIFEST,), contents=CONTENTS, overwrite=overwrite) as stage:
-        manifest = _fill(stage, run, out.absolute().name)
+    with (
+        staged_folder(out, marks=(MANIFEST,), contents=CONTENTS, overwrite=overwrite) as stage,
+        TemporaryDirectory(prefix="denoiser-export-") as work,
+    ):
+        manifest = _fill(stage, Path(work), run, out.absolute().name)
     logger.info("%s: fingerprint %s", out, manifest.fingerprint)
     return manifest
 
 
-def _fill(stage: Path, run: Run, bundle_name: str) -> Manifest:
-    """Write and check all files of the bundle."""
-    models, samples = run.models(), run.samples()
-    spread = check_network(models, samples.noisy)
+def _fill(stage: Path, work: Path, run: Run, bundle_name: str) -> Manifest:
+    """Write and check all files of the bundle; `work` is for files that do not ship."""
+    models = run.models()
     height, width, channels = models.encoder.input_shape[1:]
     facts: dict[str, Any] = {
         "name": bundle_name,
@@ -88,32 +91,35 @@ def _fill(stage: Path, run: Run, bundle_name: str) -> Manifest:
         "denoiser.image_range": "[0, 1]",
         "denoiser.latent_size": str(facts["latent_size"]),
     }
-    reducible = {}
-    for name in MODELS:
+    spread = check_network(models, run.samples().noisy)
+    for name in reversed(MODELS):  # the largest first, while there is least in memory
         try:
-            model, reducible[name] = convert.graphs(getattr(models, name), name, metadata=metadata)
+            model, reducible = convert.graphs(getattr(models, name), name, metadata=metadata)
         except Exception as exc:  # tf2onnx and onnx raise many kinds
             raise NetworkError(
                 f"{name}, which cannot be converted ({_first_line(exc)})",
                 expected="layers that ONNX can express",
             ) from exc
         (stage / model_file(name)).write_bytes(convert.serialize(model))
+        (work / model_file(name)).write_bytes(convert.serialize(reducible))
         facts["chunks"][name] = chunk_of(model)
         logger.info("%s: %d nodes, opset %d", name, len(model.graph.node), convert.OPSET)
-        del model
+        del model, reducible
         free_memory()
 
+    samples = run.samples()
     engine, exact = Engine(_draft(stage, facts)), in_float64(models)
     del models
-    free_memory()
     rows = parity.compare(engine, exact, clean=samples.clean, noisy=samples.noisy)
     logger.info(parity.table(rows))
     parity.enforce(rows)
     (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")
     facts["parity"] = parity.summary(rows)
     _write_golden(stage, engine, samples.noisy[:GOLDEN_IMAGES])
-    int8 = _reduce(stage, engine, samples, reducible, facts, spread=spread)
+    del exact
+    int8 = _reduce(stage, work, engine, samples, facts, spread=spread)
     facts["precisions"] = {INT8: int8}
+    del engine, samples
     facts["novelty"] = novelty.add(_draft(stage, facts), run)
     manifest = write_manifest(stage, **facts)
     (stage / card.CARD).write_text(card.text(manifest), encoding="utf-8")
@@ -162,17 +168,18 @@ def _draft(stage: Path, facts: dict[str, Any]) -> Bundle:
 
 def _reduce(
     stage: Path,
+    work: Path,
     engine: Engine,
     samples: Samples,
-    models: dict[str, onnx.ModelProto],
     facts: dict[str, Any],
     *,
     spread: float,
 ) -> Precision:
-    """Write `models` in int8 beside the float32 ones, or none where they may not ship.
+    """Write the models of `work` in int8 beside the float32 ones, or none that may not ship.
 
     Every second held-out pair calibrates; the others measure the loss.
     """
+    models = {name: onnx.load(work / model_file(name)) for name in MODELS}
     intensity = quantise.intensity(models["autoencoder"])
     figures: dict[str, Any] = {"multiply_adds_per_activation": round(intensity, 1)}
     images = len(samples.noisy[1::2])

@@ -18,7 +18,7 @@ from training.data.datasets import Dataset
 
 TRAIN = 10_000  # images at most: 8 MB of MNIST, 2 when compressed
 VALIDATION = 5_000
-MAX_BYTES = 128 << 20  # of large images there are fewer
+MAX_BYTES = 64 << 20  # of large images there are fewer
 SEED = 30_000  # one for all runs, like those of the splits and of the noise they are measured by
 
 Images = NDArray[np.uint8]

@@ -238,7 +238,7 @@ def start(run: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 # The file whose appearance ends the child; each export writes all of these, in this order.
-MOMENTS = ["", "encoder.onnx", "parity.json", "manifest.json"]
+MOMENTS = ["", "autoencoder.onnx", "parity.json", "manifest.json"]
 
 
 def test_kill_9_at_any_moment_leaves_no_bundle_or_a_whole_one(

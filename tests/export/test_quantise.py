@@ -342,6 +342,11 @@ def test_a_constant_output_measures_no_loss(
     """Whatever int8 does to the weights, it loses nothing: it does not ship."""
     engine: Any = None  # refused before anything is computed
     samples = Samples(images, images)
-    precision = bundling._reduce(tmp_path, engine, samples, models, {}, spread=0.003)
+    work, stage = tmp_path / "work", tmp_path / "stage"
+    for folder in (work, stage):
+        folder.mkdir()
+    for name, model in models.items():
+        (work / model_file(name)).write_bytes(convert.serialize(model))
+    precision = bundling._reduce(stage, work, engine, samples, {}, spread=0.003)
     assert "differs by 0.0030 between images" in precision.reason and not precision.fingerprint
-    assert not list(tmp_path.iterdir())
+    assert not list(stage.iterdir())
