@@ -179,8 +179,7 @@ def _reduce(
 
     Every second held-out pair calibrates; the others measure the loss.
     """
-    models = {name: onnx.load(work / model_file(name)) for name in MODELS}
-    intensity = quantise.intensity(models["autoencoder"])
+    intensity = quantise.intensity(onnx.load(work / model_file("autoencoder")))
     figures: dict[str, Any] = {"multiply_adds_per_activation": round(intensity, 1)}
     images = len(samples.noisy[1::2])
     reason = ""
@@ -199,6 +198,7 @@ def _reduce(
             f"{images} held-out images to measure the loss, at least {quality.MIN_IMAGES} needed"
         )
     else:
+        models = {name: onnx.load(work / model_file(name)) for name in MODELS}
         for name, model in quantise.quantise(models, samples.noisy[0::2]).items():
             (stage / model_file(name, INT8)).write_bytes(convert.serialize(model))
         draft = _draft(stage, {**facts, "precisions": {INT8: Precision(fingerprint=PENDING)}})
