@@ -83,11 +83,10 @@ def _latency(settings: Settings, models: Models) -> dict[str, dict[str, Any]]:
     block = 10 if settings.quick else LATENCY_BLOCK
     calls = {peer.name: partial(run, row, 1, out) for peer, run in opened.items()}
     timings = latencies(calls, rounds=settings.sizes.rounds, block=block, settle=settings.settle)
-    medians = {
-        name: Timing(tuple(median(timing.seconds) for timing in blocks))
-        for name, blocks in timings.items()
-    }
     result: dict[str, dict[str, Any]] = {}
+    medians = {
+        name: Timing(tuple(median(t.seconds) for t in blocks)) for name, blocks in timings.items()
+    }
     for name, blocks in timings.items():
         seconds = [second for timing in blocks for second in timing.seconds]
         result[name] = {
@@ -100,9 +99,8 @@ def _latency(settings: Settings, models: Models) -> dict[str, dict[str, Any]]:
     lines = [
         [
             name,
-            report.duration(facts["median"]),
-            report.duration(facts["p99"]),
-            f"{facts['engine_speedup']['median']:.2f} ×" if name != OURS else "",
+            *map(report.duration, (facts["median"], facts["p99"])),
+            f"{facts['engine_speedup']['median']:.2f} ×",
         ]
         for name, facts in sorted(result.items(), key=lambda item: item[1]["median"])
     ]

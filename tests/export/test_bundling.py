@@ -332,10 +332,13 @@ def test_a_network_that_onnx_cannot_express_is_refused(tiny_run: Path, tmp_path:
     from training.model import ModelSettings, classic
 
     shutil.copytree(tiny_run, tmp_path / "run")
-    settings = ModelSettings(image_shape=(8, 8, 1), filters=(4,), latent_size=6, kernel_size=1)
-    for name, model in classic(settings)._asdict().items():
+    settings = ModelSettings(image_shape=(8, 8, 1), filters=(8,), latent_size=6, kernel_size=1)
+    models, rng = classic(settings), np.random.default_rng(0)
+    for weights in models.autoencoder.weights:
+        weights.assign(rng.normal(0, 0.5, weights.shape))
+    for name, model in models._asdict().items():
         model.save(tmp_path / "run" / f"{name}.keras")
-    with pytest.raises(NetworkError, match=r"decoder, which cannot be converted \(.*negative"):
+    with pytest.raises(NetworkError, match=r"autoencoder, which cannot be converted \(.*negative"):
         export_run(tmp_path / "run", tmp_path / "out")
     assert names(tmp_path) == ["run"]
 
