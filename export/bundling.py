@@ -110,6 +110,7 @@ def _fill(stage: Path, work: Path, run: Run, bundle_name: str) -> Manifest:
     samples = run.samples()
     engine, exact = Engine(_draft(stage, facts)), in_float64(models)
     del models
+    free_memory()
     rows = parity.compare(engine, exact, clean=samples.clean, noisy=samples.noisy)
     logger.info(parity.table(rows))
     parity.enforce(rows)
@@ -117,6 +118,7 @@ def _fill(stage: Path, work: Path, run: Run, bundle_name: str) -> Manifest:
     facts["parity"] = parity.summary(rows)
     _write_golden(stage, engine, samples.noisy[:GOLDEN_IMAGES])
     del exact
+    free_memory()
     int8 = _reduce(stage, work, engine, samples, facts, spread=spread)
     facts["precisions"] = {INT8: int8}
     del engine, samples
