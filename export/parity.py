@@ -3,7 +3,7 @@
 The engine that will serve them runs every case. Keras runs the same arrays in double precision
 (`export.exact`), so that only the files' own error is measured. A difference is the largest over
 all values: absolute for images, which lie in [0, 1]; for latents, which are unbounded, relative to
-the largest latent of the case. Batches of large images are compared in pieces.
+the largest latent of the case. Batches of large images are compared in pieces, each by itself.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from math import prod
 
-# Of a piece as float32: 2,600 images of 28×28×1, or 18 of 192×192×3.
-PIECE_BYTES = 8 << 20
+# Of a piece as float32: 1,300 images of 28×28×1, or 9 of 192×192×3.
+PIECE_BYTES = 4 << 20
 
 
 def pieces(count: int, row_shape: tuple[int, ...], *, limit: int = PIECE_BYTES) -> Iterator[slice]:

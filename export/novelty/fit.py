@@ -12,6 +12,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from export.novelty import probes
 from export.novelty.graph import Calibration, LogitWeights, Residual, novelty_model
 from export.novelty.negatives import negative_samples
 from export.novelty.probes import AddNoise
-from export.pieces import pieces
+from export.pieces import PIECE_BYTES, pieces
 from service.bundle import Bundle, novelty_file
 from service.engine import Engine
 from training.noise.spec import Noise, drawn_noise
@@ -44,7 +45,7 @@ SEED = 40_000
 IMAGES = 30_000  # noisy training images to fit on: the same images under several draws of noise
 MAX_DRAWS = 8
 BATCH = 1000
-PIECE = 32 << 20  # bytes: 10,000 images of 28×28×1 in one draw of the noise
+SMALL, SMALL_PIECE = 64 * 64, 32 << 20  # values; bytes: 10,000 images of 28×28×1 at once
 BANDS = 32  # of brightness, in which the residual is measured
 HIDDEN = (64, 64)
 EPOCHS = 30
@@ -119,7 +120,7 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
         positives.append(_outputs(engine, features, images))
         images = (
             add_noise(negative_samples(train[piece], rng), rng)
-            for piece in pieces(len(train), shape, limit=PIECE)
+            for piece in _pieces(len(train), shape)
         )
         negatives.append(_outputs(engine, features, images))
     weights = _fit_logit(np.concatenate(positives), np.concatenate(negatives))
@@ -237,11 +238,16 @@ def _fit_logit(positives: Array, negatives: Array) -> LogitWeights:
     return LogitWeights(centre, whiten, (*layers, (WEIGHT * weights, WEIGHT * bias)))
 
 
+def _pieces(count: int, shape: tuple[int, ...]) -> Iterator[slice]:
+    """Pieces of one draw each; the larger, the more images can be spliced with each other."""
+    return pieces(count, shape, limit=SMALL_PIECE if prod(shape) <= SMALL else PIECE_BYTES)
+
+
 def _noisy(
     clean: Bytes, noisy: Bytes | None, add_noise: AddNoise, rng: np.random.Generator
 ) -> Iterator[Floats]:
     """The data's own noisy images, or a new draw of the noise: pieces, float32 in [0, 1]."""
-    for piece in pieces(len(clean), clean.shape[1:], limit=PIECE):
+    for piece in _pieces(len(clean), clean.shape[1:]):
         yield add_noise(clean[piece], rng) if noisy is None else to_floats(noisy[piece])
 
 

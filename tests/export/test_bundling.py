@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ def test_the_shipped_cards_are_those_of_their_manifests(name: str) -> None:
     text = card.text(Bundle.open(folder).manifest)
     assert (folder / card.CARD).read_text(encoding="utf-8") == text
     assert "CC BY-SA" in text and "AUROC for black images" in text
+
+
+def test_a_folder_with_a_known_name_gets_no_credit(exported: Path) -> None:
+    manifest = Bundle.open(exported).manifest
+    data = {**manifest.training["data"], "name": "mnist"}
+    renamed = replace(manifest, training={**manifest.training, "data": data})
+    assert "Source of the data: not recorded" in card.text(renamed)
+    builtin = replace(
+        manifest, training={**renamed.training, "data": {**data, "source": "builtin"}}
+    )
+    assert "CC BY-SA" in card.text(builtin)
 
 
 def test_a_bundle_names_no_path_of_the_machine(tiny_run: Path, exported: Path) -> None:

@@ -25,7 +25,7 @@ from training.runs import Run, Samples
 
 EVALUATION_SEED = 20_000  # one for all runs, so that they can be compared
 SAMPLES = 1024
-MAX_BYTES = 96 << 20  # as float32; of large images there are fewer
+MAX_BYTES = 64 << 20  # as float32; of large images there are fewer
 TRAIN, VALIDATION = 1, 2  # each a stream of its own, beside the test images'
 
 
