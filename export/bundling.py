@@ -17,10 +17,10 @@ import onnx
 from common.arrays import Array
 from common.publishing import staged_folder
 from export import card, convert, parity, quality, quantise
+from export.chunks import chunks, free_memory
 from export.errors import NetworkError
 from export.exact import in_float64
 from export.novelty import fit as novelty
-from export.pieces import free_memory, pieces
 from export.rewrite.cost import chunk_of
 from service import __version__
 from service.bundle import (
@@ -150,7 +150,7 @@ def check_network(models: RunModels, noisy: Array) -> float:
                 expected="finite weights",
                 hint="Training has diverged: train again with a smaller --learning-rate.",
             )
-    images = noisy[next(pieces(min(CHECKED_IMAGES, len(noisy)), noisy.shape[1:]))]
+    images = noisy[next(chunks(min(CHECKED_IMAGES, len(noisy)), noisy.shape[1:]))]
     denoised = models.autoencoder.predict(images, batch_size=BATCH, verbose=0)
     axis = 0 if len(denoised) > 1 else None  # of a single image: between its pixels
     spread = float(np.ptp(denoised, axis=axis).max())

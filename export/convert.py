@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import onnx
 
-from export.pieces import free_memory
+from export.chunks import free_memory
 from export.rewrite.cleanup import clean
 from export.rewrite.graph import Graph
 from export.rewrite.optimise import optimise

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.arrays import Array
-from export.pieces import pieces
+from export.chunks import chunks
 
-ACTIVATION_BYTES = 32 << 20  # of one piece: the outputs of all layers, in double precision
+ACTIVATION_BYTES = 32 << 20  # of one chunk: the outputs of all layers, in double precision
 Compute = Callable[[Array], Array]
 
 
@@ -48,8 +48,8 @@ def in_float64(models: tuple[Any, Any, Any]) -> Exact:
 
         def compute(rows: Array) -> Array:
             results = []
-            for piece in pieces(len(rows), doubles, limit=ACTIVATION_BYTES):
-                values: Any = rows[piece].astype(np.float64)
+            for chunk in chunks(len(rows), doubles, limit=ACTIVATION_BYTES):
+                values: Any = rows[chunk].astype(np.float64)
                 for network in networks:
                     values = network(values, training=False)
                 results.append(np.asarray(values, np.float32))

@@ -3,7 +3,7 @@
 The engine that will serve them runs every case. Keras runs the same arrays in double precision
 (`export.exact`), so that only the files' own error is measured. A difference is the largest over
 all values: absolute for images, which lie in [0, 1]; for latents, which are unbounded, relative to
-the largest latent of the case. Batches of large images are compared in pieces, each by itself.
+the largest latent of the case. Batches of large images are compared in chunks, each by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Array, to_bytes, to_floats
+from export.chunks import chunks
 from export.errors import ParityError
 from export.exact import Exact
-from export.pieces import pieces
 from service.engine import Engine
 
 # float32 rounds at 6e-8, and these networks sum up to 3,000 products, in another order in each
@@ -65,8 +65,8 @@ def compare(
         most = min(max(BATCHES), len(clean)) if case.startswith("held-out") else max(BATCHES)
         for batch in sorted({*(size for size in BATCHES if size < most), most}):
             worst: dict[str, Row] = {}
-            for piece in pieces(batch, clean.shape[1:]):
-                for row in _compared(engine, models, case, draw(piece)):
+            for chunk in chunks(batch, clean.shape[1:]):
+                for row in _compared(engine, models, case, draw(chunk)):
                     worst[row.model] = max(worst.get(row.model, row), row, key=_severity)
             rows += [replace(row, batch=batch) for row in worst.values()]
     return rows
@@ -124,24 +124,24 @@ def _cases(clean: Array, noisy: Array, seed: int) -> Iterator[tuple[str, Callabl
     """Name → a function that gives the images of a slice, float32 or uint8 (n, H, W, C)."""
     rng = np.random.default_rng(seed)
 
-    def shape(piece: slice) -> tuple[int, ...]:
-        return piece.stop - piece.start, *clean.shape[1:]
+    def shape(chunk: slice) -> tuple[int, ...]:
+        return chunk.stop - chunk.start, *clean.shape[1:]
 
-    def random(piece: slice) -> Array:
+    def random(chunk: slice) -> Array:
         nonlocal rng
-        if piece.start == 0:  # each batch begins with the same images
+        if chunk.start == 0:  # each batch begins with the same images
             rng = np.random.default_rng(seed)
-        return rng.random(shape(piece), dtype=np.float32)
+        return rng.random(shape(chunk), dtype=np.float32)
 
-    yield "held-out noisy", lambda piece: noisy[piece]
-    yield "held-out uint8", lambda piece: to_bytes(clean[piece])
-    yield "all zero", lambda piece: np.zeros(shape(piece), np.float32)
-    yield "all one", lambda piece: np.ones(shape(piece), np.float32)
+    yield "held-out noisy", lambda chunk: noisy[chunk]
+    yield "held-out uint8", lambda chunk: to_bytes(clean[chunk])
+    yield "all zero", lambda chunk: np.zeros(shape(chunk), np.float32)
+    yield "all one", lambda chunk: np.ones(shape(chunk), np.float32)
     yield "uniform random", random
 
 
 def _compared(engine: Engine, models: Exact, case: str, images: Array) -> Iterator[Row]:
-    """One row per model for one piece of a batch."""
+    """One row per model for one chunk of a batch."""
     floats = to_floats(images) if images.dtype == np.uint8 else images
     latents = models.encoder(floats)
     encoded, denoised = engine.encode(images), engine.denoise(images)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Array
-from export.pieces import pieces
+from export.chunks import chunks
 from service.engine import Engine
 from training.evaluation import metrics
 
@@ -83,8 +83,8 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def _means(clean: Array, noisy: Array, output: Callable[[Array], Array]) -> dict[str, float]:
-    """Quality of `output(noisy)`; in pieces, since SSIM makes many copies."""
-    parts = pieces(len(clean), clean.shape[1:])
+    """Quality of `output(noisy)`; in chunks, since SSIM makes many copies."""
+    parts = chunks(len(clean), clean.shape[1:])
     values = metrics.joined(
         [metrics.quality(clean=clean[part], output=output(noisy[part])) for part in parts]
     )

@@ -24,7 +24,7 @@ import onnx.utils
 from onnx import helper
 
 from common.arrays import Array
-from export.pieces import pieces
+from export.chunks import chunks
 from export.rewrite import cost
 from export.rewrite.graph import Graph
 
@@ -148,7 +148,7 @@ class _Reader:
 
     def __init__(self, name: str, samples: Array) -> None:
         self._batches: Iterator[dict[str, Any]] = (
-            {name: samples[piece]} for piece in pieces(len(samples), samples.shape[1:], limit=BATCH)
+            {name: samples[chunk]} for chunk in chunks(len(samples), samples.shape[1:], limit=BATCH)
         )
 
     def get_next(self) -> dict[str, Any] | None:

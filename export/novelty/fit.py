@@ -21,11 +21,11 @@ import onnxruntime as ort
 
 from common.arrays import Array, Bytes, Floats, to_floats
 from export import convert
+from export.chunks import CHUNK_BYTES, chunks
 from export.novelty import probes
 from export.novelty.graph import Calibration, LogitWeights, Residual, novelty_model
 from export.novelty.negatives import negative_samples
 from export.novelty.probes import AddNoise
-from export.pieces import PIECE_BYTES, pieces
 from service.bundle import Bundle, novelty_file
 from service.engine import Engine
 from training.noise.spec import Noise, drawn_noise
@@ -45,7 +45,7 @@ SEED = 40_000
 IMAGES = 30_000  # noisy training images to fit on: the same images under several draws of noise
 MAX_DRAWS = 8
 BATCH = 1000
-SMALL, SMALL_PIECE = 64 * 64, 32 << 20  # values; bytes: 10,000 images of 28×28×1 at once
+SMALL, SMALL_CHUNK = 64 * 64, 32 << 20  # values; bytes: 10,000 images of 28×28×1 at once
 BANDS = 32  # of brightness, in which the residual is measured
 HIDDEN = (64, 64)
 EPOCHS = 30
@@ -119,8 +119,8 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
         images = _noisy(train, train_noisy, add_noise, rng)
         positives.append(_outputs(engine, features, images))
         images = (
-            add_noise(negative_samples(train[piece], rng), rng)
-            for piece in _pieces(len(train), shape)
+            add_noise(negative_samples(train[chunk], rng), rng)
+            for chunk in _chunks(len(train), shape)
         )
         negatives.append(_outputs(engine, features, images))
     weights = _fit_logit(np.concatenate(positives), np.concatenate(negatives))
@@ -133,7 +133,7 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
 def evaluate(engine: Engine, reference: Reference, add_noise: AddNoise) -> dict[str, Any]:
     """The manifest's facts on one precision's scores, as its engine computes them."""
     images = _noisy_validation(reference, add_noise)
-    scores = np.concatenate([engine.score(piece) for piece in images])
+    scores = np.concatenate([engine.score(chunk) for chunk in images])
     return {
         "method": METHOD,
         "threshold": THRESHOLD,
@@ -162,13 +162,13 @@ def calibrate(logits: Array) -> Calibration:
 
 
 def _outputs(engine: Engine, model: onnx.ModelProto, noisy: Iterable[Floats]) -> Floats:
-    """A graph of `graph.py` after the engine: pieces of images → float32 (N, F) or (N,)."""
+    """A graph of `graph.py` after the engine: chunks of images → float32 (N, F) or (N,)."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # one thread, one order of sums: the same bytes each time
     data, providers = convert.serialize(model), ["CPUExecutionProvider"]
     session = ort.InferenceSession(data, options, providers=providers)
     outputs = []
-    for images in (piece[at : at + BATCH] for piece in noisy for at in range(0, len(piece), BATCH)):
+    for images in (chunk[at : at + BATCH] for chunk in noisy for at in range(0, len(chunk), BATCH)):
         latents = engine.encode(images)
         inputs = {"images": images, "latents": latents, "denoised": engine.decode(latents)}
         outputs.append(session.run(None, inputs)[0])
@@ -238,20 +238,20 @@ def _fit_logit(positives: Array, negatives: Array) -> LogitWeights:
     return LogitWeights(centre, whiten, (*layers, (WEIGHT * weights, WEIGHT * bias)))
 
 
-def _pieces(count: int, shape: tuple[int, ...]) -> Iterator[slice]:
-    """Pieces of one draw each; the larger, the more images can be spliced with each other."""
-    return pieces(count, shape, limit=SMALL_PIECE if prod(shape) <= SMALL else PIECE_BYTES)
+def _chunks(count: int, shape: tuple[int, ...]) -> Iterator[slice]:
+    """Chunks of one draw each; the larger, the more images can be spliced with each other."""
+    return chunks(count, shape, limit=SMALL_CHUNK if prod(shape) <= SMALL else CHUNK_BYTES)
 
 
 def _noisy(
     clean: Bytes, noisy: Bytes | None, add_noise: AddNoise, rng: np.random.Generator
 ) -> Iterator[Floats]:
-    """The data's own noisy images, or a new draw of the noise: pieces, float32 in [0, 1]."""
-    for piece in _pieces(len(clean), clean.shape[1:]):
-        yield add_noise(clean[piece], rng) if noisy is None else to_floats(noisy[piece])
+    """The data's own noisy images, or a new draw of the noise: chunks, float32 in [0, 1]."""
+    for chunk in _chunks(len(clean), clean.shape[1:]):
+        yield add_noise(clean[chunk], rng) if noisy is None else to_floats(noisy[chunk])
 
 
 def _noisy_validation(reference: Reference, add_noise: AddNoise) -> Iterator[Floats]:
-    """Noisy validation images, the same at each call; pieces, float32 in [0, 1]."""
+    """Noisy validation images, the same at each call; chunks, float32 in [0, 1]."""
     rng = np.random.default_rng([SEED, 1])
     return _noisy(reference.validation, reference.validation_noisy, add_noise, rng)

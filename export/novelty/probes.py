@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Bytes, Floats
-from export.pieces import pieces
+from export.chunks import chunks
 from service.engine import Engine
 
 IMAGES = 500  # of each kind
@@ -56,8 +56,8 @@ def evaluate(
     for kind, change in KINDS.items():
         scores = np.concatenate(
             [
-                engine.score(change(images[piece], add_noise, rng))
-                for piece in pieces(len(images), images.shape[1:])
+                engine.score(change(images[chunk], add_noise, rng))
+                for chunk in chunks(len(images), images.shape[1:])
             ]
         )
         novel = np.repeat([0, 1], [len(typical_scores), len(scores)])

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from export import parity
+from export.chunks import chunks
 from export.errors import ParityError
 from export.exact import Compute, Exact
 from export.parity import LIMIT, Row, compare, enforce, report, summary, table
-from export.pieces import pieces
 from service.bundle import Bundle
 from service.engine import Engine
 
@@ -198,16 +198,16 @@ def test_the_table_shows_the_worst_batch_of_each() -> None:
     assert "TOO LARGE" in table([replace(GOOD, difference=1.0)])
 
 
-def test_a_difference_in_a_later_piece_is_detected(
+def test_a_difference_in_a_later_chunk_is_detected(
     engine: Engine, network: Any, held_out: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = compare(engine, reference(network), **held_out)
-    monkeypatch.setattr(parity, "pieces", partial(pieces, limit=30 * 8 * 8 * 4))
+    monkeypatch.setattr(parity, "chunks", partial(chunks, limit=30 * 8 * 8 * 4))
     batches: set[tuple[str, int]] = set()
     rows = compare(engine, reference(network, batches=batches), **held_out)
     assert max(size for _, size in batches) == 30
     assert [(r.model, r.case, r.batch) for r in rows] == [(r.model, r.case, r.batch) for r in whole]
-    images = [r.difference for r in rows if r.model != "encoder"]  # latents: relative to a piece's
+    images = [r.difference for r in rows if r.model != "encoder"]  # latents: relative to a chunk's
     assert images == pytest.approx([r.difference for r in whole if r.model != "encoder"], abs=1e-7)
 
     changed = reference(network)

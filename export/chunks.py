@@ -1,4 +1,4 @@
-"""Many images in pieces: peak memory depends neither on their number nor on their size."""
+"""Many images in chunks: peak memory depends neither on their number nor on their size."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from math import prod
 
-# Of a piece as float32: 1,300 images of 28×28×1, or 9 of 192×192×3.
-PIECE_BYTES = 4 << 20
+# Of a chunk as float32: 1,300 images of 28×28×1, or 9 of 192×192×3.
+CHUNK_BYTES = 4 << 20
 
 
-def pieces(count: int, row_shape: tuple[int, ...], *, limit: int = PIECE_BYTES) -> Iterator[slice]:
+def chunks(count: int, row_shape: tuple[int, ...], *, limit: int = CHUNK_BYTES) -> Iterator[slice]:
     """Slices of `count` rows of float32 `row_shape`: at most `limit` bytes, at least one row."""
     rows = max(1, limit // (4 * prod(row_shape)))
     for start in range(0, count, rows):
