@@ -122,9 +122,11 @@ def _fill(stage: Path, work: Path, run: Run, bundle_name: str) -> Manifest:
     int8 = _reduce(stage, work, engine, samples, facts, spread=spread)
     facts["precisions"] = {INT8: int8}
     del engine, samples
+    free_memory()
     facts["novelty"] = novelty.add(_draft(stage, facts), run)
     manifest = write_manifest(stage, **facts)
     (stage / card.CARD).write_text(card.text(manifest), encoding="utf-8")
+    free_memory()
     for precision in manifest.available:
         Engine.load(stage, precision=precision)  # as the service will
     return manifest

@@ -49,8 +49,6 @@ def evaluate(
     Returns:
         kind → `auroc` (0.5: chance, 1: perfect) and `share_above` the threshold.
     """
-    from sklearn.metrics import roc_auc_score  # slow to import
-
     results = {}
     images, rng = validation[:IMAGES], np.random.default_rng(SEED)
     for kind, change in KINDS.items():
@@ -60,12 +58,17 @@ def evaluate(
                 for chunk in chunks(len(images), images.shape[1:])
             ]
         )
-        novel = np.repeat([0, 1], [len(typical_scores), len(scores)])
-        results[kind] = {
-            "auroc": float(roc_auc_score(novel, np.concatenate([typical_scores, scores]))),
-            "share_above": float((scores > threshold).mean()),
-        }
+        results[kind] = detection(typical_scores, scores, threshold)
     return results
+
+
+def detection(typical: Floats, novel: Floats, threshold: float) -> dict[str, float]:
+    """From scores (N,): the probability that a novel image has the higher one; those above."""
+    from sklearn.metrics import roc_auc_score  # slow to import
+
+    truth = np.repeat([0, 1], [len(typical), len(novel)])
+    auroc = float(roc_auc_score(truth, np.concatenate([typical, novel])))
+    return {"auroc": auroc, "share_above": float((novel > threshold).mean())}
 
 
 def line(facts: Mapping[str, Any]) -> str:
