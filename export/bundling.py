@@ -112,13 +112,13 @@ def _fill(stage: Path, work: Path, run: Run, bundle_name: str) -> Manifest:
     del models
     free_memory()
     rows = parity.compare(engine, exact, clean=samples.clean, noisy=samples.noisy)
+    del exact
+    free_memory()
     logger.info(parity.table(rows))
     parity.enforce(rows)
     (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")
     facts["parity"] = parity.summary(rows)
     _write_golden(stage, engine, samples.noisy[:GOLDEN_IMAGES])
-    del exact
-    free_memory()
     int8 = _reduce(stage, work, engine, samples, facts, spread=spread)
     facts["precisions"] = {INT8: int8}
     del engine, samples
