@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from collections.abc import Iterator
-from contextlib import suppress
 from math import prod
+
+from common import memory
 
 # Of a chunk as float32: 1,300 images of 28×28×1, or 9 of 192×192×3.
 CHUNK_BYTES = 4 << 20
@@ -22,5 +22,4 @@ def chunks(count: int, row_shape: tuple[int, ...], *, limit: int = CHUNK_BYTES) 
 def free_memory() -> None:
     """Collect TensorFlow's graphs, which refer to themselves; return what glibc keeps of them."""
     gc.collect()
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    memory.trim()

@@ -22,6 +22,7 @@ LINGER = 2.0
 # A body may arrive as slowly as over a bad mobile line, not slower: each one holds a connection and
 # memory. Apache's mod_reqtimeout has 500 bytes a second after 20 seconds.
 MIN_RATE = 1024  # bytes a second, on average
+QUIET = 4 * 2**20  # bytes in use after which freed memory is returned to the system
 PIECE = 256 * 1024  # bytes of a response given to the connection at once
 FIRST_SECONDS = 10.0  # before the rate counts
 
@@ -46,6 +47,7 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.peak = 0  # since the last `quiet`
 
     def acquire(self, size: int) -> None:
         """Reserve `size` bytes, or raise BusyError."""
@@ -56,6 +58,14 @@ class Budget:
                 hint="Try again in a second.",
             )
         self.used += size
+        self.peak = max(self.peak, self.used)
+
+    def quiet(self) -> bool:
+        """Whether much memory was in use since the last such moment, and little is now."""
+        if self.peak < QUIET or self.used > QUIET / 2:
+            return False
+        self.peak = 0
+        return True
 
     def release(self, size: int) -> None:
         """Return `size` bytes."""

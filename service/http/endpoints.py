@@ -204,11 +204,12 @@ class Endpoints:
         encoding = body.header(b"content-encoding")
         if encoding is None:
             return raw
-        plain = await self._call(
-            lambda: compression.decode(raw, encoding, limit=limit), small=False
-        )
-        body.count(len(plain))
-        return plain
+        work, counted = compression.decode(raw, encoding, limit=limit), 0
+        while (plain := await self._call(lambda: step(work), small=False)) is None:
+            body.count(compression.PIECE)
+            counted += compression.PIECE
+        body.count(len(plain[0]) - counted)
+        return plain[0]
 
     async def _compute(
         self,

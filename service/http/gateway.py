@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import orjson
 
+from common import memory
 from common.errors import DenoiserError, MethodError, NotFoundError, UnauthorizedError
 from service.engine import Engine
 from service.http import pages, problem
@@ -131,6 +132,8 @@ class Gateway:
         while True:
             await asyncio.sleep(1)
             self._metrics().flush()
+            if self._budget.quiet():  # or glibc keeps what large requests left, in pieces
+                await asyncio.to_thread(memory.trim)
 
     def _authorize(self, route: Route | None, body: Body) -> None:
         key = self._settings.api_key

@@ -28,6 +28,16 @@ def names_of(names: Sequence[str]) -> list[str]:
         return opened.namelist()
 
 
+def test_equal_names_are_numbered_in_linear_time() -> None:
+    """Each number is tried once: 20,000 names took 24 seconds."""
+    names = [f"a-{number:05d}.png" for number in range(10_000, 20_000)] + ["a.png"] * 10_000
+    began = time.process_time()
+    unique = archive._file_names(len(names), names)
+    assert len(set(unique)) == len(names)
+    assert unique[9_999:10_002] == ["a-19999.png", "a.png", "a-20000.png"]
+    assert time.process_time() - began < 5
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 300])
 def test_images_come_back_in_order(count: int) -> None:
     images = some(count)
