@@ -13,6 +13,9 @@ from service.bulk import arrow
 from service.bulk.options import IdType, Kind
 from service.bulk.provenance import Provenance
 
+# Why a row failed; or, of a row that was read, how many further frames or pages its file has.
+Reason = str | int
+
 
 class Failure(NamedTuple):
     """A row that could not be read or computed, or whose file has more than the row."""
@@ -36,13 +39,16 @@ class Batch:
     rows: Array
     failures: tuple[Failure, ...] = ()
 
-    def without(self, reasons: Mapping[int, str]) -> Batch:
-        """Without the rows that failed, each with its reason."""
+    def without(self, reasons: Mapping[int, Reason]) -> Batch:
+        """Without the rows that failed; a count lists its row, which stays."""
         if not reasons:
             return self
         keep = np.ones(len(self.ids), bool)
-        keep[list(reasons)] = False
-        failures = tuple(Failure(str(self.ids[at].as_py()), reasons[at]) for at in sorted(reasons))
+        failures: tuple[Failure, ...] = ()
+        for at, why in sorted(reasons.items()):
+            keep[at], name = isinstance(why, int), str(self.ids[at].as_py())
+            more = f"read; skipped further frames or pages: {why}"
+            failures += (Failure(name, more, why) if isinstance(why, int) else Failure(name, why),)
         ids = self.ids.filter(arrow.array(keep))
         return Batch(ids, self.rows[keep], self.failures + failures)
 

@@ -13,6 +13,7 @@ from common import images
 from common.arrays import Array
 from common.errors import TooLargeError
 from common.images import SUFFIXES, Fit
+from service.bulk.batch import Reason
 from service.bulk.errors import reason
 from service.codecs.rows import RowSpec
 
@@ -49,13 +50,13 @@ Item = bytes | str | OSError
 
 def decode_some(
     items: Sequence[Item], spec: RowSpec, *, fit: Fit | None = None, invert: bool = False
-) -> tuple[Array, list[Remark]]:
-    """Image files as uint8 (n, H, W, C), and remarks on those that failed or have more than a row.
+) -> tuple[Array, list[tuple[int, Reason]]]:
+    """Image files as uint8 (n, H, W, C); the index of each that failed or has more, and why.
 
     Rows of failed files are left uninitialised.
     """
     rows = np.empty((len(items), *spec.shape), np.uint8)
-    remarks: list[Remark] = []
+    reasons: list[tuple[int, Reason]] = []
     for index, item in enumerate(items):
         try:
             if isinstance(item, OSError):
@@ -64,12 +65,10 @@ def decode_some(
             rows[index] = decode(body, spec, fit=fit, invert=invert)[0]
             framed = body.startswith(_FRAMED) or b"acTL" in body[:1024]  # an animated PNG
             if framed and (skipped := images.frame_count(body) - 1):
-                remarks.append(
-                    (index, f"read; skipped further frames or pages: {skipped}", skipped)
-                )
+                reasons.append((index, skipped))
         except Exception as exc:  # one bad file does not stop the others
-            remarks.append((index, reason(exc), 0))
-    return rows, remarks
+            reasons.append((index, reason(exc)))
+    return rows, reasons
 
 
 def contents(path: str) -> bytes:
