@@ -21,8 +21,12 @@ class Failure(NamedTuple):
     """A row that could not be read or computed, or whose file has more than the row."""
 
     id: str
-    reason: str
-    skipped: int = 0  # further frames or pages of a row that was read
+    reason: Reason
+
+    @property
+    def skipped(self) -> int:
+        """Further frames or pages of a row that was read; 0 of one that failed."""
+        return self.reason if isinstance(self.reason, int) else 0
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,8 @@ class Batch:
         if not reasons:
             return self
         keep = np.ones(len(self.ids), bool)
-        failures: tuple[Failure, ...] = ()
-        for at, why in sorted(reasons.items()):
-            keep[at], name = isinstance(why, int), str(self.ids[at].as_py())
-            more = f"read; skipped further frames or pages: {why}"
-            failures += (Failure(name, more, why) if isinstance(why, int) else Failure(name, why),)
+        keep[[at for at, why in reasons.items() if isinstance(why, str)]] = False
+        failures = tuple(Failure(str(self.ids[at].as_py()), reasons[at]) for at in sorted(reasons))
         ids = self.ids.filter(arrow.array(keep))
         return Batch(ids, self.rows[keep], self.failures + failures)
 

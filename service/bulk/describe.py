@@ -62,10 +62,9 @@ def _facts(path: Path) -> tuple[Provenance | None, str, str]:
 
 
 def _parquet(paths: list[Path]) -> tuple[Provenance | None, str, str]:
-    footers = [read_footer(path) for path in paths]
-    metadata = {str(path): one.metadata for path, one in zip(paths, footers, strict=True)}
-    provenance = Provenance.common(metadata)
-    rows = sum(sum(footer.rows) for footer in footers)
+    footers = {str(path): read_footer(path) for path in paths}
+    provenance = Provenance.common({name: schema.metadata for name, (_, schema) in footers.items()})
+    rows = sum(footer.num_rows for footer, _ in footers.values())
     files = f" in {len(paths):,} files" if len(paths) > 1 else ""
-    columns = ", ".join(f"{field.name} {field.type}" for field in footers[0].schema)
+    columns = ", ".join(f"{field.name} {field.type}" for field in footers[str(paths[0])][1])
     return provenance, f"{rows:,} rows{files}", columns

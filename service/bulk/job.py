@@ -23,7 +23,7 @@ from service.bulk.options import BulkOptions
 from service.bulk.outputs import PART_NAME, Format, assemble, format_of
 from service.bulk.parts import Columns
 from service.bulk.progress import progress
-from service.bulk.provenance import FOLDER_FILE, ModelFacts, Provenance
+from service.bulk.provenance import FOLDER_FILE, Provenance
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.opening import open_source
 from service.bulk.work import Work, check_strictly
@@ -75,16 +75,15 @@ def run(
             return Outcome(**facts, resumed=facts["rows"])
         _check_target(options, journal.target)
         model = stack.enter_context(closing(open_model(options)))
-        existing = _existing(options, journal.target, model.facts)
+        existing = tuple(sorted(journal.target.glob("part-*.parquet")) if options.append else ())
         options = replace(options, first_id=_next_id(existing))
         source = stack.enter_context(
             closing(open_source(options, model.facts, scratch=journal.path, names=names))
         )
         columns = _columns(options, output_format, source)
         work = Work(options, model, source, columns, journal.parts)
-        stack.enter_context(closing(work))
-        if existing:
-            _check_columns(existing[0], work.schema)
+        for path in existing:
+            _check_existing(path, work)
         for note in source.notes:
             logger.info(note)
         resumed = _compute(work, journal, _identity(work, output_format, existing), runner)
@@ -145,7 +144,9 @@ def _write_errors(work: Work, path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["id", "error"])
         for unit in range(work.source.units):
-            writer.writerows(failure[:2] for failure in work.parts.counts(unit)[1])
+            for name, why in work.parts.counts(unit)[1]:
+                more = f"read; skipped further frames or pages: {why}"
+                writer.writerow([name, more if isinstance(why, int) else why])
 
 
 def _check_options(options: BulkOptions, output_format: Format) -> None:
@@ -195,36 +196,25 @@ def _check_target(options: BulkOptions, target: Path) -> None:
         )
 
 
-def _existing(options: BulkOptions, target: Path, model: ModelFacts) -> tuple[Path, ...]:
-    """The part files to which --append adds; one of another model is a `FingerprintError`."""
-    paths = sorted(target.glob("part-*.parquet")) if options.append else []
-    for path in paths:
-        provenance = Provenance.from_metadata(arrow.parquet.read_schema(path).metadata)
-        if provenance is None:
-            raise FingerprintError(
-                f"{path}, which names no model", expected="an output with its metadata"
-            )
-        provenance.check_same(model, mine=str(path), others=f"the model {model.name}")
-    return tuple(paths)
-
-
 def _next_id(paths: tuple[Path, ...]) -> int:
     """The first row number that is free, by the statistics of the column `id`; 0 for names."""
-    result = 0
-    for path in paths:
-        metadata = arrow.parquet.read_metadata(path)
-        for group in range(metadata.num_row_groups):
-            statistics = metadata.row_group(group).column(0).statistics
-            if statistics is not None and isinstance(statistics.max, int):
-                result = max(result, statistics.max + 1)
-    return result
+    footers = [arrow.parquet.read_metadata(path) for path in paths]
+    groups = [footer.row_group(at) for footer in footers for at in range(footer.num_row_groups)]
+    known = [group.column(0).statistics for group in groups]
+    return max((one.max + 1 for one in known if one and isinstance(one.max, int)), default=0)
 
 
-def _check_columns(path: Path, schema: Any) -> None:
-    """Refuse to append rows with other columns."""
-    existing = arrow.parquet.read_schema(path).remove_metadata()
-    if existing != schema:
-        names = [", ".join(f"{one.name} {one.type}" for one in each) for each in (existing, schema)]
+def _check_existing(path: Path, work: Work) -> None:
+    """Refuse to append to rows of another model, or with other columns."""
+    schema, model = arrow.parquet.read_schema(path), work.model.facts
+    if (provenance := Provenance.from_metadata(schema.metadata)) is None:
+        raise FingerprintError(f"{path}, which names no model", expected="an output's metadata")
+    provenance.check_same(model, mine=str(path), others=f"the model {model.name}")
+    if schema.remove_metadata() != work.schema:
+        names = [
+            ", ".join(f"{field.name} {field.type}" for field in one)
+            for one in (schema, work.schema)
+        ]
         raise OptionError(
             f"{path} with the columns {names[0]}", expected=f"{names[1]}, as this job writes them"
         )

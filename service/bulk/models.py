@@ -50,12 +50,7 @@ class Local:
         output = OUTPUT[operation]
         outputs: tuple[OutputName, ...] = (output, "scores") if score else (output,)
         images, latents = (None, rows) if operation == "decode" else (rows, None)
-        future = self._engine.submit(outputs, images=images, latents=latents, dtype=dtype)
-        try:
-            results = future.result()
-        except BaseException:  # also Ctrl-C
-            future.cancel()
-            raise
+        results = self._engine.run(outputs, images=images, latents=latents, dtype=dtype)
         return results[output], results.get("scores")
 
     def close(self) -> None:

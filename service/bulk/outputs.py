@@ -15,6 +15,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,9 +84,9 @@ def assemble(
     else:
         schema = work.schema.with_metadata(provenance.as_metadata())
         if output_format == "parquet":
-            _parquet(result, schema, tables)
+            _parquet(result, schema, _grouped(tables))
         else:
-            _parquet_folder(result, schema, tables, existing)
+            _parquet_folder(result, schema, _grouped(tables), existing)
     if result.is_dir():
         os.sync()  # one call instead of one for each of perhaps a million files
         return
@@ -94,30 +96,23 @@ def assemble(
 
 
 def _parquet_folder(
-    result: Path, schema: Any, tables: Iterable[Any], existing: Sequence[Path]
+    result: Path, schema: Any, groups: Iterator[Any], existing: Sequence[Path]
 ) -> None:
     """Files of FILE_ROWS rows or a little more, after the existing ones, which do not change."""
     result.mkdir()
     for number, path in enumerate(existing):
         (result / f"part-{number:05d}.parquet").hardlink_to(path)
-    number, groups = len(existing), _grouped(tables)
-    for first in groups:
-        _parquet(result / f"part-{number:05d}.parquet", schema, _file_of(first, groups))
-        number += 1
-    if not number:
-        _parquet(result / "part-00000.parquet", schema, ())
+    for number in count(len(existing)):
+        path = result / f"part-{number:05d}.parquet"
+        if not _parquet(path, schema, groups, limit=FILE_ROWS):
+            break
+    if number:
+        path.unlink()  # without rows
 
 
-def _file_of(first: Any, tables: Iterator[Any]) -> Iterator[Any]:
-    """`first` and further tables until they have FILE_ROWS rows."""
-    yield first
-    rows = first.num_rows
-    while rows < FILE_ROWS and (table := next(tables, None)) is not None:
-        rows += table.num_rows
-        yield table
-
-
-def _parquet(path: Path, schema: Any, tables: Iterable[Any]) -> None:
+def _parquet(path: Path, schema: Any, groups: Iterator[Any], *, limit: float = inf) -> int:
+    """Write groups until the file has `limit` rows, or none are left; its rows."""
+    rows = 0
     with arrow.parquet.ParquetWriter(
         path,
         schema,
@@ -125,8 +120,10 @@ def _parquet(path: Path, schema: Any, tables: Iterable[Any]) -> None:
         use_dictionary=False,  # latents hardly repeat; trying costs more than writing
         write_statistics=["id"],
     ) as writer:
-        for table in _grouped(tables):
-            writer.write_table(table.cast(schema), row_group_size=GROUP_ROWS)
+        while rows < limit and (group := next(groups, None)) is not None:
+            writer.write_table(group.cast(schema), row_group_size=GROUP_ROWS)
+            rows += group.num_rows
+    return rows
 
 
 def _grouped(tables: Iterable[Any]) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """Part files: the result of one unit, in one Arrow file that exists whole or not at all.
 
     part-0000012.arrow      columns id; latent or image; score
-                            metadata: rows that failed, as JSON [[id, reason, skipped], …]
+                            metadata: rows that failed, as JSON [[id, reason], …]
 
 Arrow's own file format is written as fast as the bytes and is mapped without a copy. The output is
 compressed once, at the end.

@@ -31,7 +31,7 @@ def run(work: Work, units: Iterable[int], done: Done) -> None:
 
     def read_ahead() -> None:
         for unit in islice(remaining, READ_AHEAD - len(reading)):
-            reading.append((unit, reader.submit(work.read, unit)))
+            reading.append((unit, reader.submit(work.source.read, unit)))
 
     def wait_for_writes(limit: int) -> None:
         while len(writing) > limit:

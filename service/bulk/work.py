@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from common.arrays import Array
-from common.cores import usable_cores
 from common.errors import RangeError
 from service.bulk import arrow
 from service.bulk.batch import Batch, Failure, Source
@@ -22,30 +20,28 @@ from service.bulk.parts import Columns, Part, Parts
 
 @dataclass(frozen=True)
 class Work:
-    """The steps of a job for one unit. `read` may run beside `compute`, as may `parts.write`."""
+    """The steps of a job for one unit; `source.read` and `parts.write` may run beside `compute`."""
 
     options: BulkOptions
     model: Model
     source: Source
     columns: Columns
     parts: Parts
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(usable_cores()))
-
-    def read(self, unit: int) -> Batch:
-        """The rows of a unit; `UnreadableError` under `strict`, if one of them cannot be read."""
-        batch = self.source.read(unit)
-        self._check(batch.failures)
-        return batch
 
     def compute(self, batch: Batch) -> Part:
-        """The results for a unit's rows, as the columns of a part."""
+        """The results for a unit's rows, as the columns of a part.
+
+        Raises:
+            UnreadableError: one of them cannot be read or computed, under `strict`.
+        """
         batch, (rows, scores) = self._results(batch)
-        self._check(batch.failures)
+        if self.options.strict:
+            check_strictly(batch.failures)
         columns: dict[str, Any] = {"id": batch.ids}
         if self.columns.kind == "latents":
             columns["latent"] = arrow.lists(rows)
         elif self.columns.as_png:
-            columns["image"] = arrow.array(encode_all(rows, self._pool), "binary")
+            columns["image"] = arrow.array(encode_all(rows), "binary")
         else:
             columns["image"] = arrow.lists(rows)
         if scores is not None:
@@ -56,10 +52,6 @@ class Work:
     def schema(self) -> Any:
         """Of the parts and the output, without metadata."""
         return self.columns.schema(self.model.facts)
-
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
 
     def _results(self, batch: Batch) -> tuple[Batch, Result]:
         """Compute; rows with values out of range become failures, the others are computed."""
@@ -75,10 +67,6 @@ class Work:
         return self.model.run(
             self.options.operation, rows, dtype=self.columns.dtype, score=self.columns.scored
         )
-
-    def _check(self, failures: tuple[Failure, ...]) -> None:
-        if self.options.strict:
-            check_strictly(failures)
 
 
 def check_strictly(failures: tuple[Failure, ...]) -> None:

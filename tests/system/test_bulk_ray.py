@@ -279,8 +279,8 @@ def test_what_is_sent_to_a_node(bundle_copy: Path, tmp_path: Path) -> None:
         assert b"only for" not in body
         payload: JobPayload = pickle.loads(body)
         shutil.rmtree(bundle_copy)
-        with closing(payload.open()) as opened, closing(opened.source):
-            np.testing.assert_array_equal(opened.read(0).rows, some_images(50))
+        with closing((opened := payload.open()).source):
+            np.testing.assert_array_equal(opened.source.read(0).rows, some_images(50))
             pipeline.run(opened, units, done)
         with pytest.raises(FingerprintError, match="0" * 64):
             replace(payload, model=replace(payload.model, fingerprint="0" * 64)).open()

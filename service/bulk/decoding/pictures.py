@@ -116,10 +116,11 @@ class Decoder:
         return rows, failed
 
 
-def encode_all(images: Bytes, pool: ThreadPoolExecutor) -> list[bytes]:
+def encode_all(images: Bytes) -> list[bytes]:
     """uint8 (N, H, W, C) as N PNG files."""
     chunks = [images[first : first + CHUNK] for first in range(0, len(images), CHUNK)]
-    files = pool.map(lambda chunk: [png.encode(image) for image in chunk], chunks)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        files = pool.map(lambda chunk: [png.encode(image) for image in chunk], chunks)
     return [body for chunk in files for body in chunk]
 
 

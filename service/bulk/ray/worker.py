@@ -109,7 +109,7 @@ class Worker:
         """One unit to its rows, its failures and its error: a pickle, or empty."""
         unit, rows, failures, error = int(batch["unit"][0]), 0, 0, b""
         try:
-            part = self._work.compute(self._work.read(unit))
+            part = self._work.compute(self._work.source.read(unit))
             self._payload.check_shared()  # again: another job may have replaced a killed one
             self._work.parts.write(unit, part)
             rows, failures = part.counts

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
+import io
 import lzma
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, cast
 
 from common.errors import MalformedError
 from service.bulk.decoding.imagefile import check_bytes
@@ -19,12 +18,6 @@ from service.bulk.sources.listing import Entry
 
 ZIPS = (".zip",)
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-_OPENERS: dict[bytes, Callable[..., Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
 
 
 class Zip(Store):
@@ -64,18 +57,18 @@ class Tar(Store):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
-        with path.open("rb") as file:
-            head = file.read(6)
-        openers = [opener for magic, opener in _OPENERS.items() if head.startswith(magic)]
-        self.ordered = bool(openers)
-        self._opener: Callable[..., Any] = openers[0] if openers else Path.open
-        self._stream = self._opener(path, "rb")
+        try:
+            self._tar = tarfile.open(path)  # noqa: SIM115 - until `close`
+        except (tarfile.TarError, EOFError, lzma.LZMAError) as exc:
+            raise _damaged(path, exc) from exc
+        self._stream = cast("IO[bytes]", self._tar.fileobj)
+        self.ordered = not isinstance(self._stream, io.BufferedReader)  # compressed
         self._lock = threading.Lock()
 
     def files(self) -> Iterator[Entry]:
         """As `Store.files`."""
         try:
-            with self._opener(self._path, "rb") as stream, tarfile.TarFile(fileobj=stream) as tar:
+            with tarfile.open(self._path) as tar:
                 while (member := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]  # it would keep them all
                     if member.isfile() and not member.issparse():
@@ -88,13 +81,13 @@ class Tar(Store):
         check_bytes(entry.size)
         with self._lock:
             self._stream.seek(entry.stamp)
-            body: bytes = self._stream.read(entry.size)
-            return body
+            return self._stream.read(entry.size)
 
     def close(self) -> None:
         """Close the archive."""
-        self._stream.close()
+        self._tar.close()
 
 
 def _damaged(path: Path, exc: Exception) -> MalformedError:
-    return MalformedError(f"{path} does not read ({exc})", expected="a whole zip or tar archive")
+    why = str(exc).rpartition("\n")[2]
+    return MalformedError(f"{path} does not read ({why})", expected="a whole zip or tar archive")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,21 +18,11 @@ from service.codecs.rows import RowSpec
 USUAL = {"images": ("image", "images", "bytes"), "latents": ("latent", "latents", "embedding")}
 
 
-class Footer(NamedTuple):
-    """schema, metadata: as Arrow has them. rows: of each row group."""
-
-    schema: Any
-    metadata: Mapping[bytes, bytes] | None
-    rows: list[int]
-
-
-def read_footer(path: str | Path) -> Footer:
-    """Read the footer of a file or URL; `MalformedError` if it is not Parquet."""
+def read_footer(path: str | Path) -> tuple[Any, Any]:
+    """FileMetaData and Schema of a file or URL; `MalformedError` if it is not Parquet."""
     try:
-        with arrow.parquet.ParquetFile(path) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-            rows = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
-            return Footer(schema.remove_metadata(), schema.metadata, rows)
+        footer = arrow.parquet.read_metadata(path)
+        return footer, footer.schema.to_arrow_schema()
     except (arrow.ArrowException, UnicodeError) as exc:  # UnicodeError: a name that is not UTF-8
         raise MalformedError(f"{path} is no Parquet file ({exc})", expected="a whole one") from exc
 
@@ -99,15 +88,11 @@ def id_type_of(schema: Any, name: str) -> IdType:
 
 def ids_of(column: Any, id_type: IdType) -> Any:
     r"""The ids of a column as `id_type`; bytes that are not UTF-8 become `\xe9`."""
-    ids = column.cast(id_type, safe=False)
     try:
-        ids.validate(full=True)
+        return column.cast(id_type)
     except arrow.ArrowInvalid:
-        texts = ids.cast(arrow.binary()).to_pylist()
-        ids = arrow.array(
-            [t if t is None else t.decode("utf-8", "backslashreplace") for t in texts]
-        )
-    return ids
+        texts = column.cast(arrow.binary()).to_pylist()
+        return arrow.array([t and t.decode("utf-8", "backslashreplace") for t in texts], "string")
 
 
 def number_of(kind: Any, spec: RowSpec, name: str) -> np.dtype[Any]:

@@ -18,6 +18,7 @@ from service.bulk.decoding.imagefile import is_picture
 from service.bulk.decoding.pictures import Decoder
 from service.bulk.options import IdType, Kind
 from service.bulk.provenance import Provenance
+from service.bulk.sources.fields import ids_of
 from service.bulk.sources.listing import Entry, Listing
 
 LIST_BLOCK = 2**20  # bytes of a list that are read at once
@@ -83,7 +84,7 @@ class ImageFiles:
         """As `Source.read`."""
         entries = self.listing.group(unit)
         return self._decoder.batch(
-            arrow.array([_id(entry.name) for entry in entries], arrow.string()),
+            ids_of(arrow.array([os.fsencode(entry.name) for entry in entries]), self.id_type),
             lambda index: self.store.fetch(entries[index]),
             ordered=self.store.ordered,
         )
@@ -159,10 +160,3 @@ class NameList(Store):
     def fetch(self, entry: Entry) -> str:
         """As `Store.fetch`."""
         return os.path.abspath(entry.name)  # noqa: PTH100
-
-
-def _id(name: str) -> str:
-    r"""A name as text that every system stores: bytes that are not UTF-8 become `\xe9`."""
-    if name.isascii():
-        return name
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -127,12 +127,9 @@ def _listing(store: Store, options: BulkOptions, path: Path) -> Listing:
 
 def _parquets(folder: Path, out: Path) -> list[Entry]:
     """The Parquet files directly in a folder, by name; none where it also has images."""
-    paths = []
-    for path in folder.iterdir():
-        if is_picture(path.name):
-            return []
-        if is_parquet(path.name) and path != out:
-            paths.append(path)
+    if any(is_picture(path.name) for path in folder.iterdir()):
+        return []
+    paths = [path for path in folder.iterdir() if is_parquet(path.name) and path != out]
     return [Entry.of(path) for path in sorted(paths)]
 
 

@@ -14,14 +14,7 @@ from service.bulk.batch import Batch
 from service.bulk.decoding.pictures import Decoder
 from service.bulk.options import BulkOptions, IdType, Kind
 from service.bulk.provenance import Provenance
-from service.bulk.sources.fields import (
-    choose,
-    holds_files,
-    id_type_of,
-    ids_of,
-    number_of,
-    read_footer,
-)
+from service.bulk.sources import fields
 from service.bulk.sources.listing import Entry
 from service.codecs.rows import RowSpec
 
@@ -52,32 +45,33 @@ class Parquet:
         self._spec = spec
         self._decoder = decoder
         self._first_id = options.first_id
-        footers = [read_footer(file.name) for file in files]
-        schema = footers[0].schema
-        for file, footer in zip(files, footers, strict=True):
-            if footer.schema != schema:
+        footers = {file.name: fields.read_footer(file.name) for file in files}
+        schema = footers[files[0].name][1]
+        self._units: list[_Unit] = []
+        self.total = 0
+        for name, (footer, own_schema) in footers.items():
+            if own_schema.remove_metadata() != schema.remove_metadata():
                 raise MalformedError(
-                    f"{file.name} with other columns than {files[0].name}",
+                    f"{name} with other columns than {files[0].name}",
                     expected="the same columns in each file",
                 )
-        self._column = choose(schema, spec, files[0].name, options.column)
+            for group in range(footer.num_row_groups):
+                self._units.append(_Unit(name, group, self.total))
+                self.total += footer.row_group(group).num_rows
+        self.units = len(self._units)
+        self._column = fields.choose(schema, spec, files[0].name, options.column)
         column_type = schema.field(self._column).type
-        self.encoded = holds_files(column_type)
+        self.encoded = fields.holds_files(column_type)
         self.kind: Kind = "images" if spec.kind == "images" else "latents"
         self.dtype: np.dtype[Any] = np.dtype(np.uint8)
         if not self.encoded:
-            self.dtype = number_of(column_type, spec, f"{files[0].name}, column {self._column}")
+            self.dtype = fields.number_of(
+                column_type, spec, f"{files[0].name}, column {self._column}"
+            )
         self._has_ids = "id" in schema.names
-        self.id_type: IdType = id_type_of(schema, files[0].name)
-        metadata = {file.name: footer.metadata for file, footer in zip(files, footers, strict=True)}
+        self.id_type: IdType = fields.id_type_of(schema, files[0].name)
+        metadata = {name: own_schema.metadata for name, (_, own_schema) in footers.items()}
         self.provenance = Provenance.common(metadata, check=self.kind == "latents")
-        self._units: list[_Unit] = []
-        self.total = 0
-        for file, footer in zip(files, footers, strict=True):
-            for group, rows in enumerate(footer.rows):
-                self._units.append(_Unit(file.name, group, self.total))
-                self.total += rows
-        self.units = len(self._units)
         self.notes: tuple[str, ...] = ()
         self.identity: Mapping[str, Any] = {
             "files": [file._asdict() for file in files],
@@ -90,7 +84,7 @@ class Parquet:
         where = self._units[unit]
         table = self._row_group(where)
         if self._has_ids:
-            ids = ids_of(table.column("id").combine_chunks(), self.id_type)
+            ids = fields.ids_of(table.column("id").combine_chunks(), self.id_type)
         else:
             first = self._first_id + where.first
             ids = arrow.numbers(np.arange(first, first + table.num_rows, dtype=np.int64))
@@ -142,11 +136,8 @@ class Parquet:
         rows = np.zeros((len(ids), width), self.dtype)
         rows[complete] = flat.to_numpy(zero_copy_only=False).reshape(-1, width)
         failures = {
-            int(at): f"{_list_of(int(lengths[at]))}; expected {width} numbers"
-            for at in np.flatnonzero(~complete)
+            int(at): f"{f'a list of {size}' if size >= 0 else 'null'}; expected {width} numbers"
+            for at, size in enumerate(lengths)
+            if size != width
         }
         return Batch(ids, rows.reshape(-1, *self._spec.shape)).without(failures)
-
-
-def _list_of(length: int) -> str:
-    return "null" if length < 0 else f"a list of {length}"
