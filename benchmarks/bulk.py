@@ -109,7 +109,7 @@ def _folder(settings: Settings, models: Models, base: Path, images: int) -> dict
     root = base / "pictures"
     paths = _pictures(settings, models, root, images)
     options = _options(models, root, base / "pictures.parquet")
-    facts = open_model(options).facts
+    facts = open_model(options).manifest
 
     def read() -> None:
         source = open_source(options, facts, scratch=base)

@@ -78,7 +78,7 @@ def run(
         existing = tuple(sorted(journal.target.glob("part-*.parquet")) if options.append else ())
         options = replace(options, first_id=_next_id(existing))
         source = stack.enter_context(
-            closing(open_source(options, model.facts, scratch=journal.path, names=names))
+            closing(open_source(options, model.manifest, scratch=journal.path, names=names))
         )
         columns = _columns(options, output_format, source)
         work = Work(options, model, source, columns, journal.parts)
@@ -107,7 +107,7 @@ def _identity(work: Work, output_format: Format, existing: tuple[Path, ...]) -> 
         "input": dict(work.source.identity),
         "options": {"fit": options.fit, "invert": options.invert, "batch": options.batch},
         "output": {"format": output_format, **asdict(work.columns)},
-        "model": work.model.facts.fingerprint,
+        "model": work.model.manifest.fingerprint,
         "append_to": [[path.name, path.stat().st_size] for path in existing],
     }
 
@@ -206,7 +206,7 @@ def _next_id(paths: tuple[Path, ...]) -> int:
 
 def _check_existing(path: Path, work: Work) -> None:
     """Refuse to append to rows of another model, or with other columns."""
-    schema, model = arrow.parquet.read_schema(path), work.model.facts
+    schema, model = arrow.parquet.read_schema(path), work.model.manifest
     if (provenance := Provenance.from_metadata(schema.metadata)) is None:
         raise FingerprintError(f"{path}, which names no model", expected="an output's metadata")
     provenance.check_same(model, mine=str(path), others=f"the model {model.name}")

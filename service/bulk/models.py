@@ -16,8 +16,7 @@ from common.errors import BundleError, OptionError, RangeError
 from denoiser_client import DenoiserClient, DenoiserClientError
 from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
-from service.bulk.provenance import ModelFacts
-from service.bundle import FLOAT32, Manifest
+from service.bundle import Manifest
 from service.engine import Engine, ImageDtype, OutputName
 
 OUTPUT: dict[Operation, OutputName] = {
@@ -37,9 +36,9 @@ class Local:
         self._engine = Engine.load(
             options.bundle, threads=options.threads or None, precision=options.precision
         )
-        self.facts = _facts_of(self._engine.manifest)
+        self.manifest = self._engine.manifest
         if options.score:  # refuse a bundle without scores before anything is read
-            self._engine.score(np.empty((0, *self.facts.image_shape), np.float32))
+            self._engine.score(np.empty((0, *self.manifest.image_shape), np.float32))
 
     def run(self, operation: Operation, rows: Array, *, dtype: ImageDtype, score: bool) -> Result:
         """Compute rows (see `Batch.rows`); images are returned as `dtype`.
@@ -72,7 +71,7 @@ class Remote:
             ) from exc
         try:
             with _translated():
-                self.facts = _facts_of(Manifest.from_dict(self._client.model()))
+                self.manifest = Manifest.from_dict(self._client.model())
         except (ValueError, BundleError) as exc:
             raise ServiceError(
                 f"{options.url}/model, which does not parse ({exc})", expected="a manifest"
@@ -90,10 +89,10 @@ class Remote:
         with _translated():
             result = call(rows)
             fingerprint = self._client.model()["fingerprint"]
-        if fingerprint != self.facts.fingerprint:
+        if fingerprint != self.manifest.fingerprint:
             raise ServiceError(
                 f"a model with fingerprint {fingerprint} at {self._url}",
-                expected=f"{self.facts.fingerprint}, with which the job began",
+                expected=f"{self.manifest.fingerprint}, with which the job began",
                 hint="Start the job anew with --overwrite.",
             )
         if dtype == "uint8" and operation != "encode" and result.dtype != np.uint8:
@@ -122,15 +121,3 @@ def _translated() -> Iterator[None]:
         if exc.slug == "range":  # of single rows, which the job lists
             raise RangeError(exc.received, expected=exc.expected, hint=exc.hint) from exc
         raise ServiceError(exc.received, expected=exc.expected, hint=exc.hint) from exc
-
-
-def _facts_of(manifest: Manifest) -> ModelFacts:
-    """The identity and shapes that an engine's manifest states."""
-    names = [n for n, p in manifest.precisions.items() if p.fingerprint == manifest.fingerprint]
-    return ModelFacts(
-        name=manifest.name,
-        fingerprint=manifest.fingerprint,
-        precision=names[0] if names else FLOAT32,
-        image_shape=manifest.image_shape,
-        latent_size=manifest.latent_size,
-    )

@@ -75,7 +75,7 @@ def assemble(
     folder to which this output is added. All of it is on disk when this returns.
     """
     tables = work.parts.tables(range(work.source.units))
-    provenance = Provenance.of(work.model.facts, work.options)
+    provenance = Provenance.of(work.model.manifest, work.options)
     if output_format == "npy":
         _npy(result, work, tables, rows)
         provenance.write(result.with_suffix(".json"))
@@ -142,9 +142,9 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
 
 
 def _npy(result: Path, work: Work, tables: Iterable[Any], rows: int) -> None:
-    schema, facts = work.schema, work.model.facts
+    schema, model = work.schema, work.model.manifest
     column = schema.names[1]
-    row_shape = facts.image_shape if work.columns.kind == "images" else (facts.latent_size,)
+    row_shape = model.image_shape if work.columns.kind == "images" else (model.latent_size,)
     dtype = np.dtype(schema.field(column).type.value_type.to_pandas_dtype())
     header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *row_shape)}
     others = [name for name in schema.names if name != column]

@@ -21,7 +21,7 @@ from uuid import uuid4
 from service.bulk import arrow
 from service.bulk.batch import Failure
 from service.bulk.options import IdType, Kind
-from service.bulk.provenance import ModelFacts
+from service.bundle import Manifest
 from service.engine import ImageDtype
 
 _FAILURES = b"failures"
@@ -50,7 +50,7 @@ class Columns:
     dtype: ImageDtype  # of images that are lists
     scored: bool  # there is a column `score`
 
-    def schema(self, model: ModelFacts) -> Any:
+    def schema(self, model: Manifest) -> Any:
         """As an Arrow schema, without metadata."""
         if self.kind == "latents":
             value = arrow.list_(arrow.float32(), model.latent_size)

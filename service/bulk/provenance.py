@@ -15,20 +15,10 @@ from typing import Any
 from common.errors import FingerprintError, MalformedError
 from service import __version__
 from service.bulk.options import BulkOptions, Kind
+from service.bundle import FLOAT32, Manifest
 
 PREFIX = "denoiser."
 FOLDER_FILE = "denoiser.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What a job has to know of the model that computes."""
-
-    name: str
-    fingerprint: str
-    precision: str
-    image_shape: tuple[int, int, int]
-    latent_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +34,14 @@ class Provenance:
     version: str  # of this project
 
     @classmethod
-    def of(cls, model: ModelFacts, options: BulkOptions) -> Provenance:
-        """The metadata of a job's output."""
+    def of(cls, model: Manifest, options: BulkOptions) -> Provenance:
+        """The metadata of a job's output; `model` is the manifest of the engine."""
+        same = [n for n, p in model.precisions.items() if p.fingerprint == model.fingerprint]
         return cls(
             kind=options.writes,
             fingerprint=model.fingerprint,
             model=model.name,
-            precision=model.precision,
+            precision=same[0] if same else FLOAT32,
             preprocessing={
                 "image_shape": list(model.image_shape),
                 "range": [0, 1],
@@ -96,7 +87,7 @@ class Provenance:
                 own.check_same(known[first], mine=name, others=first)
         return known.get(first)
 
-    def check_same(self, other: Provenance | ModelFacts, *, mine: str, others: str) -> None:
+    def check_same(self, other: Provenance | Manifest, *, mine: str, others: str) -> None:
         """Raise a `FingerprintError` if the models differ; `mine` and `others` name the files."""
         if self.fingerprint != other.fingerprint:
             raise FingerprintError(

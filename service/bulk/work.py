@@ -51,7 +51,7 @@ class Work:
     @property
     def schema(self) -> Any:
         """Of the parts and the output, without metadata."""
-        return self.columns.schema(self.model.facts)
+        return self.columns.schema(self.model.manifest)
 
     def _results(self, batch: Batch) -> tuple[Batch, Result]:
         """Compute; rows with values out of range become failures, the others are computed."""

@@ -24,12 +24,12 @@ from service.bulk.journal import JOB
 from service.bulk.models import open_model
 from service.bulk.options import BulkOptions
 from service.bulk.parts import Columns, Parts
-from service.bulk.provenance import ModelFacts
 from service.bulk.sources.buckets import is_url
 from service.bulk.sources.files import ImageFiles
 from service.bulk.sources.listing import Entry, Listing
 from service.bulk.sources.opening import STDIN, open_source
 from service.bulk.work import Work
+from service.bundle import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class JobPayload:
     """
 
     options: BulkOptions
-    model: ModelFacts
+    model: Manifest
     listing: Listing | None
     columns: Columns
     parts: Parts
@@ -58,7 +58,7 @@ class JobPayload:
         files = [str(work.parts.folder / JOB), *_input_files(options, source)]
         return cls(
             options=replace(options, bundle=bundle, threads=1, api_key=""),
-            model=work.model.facts,
+            model=work.model.manifest,
             listing=source.listing if isinstance(source, ImageFiles) else None,
             columns=work.columns,
             parts=work.parts,
@@ -86,9 +86,9 @@ class JobPayload:
         """
         self.check_shared()
         model = open_model(self.options)
-        if model.facts != self.model:
+        if model.manifest != self.model:
             raise FingerprintError(
-                f"a bundle with fingerprint {model.facts.fingerprint}",
+                f"a bundle with fingerprint {model.manifest.fingerprint}",
                 expected=f"{self.model.fingerprint}, with which the job began",
             )
         if self.options.input == STDIN:

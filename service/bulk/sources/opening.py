@@ -12,13 +12,13 @@ from service.bulk.decoding.imagefile import is_picture
 from service.bulk.decoding.pictures import UNIT_FILES, Decoder
 from service.bulk.errors import InputMissingError
 from service.bulk.options import BulkOptions
-from service.bulk.provenance import ModelFacts
 from service.bulk.sources.archives import TARS, ZIPS, Tar, Zip
 from service.bulk.sources.arrays import ArrayFile
 from service.bulk.sources.buckets import Bucket, is_url
 from service.bulk.sources.files import Folder, ImageFiles, NameList, Store
 from service.bulk.sources.listing import Entry, Listing
 from service.bulk.sources.tables import Parquet, is_parquet
+from service.bundle import Manifest
 from service.codecs.rows import RowSpec
 
 STDIN = "-"
@@ -31,7 +31,7 @@ INPUTS = {
 
 def open_source(
     options: BulkOptions,
-    model: ModelFacts,
+    model: Manifest,
     *,
     scratch: Path,
     names: Iterable[str] = (),

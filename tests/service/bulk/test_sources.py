@@ -22,27 +22,21 @@ from service.bulk.batch import Source
 from service.bulk.decoding import imagefile, pictures
 from service.bulk.errors import reason
 from service.bulk.options import BulkOptions
-from service.bulk.provenance import ModelFacts
 from service.bulk.sources.arrays import unit_rows
 from service.bulk.sources.files import Folder
 from service.bulk.sources.listing import Entry, Listing
 from service.bulk.sources.opening import open_source
+from service.bundle import Bundle
 from service.codecs import png
 from service.codecs.rows import RowSpec
-from tests.support.paths import ROOT
-from tests.support.tiny import GREY, LATENT_SIZE, some_images
+from tests.support.paths import DATA, ROOT
+from tests.support.tiny import GREY, some_images
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 SPEC = RowSpec("images", GREY)
-FACTS = ModelFacts(
-    name="grey",
-    fingerprint="f" * 64,
-    precision="float32",
-    image_shape=GREY,
-    latent_size=LATENT_SIZE,
-)
+MODEL = Bundle.open(DATA / "bundles" / "grey").manifest
 
 
 def source(path: Path, scratch: Path, *, operation: str = "encode", **options: Any) -> Source:
@@ -53,7 +47,7 @@ def source(path: Path, scratch: Path, *, operation: str = "encode", **options: A
         bundle=Path("none"),
         **options,
     )
-    return open_source(given, FACTS, scratch=scratch)
+    return open_source(given, MODEL, scratch=scratch)
 
 
 # --- any order
@@ -184,7 +178,7 @@ def test_a_pipe_and_a_folder_named_as_images_do_not_hang(tmp_path: Path) -> None
     (tmp_path / "folder.png").mkdir()
     names = [str(tmp_path / "pipe.png"), str(tmp_path / "folder.png"), "/dev/zero"]
     options = BulkOptions(operation="encode", input="-", out="x.npy", bundle=Path("none"))
-    opened = open_source(options, FACTS, scratch=tmp_path, names=names)
+    opened = open_source(options, MODEL, scratch=tmp_path, names=names)
     reasons = {failure.id: failure.reason for failure in opened.read(0).failures}
     assert set(reasons.values()) == {"not a regular file"} and list(reasons) == names
 
