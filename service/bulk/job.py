@@ -75,7 +75,7 @@ def run(
             return Outcome(**facts, resumed=facts["rows"])
         _check_target(options, journal.target)
         model = stack.enter_context(closing(open_model(options)))
-        existing = tuple(sorted(journal.target.glob("part-*.parquet")) if options.append else ())
+        existing = sorted(journal.target.glob("part-*.parquet")) if options.append else []
         options = replace(options, first_id=_next_id(existing))
         source = stack.enter_context(
             closing(open_source(options, model.manifest, scratch=journal.path, names=names))
@@ -97,7 +97,7 @@ def run(
         return Outcome(rows, failed, skipped, resumed, time.perf_counter() - begin)
 
 
-def _identity(work: Work, output_format: Format, existing: tuple[Path, ...]) -> dict[str, Any]:
+def _identity(work: Work, output_format: Format, existing: list[Path]) -> dict[str, Any]:
     """What two runs must have in common to share their parts."""
     options = work.options
     return {
@@ -120,8 +120,7 @@ def _compute(work: Work, journal: Journal, identity: dict[str, Any], runner: Run
         if done:
             logger.info("continuing after %s of %s parts", f"{len(done):,}", f"{source.units:,}")
     resumed, failed, _ = _counts(work, done)
-    title = Path(work.options.out).name
-    with progress(title, total=source.total - resumed - failed) as advance:
+    with progress(Path(work.options.out).name, total=source.total - resumed - failed) as advance:
         runner(work, [unit for unit in range(source.units) if unit not in done], advance)
     return resumed
 
@@ -196,7 +195,7 @@ def _check_target(options: BulkOptions, target: Path) -> None:
         )
 
 
-def _next_id(paths: tuple[Path, ...]) -> int:
+def _next_id(paths: list[Path]) -> int:
     """The first row number that is free, by the statistics of the column `id`; 0 for names."""
     footers = [arrow.parquet.read_metadata(path) for path in paths]
     groups = [footer.row_group(at) for footer in footers for at in range(footer.num_row_groups)]

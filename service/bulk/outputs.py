@@ -142,11 +142,10 @@ def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
 
 
 def _npy(result: Path, work: Work, tables: Iterable[Any], rows: int) -> None:
-    schema, model = work.schema, work.model.manifest
-    column = schema.names[1]
-    row_shape = model.image_shape if work.columns.kind == "images" else (model.latent_size,)
+    schema, column = work.schema, work.schema.names[1]
     dtype = np.dtype(schema.field(column).type.value_type.to_pandas_dtype())
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *row_shape)}
+    shape = (rows, *work.model.manifest.row_shape(work.columns.kind))
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     others = [name for name in schema.names if name != column]
     ids_schema = arrow.schema([schema.field(name) for name in others])
     ids_path = result.with_suffix(".ids.csv")

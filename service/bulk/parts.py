@@ -52,13 +52,11 @@ class Columns:
 
     def schema(self, model: Manifest) -> Any:
         """As an Arrow schema, without metadata."""
-        if self.kind == "latents":
-            value = arrow.list_(arrow.float32(), model.latent_size)
-        elif self.as_png:
+        exact = self.kind == "latents" or self.dtype == "float32"
+        number = arrow.float32() if exact else arrow.uint8()
+        value = arrow.list_(number, prod(model.row_shape(self.kind)))
+        if self.kind == "images" and self.as_png:
             value = arrow.binary()
-        else:
-            number = arrow.uint8() if self.dtype == "uint8" else arrow.float32()
-            value = arrow.list_(number, prod(model.image_shape))
         fields = [
             ("id", arrow.type_for_alias(self.id_type)),
             ("latent" if self.kind == "latents" else "image", value),

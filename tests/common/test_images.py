@@ -97,7 +97,7 @@ def test_every_stage_reads_the_same_pixels(name: str, channels: int, tmp_path: P
     path = tmp_path / f"x.{name.split()[0].lower()}"
     path.write_bytes(body)
     spec = RowSpec("images", (*SIZE, channels))
-    served = imagefile.decode(body, spec, fit="stretch")
+    served = imagefile.decode_some([body], spec, fit="stretch")[0]
     assert served.shape == (1, *SIZE, channels)
     if name.startswith("PNG"):
         np.testing.assert_array_equal(png.decode(body, spec, fit="stretch"), served)

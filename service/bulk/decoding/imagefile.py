@@ -27,14 +27,6 @@ def is_picture(name: str) -> bool:
     return dot > 0 and base[0] != "." and base[dot:].lower() in SUFFIXES
 
 
-def decode(body: bytes, spec: RowSpec, *, fit: Fit | None = None, invert: bool = False) -> Array:
-    """One image file as uint8 (1, H, W, C); errors as `common.images.read` has them."""
-    check_bytes(len(body))
-    height, width, channels = spec.shape
-    size = (height, width)
-    return images.read(body, channels=channels, size=size, fit=fit, invert=invert)[None]
-
-
 def check_bytes(size: int) -> None:
     """Refuse an image file by its size, before its bytes are read."""
     if size > MAX_BYTES:
@@ -55,14 +47,18 @@ def decode_some(
 
     Rows of failed files are left uninitialised.
     """
-    rows = np.empty((len(items), *spec.shape), np.uint8)
+    height, width, channels = spec.shape
+    rows = np.empty((len(items), height, width, channels), np.uint8)
     reasons: list[tuple[int, Reason]] = []
     for index, item in enumerate(items):
         try:
             if isinstance(item, OSError):
                 raise item
             body = contents(item) if isinstance(item, str) else item
-            rows[index] = decode(body, spec, fit=fit, invert=invert)[0]
+            check_bytes(len(body))
+            rows[index] = images.read(
+                body, channels=channels, size=(height, width), fit=fit, invert=invert
+            )
             framed = body.startswith(_FRAMED) or b"acTL" in body[:1024]  # an animated PNG
             if framed and (skipped := images.frame_count(body) - 1):
                 reasons.append((index, skipped))

@@ -32,7 +32,6 @@ from service.bulk.pipeline import Done
 from service.bulk.ray.worker import JobPayload, Worker
 from service.bulk.work import Work
 
-LOOPBACK = "127.0.0.1"
 AUTO = "auto"  # the cluster of which this machine is a node
 CONNECT_TIMEOUT = 10.0  # seconds, to the head of a cluster; Ray alone would try for many minutes
 MAX_TASKS = 10_000  # each costs Ray some memory, and is repeated as a whole
@@ -93,7 +92,7 @@ def _connected(ray: Any, *, address: str, actors: int) -> Iterator[None]:
         ConnectionError: nothing listens at the address.
     """
     own: dict[str, Any] = {"address": "local", "num_cpus": actors or usable_cores()}
-    own |= {"include_dashboard": False, "_node_ip_address": LOOPBACK}
+    own |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     packages = [package.__path__[0] for package in (service, common, denoiser_client)]
     before = signal.getsignal(signal.SIGTERM)
     host, _, port = address.rpartition(":")

@@ -48,9 +48,7 @@ def open_source(
         FingerprintError: latents of another model.
     """
     images = options.reads == "images"
-    spec = RowSpec("images", model.image_shape)
-    if not images:
-        spec = RowSpec("latents", (model.latent_size,))
+    spec = RowSpec(options.reads, model.row_shape(options.reads))
     found = _find(options, names)
     source: Source
     if isinstance(found, Path):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from common.cores import usable_cores
-from common.errors import DenoiserError, MalformedError, ShapeError, TooLargeError
+from common.errors import DenoiserError
 from service.bulk.batch import Source
 from service.bulk.decoding import imagefile, pictures
 from service.bulk.errors import reason
@@ -207,8 +207,8 @@ def test_every_format_is_converted_as_png_is(form: str, mode: str) -> None:
         Image.fromarray(smooth.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     )
     body = saved(image, form, **({"lossless": True} if form == "WEBP" else {}))
-    found = imagefile.decode(body, SPEC)
-    wanted = png.decode(saved(image if mode != "CMYK" else image.convert("RGB"), "PNG"), SPEC)
+    (found,), _ = imagefile.decode_some([body], SPEC)
+    (wanted,) = png.decode(saved(image if mode != "CMYK" else image.convert("RGB"), "PNG"), SPEC)
     tolerance = 12 if form == "JPEG" else 1
     assert np.abs(found.astype(int) - wanted).max() <= tolerance
 
@@ -216,27 +216,25 @@ def test_every_format_is_converted_as_png_is(form: str, mode: str) -> None:
 def test_the_first_frame_and_the_right_way_up() -> None:
     first, second = (Image.fromarray(image[..., 0]) for image in some_images(2, "uint8"))
     moving = saved(first, "TIFF", save_all=True, append_images=[second])
-    np.testing.assert_array_equal(imagefile.decode(moving, SPEC)[0, ..., 0], np.asarray(first))
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90° clockwise to be seen
-    turned = imagefile.decode(saved(first, "TIFF", exif=exif), SPEC)
-    np.testing.assert_array_equal(turned[0, ..., 0], np.rot90(np.asarray(first), -1))
+    rows, reasons = imagefile.decode_some([moving, saved(first, "TIFF", exif=exif)], SPEC)
+    np.testing.assert_array_equal(rows[0, ..., 0], np.asarray(first))
+    np.testing.assert_array_equal(rows[1, ..., 0], np.rot90(np.asarray(first), -1))
+    assert reasons == [(0, 1)]
 
 
 def test_guards_look_at_sizes_before_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    huge = Image.new("1", (5000, 4000))
-    for form in ("PNG", "TIFF"):
-        body = saved(huge, form)
-        with pytest.raises(ShapeError):
-            imagefile.decode(body, SPEC)
-        with pytest.raises(TooLargeError):
-            imagefile.decode(body, SPEC, fit="contain")
-    monkeypatch.setattr(imagefile, "MAX_BYTES", 100)
-    with pytest.raises(TooLargeError, match="101 bytes"):
-        imagefile.decode(b"x" * 101, SPEC)
+    def refusals(*bodies: bytes, **settings: Any) -> list[Any]:
+        return [why for _, why in imagefile.decode_some(bodies, SPEC, **settings)[1]]
+
+    huge = [saved(Image.new("1", (5000, 4000)), form) for form in ("PNG", "TIFF")]
+    assert refusals(*huge) == ["an image of 5000 × 4000 pixels; expected 8 × 8"] * 2
+    assert all("at most 16,777,216 pixels" in why for why in refusals(*huge, fit="contain"))
     floats = saved(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF")
-    with pytest.raises(MalformedError):
-        imagefile.decode(floats[:100], SPEC)
+    assert refusals(floats[:100])[0].startswith("bytes that are not a whole image")
+    monkeypatch.setattr(imagefile, "MAX_BYTES", 100)
+    assert refusals(b"x" * 101) == ["an image file of 101 bytes; expected at most 100"]
 
 
 def test_reasons_are_one_line() -> None:
