@@ -186,7 +186,7 @@ def _check_target(options: BulkOptions, target: Path) -> None:
                 expected="a new name, or a folder that a bulk job wrote",
             )
     elif target.exists() and not target.is_file():
-        raise TargetExistsError(f"{options.out} is a device", expected="a file or a folder")
+        raise TargetExistsError(f"{options.out} is a pipe or a device", expected="a file")
     if target.exists() and not (options.overwrite or options.append):
         raise TargetExistsError(
             f"{options.out} exists",
