@@ -178,7 +178,7 @@ def _check_target(options: BulkOptions, target: Path) -> None:
     """Refuse to replace an output without --overwrite, or a folder of anything else."""
     if target.is_dir():
         names = [path.name for path in target.iterdir()]
-        if not names:
+        if not names and not target.is_symlink():
             return
         if FOLDER_FILE not in names and not all(PART_NAME.fullmatch(name) for name in names):
             raise TargetExistsError(
@@ -187,7 +187,8 @@ def _check_target(options: BulkOptions, target: Path) -> None:
             )
     elif target.exists() and not target.is_file():
         raise TargetExistsError(f"{options.out} is a pipe or a device", expected="a file")
-    if target.exists() and not (options.overwrite or options.append):
+    exists = target.exists() or target.is_symlink()
+    if exists and not (options.overwrite or options.append):
         raise TargetExistsError(
             f"{options.out} exists",
             expected="a new name",

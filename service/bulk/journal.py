@@ -93,11 +93,10 @@ class Journal:
         """Rename `result` to the target; `finished` returns `facts` if a kill prevents `remove`."""
         _write(self.path / FINISHED, {"inode": self.result.stat().st_ino, "facts": facts})
         beside = {path.name.removeprefix("result"): path for path in self.path.glob("result.*")}
-        if self.target.exists():
-            if self.result.is_dir():
-                self.target.rename(self._retired)
-            elif beside.keys() - {ERRORS}:
-                self.target.unlink()  # better no output than an old one with new metadata
+        if self.target.exists() and self.result.is_dir():
+            self.target.rename(self._retired)
+        elif self.target.is_symlink() or beside.keys() - {ERRORS}:
+            self.target.unlink(missing_ok=True)  # no output rather than an old one, new metadata
         for suffix, path in beside.items():
             path.replace(f"{self.target}{suffix}")
         if ERRORS not in beside:

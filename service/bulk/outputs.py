@@ -165,9 +165,8 @@ def _png_folder(result: Path, tables: Iterable[Any], provenance: Provenance) -> 
     for table in tables:
         ids, images = table.column("id").to_pylist(), table.column("image").to_pylist()
         for name, body in zip(ids, images, strict=True):
-            name = name if isinstance(name, str) else f"{name or 0:08d}"
-            path = _free_path(result, name, numbers)
-            path.write_bytes(body)
+            name = f"{name:08d}" if isinstance(name, int) else name or ""
+            _free_path(result, name, numbers).write_bytes(body)
 
 
 def _free_path(folder: Path, name: str, numbers: Counter[Path]) -> Path:

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import zipfile
 from collections import Counter
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -368,6 +369,8 @@ def test_names_in_an_archive_stay_inside_the_folder(tmp_path: Path, images: np.n
 
 AWKWARD = {
     "numbers": pa.array([2**63 + 1, 2, None], pa.uint64()),
+    "labels": pa.array(["cat", "dog", "cat", None]).dictionary_encode(),
+    "decimals": pa.array([Decimal("7.50"), None, Decimal(1)], pa.decimal128(8, 2)),
     "bytes": pa.array([b"\xe9", b"ok", None]),
     "texts": pa.array(
         ["a\0b", "x" * 300, "é" * 150, "d/" * 900, "https://h/" + "q" * 280, "a.png", "a.png/b.png",
@@ -386,12 +389,13 @@ def test_ids_that_no_file_name_can_hold(kind: str, name: str, tmp_path: Path) ->
     before = sorted(Path("/tmp").glob("e*.png"))
     assert run("decode", tmp_path / "l.parquet", "--out", f"{tmp_path}/{name}") == 0
     if name == "i.parquet":
-        expected = ["\\xe9", "ok", None] if kind == "bytes" else ids.to_pylist()
-        assert ids_of(tmp_path / name) == expected
+        texts = {"bytes": ["\\xe9", "ok", None], "decimals": ["7.50", None, "1.00"]}
+        assert ids_of(tmp_path / name) == texts.get(kind, ids.to_pylist())
     elif name == "i/":
         images = [path for path in (tmp_path / name).rglob("*.png") if path.is_file()]
         assert len(images) == len(ids)
         assert (tmp_path / name / "denoiser.json").is_file()
+        assert kind == "texts" or (tmp_path / name / "image.png").is_file()  # of the null
     assert sorted(path.name for path in tmp_path.iterdir())[-1] == "l.parquet"
     assert sorted(Path("/tmp").glob("e*.png")) == before
 
@@ -650,6 +654,26 @@ def test_places_that_cannot_be_an_output(
         assert capsys.readouterr().err.startswith("service: "), out
     assert {path.name for path in tmp_path.iterdir()} == {array.name, pipe.name}
     assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["link", "link.npy"])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_link_is_replaced_when_asked_and_what_it_names_stays(
+    made: bool, name: str, array: Path, tmp_path: Path
+) -> None:
+    elsewhere, link = tmp_path / f"elsewhere{Path(name).suffix}", tmp_path / name
+    if made and name == "link":
+        elsewhere.mkdir()
+    elif made:
+        elsewhere.write_bytes(b"mine")
+    link.symlink_to(elsewhere)
+    assert run("denoise", array, "--out", link) == 1
+    assert link.is_symlink()
+    assert run("denoise", array, "--out", link, "--overwrite") == 0
+    assert link.exists() and not link.is_symlink()
+    assert elsewhere.exists() == made
+    if made and name == "link.npy":
+        assert elsewhere.read_bytes() == b"mine"
 
 
 def test_an_output_is_not_replaced_unasked(
