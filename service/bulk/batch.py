@@ -23,11 +23,6 @@ class Failure(NamedTuple):
     id: str
     reason: Reason
 
-    @property
-    def skipped(self) -> int:
-        """Further frames or pages of a row that was read; 0 of one that failed."""
-        return self.reason if isinstance(self.reason, int) else 0
-
 
 @dataclass(frozen=True)
 class Batch:

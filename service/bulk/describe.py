@@ -23,17 +23,14 @@ def describe(path: Path) -> str:
     if provenance is None:
         return f"{path}: {rows}\n  fingerprint  not named: not an output of a bulk job"
     height, width, channels = provenance.preprocessing.get("image_shape", ["?"] * 3)
-    images = [f"{height}×{width}×{channels}"]
-    if fit := provenance.preprocessing.get("fit"):
-        images.append(f"fitted ({fit})")
-    if provenance.preprocessing.get("invert"):
-        images.append("inverted")
+    fit, inverted = map(provenance.preprocessing.get, ("fit", "invert"))
+    resized = f", fitted ({fit})" if fit else ""
     lines = [
         f"{path}: {rows}",
         f"  kind         {provenance.kind}",
         f"  fingerprint  {provenance.fingerprint}",
         f"  model        {provenance.model}, {provenance.precision}",
-        f"  images       {', '.join(images)}",
+        f"  images       {height}×{width}×{channels}{resized}{', inverted' * bool(inverted)}",
         f"  content      {content}",
         f"  version      {provenance.version}",
     ]
@@ -54,8 +51,8 @@ def _facts(path: Path) -> tuple[Provenance | None, str, str]:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except ValueError as exc:
             raise MalformedError(f"{path} does not read ({exc})", expected="an .npy array") from exc
-        content = f"{array.dtype} {array.shape}"
-        return Provenance.read(sidecar(path)), f"{len(array):,} rows", content
+        rows = f"{len(array):,} rows"
+        return Provenance.read(sidecar(path)), rows, f"{array.dtype} {array.shape}"
     raise UnsupportedTypeError(
         f"{path}", expected="a bundle, or a .parquet, .npy or folder that a bulk job wrote"
     )

@@ -133,8 +133,8 @@ def _counts(work: Work, units: Iterable[int]) -> tuple[int, int, int]:
         if work.options.strict:
             check_strictly(failures)
         rows += part_rows
-        failed += sum(not failure.skipped for failure in failures)
-        skipped += sum(failure.skipped for failure in failures)
+        failed += sum(isinstance(why, str) for _, why in failures)
+        skipped += sum(why for _, why in failures if isinstance(why, int))
     return rows, failed, skipped
 
 
@@ -187,8 +187,8 @@ def _check_target(options: BulkOptions, target: Path) -> None:
             )
     elif target.exists() and not target.is_file():
         raise TargetExistsError(f"{options.out} is a pipe or a device", expected="a file")
-    exists = target.exists() or target.is_symlink()
-    if exists and not (options.overwrite or options.append):
+    replaces = target.exists() or target.is_symlink()
+    if replaces and not (options.overwrite or options.append):
         raise TargetExistsError(
             f"{options.out} exists",
             expected="a new name",

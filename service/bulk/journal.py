@@ -74,8 +74,7 @@ class Journal:
                 expected="the same input, options and model",
                 hint="Run that job again to finish it, or add --overwrite to start anew.",
             )
-        (self.path / JOB).unlink(missing_ok=True)
-        for path in [*self.path.glob("part-*"), self.path / FINISHED]:
+        for path in [self.path / JOB, *self.path.glob("part-*"), self.path / FINISHED]:
             path.unlink(missing_ok=True)
         self.clear_result()
         _write(self.path / JOB, job)
@@ -111,8 +110,7 @@ class Journal:
 
     def clear_result(self) -> None:
         """Remove an output that was not written to its end."""
-        if self.result.is_dir():
-            shutil.rmtree(self.result)
+        shutil.rmtree(self.result, ignore_errors=True)  # if it is a folder
         for path in self.path.glob("result*"):
             path.unlink()
 

@@ -37,7 +37,7 @@ class Part:
     @property
     def counts(self) -> tuple[int, int]:
         """Rows, failed rows."""
-        return len(self.columns["id"]), sum(not failure.skipped for failure in self.failures)
+        return len(self.columns["id"]), sum(isinstance(why, str) for _, why in self.failures)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,8 @@ class Columns:
         value = arrow.list_(number, prod(model.row_shape(self.kind)))
         if self.kind == "images" and self.as_png:
             value = arrow.binary()
-        fields = [
-            ("id", arrow.type_for_alias(self.id_type)),
-            ("latent" if self.kind == "latents" else "image", value),
-        ]
+        name = "latent" if self.kind == "latents" else "image"
+        fields = [("id", arrow.type_for_alias(self.id_type)), (name, value)]
         return arrow.schema([*fields, ("score", arrow.float32())] if self.scored else fields)
 
 

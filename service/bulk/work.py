@@ -71,10 +71,10 @@ class Work:
 
 def check_strictly(failures: tuple[Failure, ...]) -> None:
     """Stop a job under `strict` at the first row that failed."""
-    for failure in failures:
-        if not failure.skipped:
+    for name, why in failures:
+        if isinstance(why, str):
             raise UnreadableError(
-                f"{failure.id}: {failure.reason}",
+                f"{name}: {why}",
                 expected="every row to be readable, with --strict",
                 hint="Repair or remove it, or leave --strict out; finished parts are kept.",
             )

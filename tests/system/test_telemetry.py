@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import psutil
 import pytest
 
 from tests.support.paths import BUNDLE, ROOT
-from tests.support.processes import environment, free_port, require_serving
+from tests.support.processes import Server, environment, free_port, require_serving
 from tests.support.wire import as_npy, some_images
 
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="no strace on this machine")
@@ -112,3 +114,68 @@ def test_a_server_is_silent(tmp_path: Path) -> None:
         server.wait(60)
     assert outside(trace) == []
     assert files_in(home) == []
+
+
+# --- bulk jobs
+
+# Where a bulk job and its libraries may write, apart from the output and the folder beside it:
+# shared memory, settings of its own processes, temporary files, Ray's session.
+TEMPORARY = ("/dev/", "/proc/", f"{tempfile.gettempdir()}/")
+
+
+def written(trace: Path) -> set[str]:
+    """Absolute paths that were opened to be written to, made or renamed."""
+    calls = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|mkdir|rename")
+    lines = trace.read_text(errors="replace").splitlines()
+    found = (re.findall(r'"(/[^"]*)"', line) for line in lines if calls.search(line))
+    return {path for paths in found for path in paths}
+
+
+def bulk_trace(tmp_path: Path, *options: str) -> Path:
+    """A trace of `encode` of a folder of images; the job must succeed."""
+    home, trace, out = tmp_path / "home", tmp_path / "trace", tmp_path / "out"
+    for folder in (home, tmp_path / "in", out):
+        folder.mkdir()
+    for name in ("1.png", "2.png"):
+        shutil.copy(ROOT / "examples" / "noisy.png", tmp_path / "in" / name)
+    calls = "trace=openat,mkdir,mkdirat,rename,renameat,renameat2,connect,sendto,sendmsg,sendmmsg"
+    job = ["encode", str(tmp_path / "in"), "--out", str(out / "x.parquet"), "--bundle", str(BUNDLE)]
+    strace = ["strace", "-f", "-qq", "-s", "300", "-e", calls, "-o", str(trace)]
+    done = subprocess.run(
+        [*strace, sys.executable, "-m", "service", *job, *options],
+        cwd=ROOT,
+        env={**bare(home), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [path.name for path in out.iterdir()] == ["x.parquet"]
+    assert files_in(home) == []
+    elsewhere = {path for path in written(trace) if not path.startswith(f"{out}/")}
+    strange = {path for path in elsewhere if not path.startswith(TEMPORARY)}
+    assert strange | {path for path in elsewhere if path.startswith(str(tmp_path))} == set()
+    return trace
+
+
+def test_a_bulk_job_is_silent(tmp_path: Path) -> None:
+    trace = bulk_trace(tmp_path)
+    assert "sa_family=AF_INET" not in trace.read_text(errors="replace")
+
+
+def test_a_bulk_job_with_a_service_speaks_to_it_alone(server: Server, tmp_path: Path) -> None:
+    trace, port = bulk_trace(tmp_path, "--url", server.url), server.url.rpartition(":")[2]
+    connects = re.findall(r"connect\(.*sa_family=AF_INET.*", trace.read_text(errors="replace"))
+    assert connects
+    assert [line for line in connects if f"htons({port})" not in line] == []
+    assert outside(trace) == []
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="the extra `ray` is not installed")
+def test_a_bulk_job_on_ray_is_silent(tmp_path: Path) -> None:
+    """Apart from this machine's own addresses; for these, Ray asks the kernel for a route."""
+    trace = bulk_trace(tmp_path, "--engine", "ray", "--actors", "1")
+    own = {one.address for each in psutil.net_if_addrs().values() for one in each}
+    route = re.compile(r'connect\(.*htons\(53\).*inet_addr\("8\.8\.8\.8"\)')  # nothing is sent
+    strange = [line for line in outside(trace) if not route.search(line)]
+    assert [line for line in strange if not any(f'{one}"' in line for one in own)] == []

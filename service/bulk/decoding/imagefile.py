@@ -48,7 +48,7 @@ def decode_some(
     Rows of failed files are left uninitialised.
     """
     height, width, channels = spec.shape
-    rows = np.empty((len(items), height, width, channels), np.uint8)
+    size, rows = (height, width), np.empty((len(items), *spec.shape), np.uint8)
     reasons: list[tuple[int, Reason]] = []
     for index, item in enumerate(items):
         try:
@@ -56,9 +56,7 @@ def decode_some(
                 raise item
             body = contents(item) if isinstance(item, str) else item
             check_bytes(len(body))
-            rows[index] = images.read(
-                body, channels=channels, size=(height, width), fit=fit, invert=invert
-            )
+            rows[index] = images.read(body, channels=channels, size=size, fit=fit, invert=invert)
             framed = body.startswith(_FRAMED) or b"acTL" in body[:1024]  # an animated PNG
             if framed and (skipped := images.frame_count(body) - 1):
                 reasons.append((index, skipped))

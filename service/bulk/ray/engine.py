@@ -15,11 +15,14 @@ import logging
 import os
 import pickle
 import re
+import secrets
 import signal
 import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import common
@@ -74,11 +77,9 @@ def run(work: Work, units: Iterable[int], done: Done) -> None:
 
 def load() -> Any:
     """The package ray, with ray.data; `ExtraMissingError` if it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else ray.init reports to its makers
     try:
         import ray
         import ray.data
-        import ray.exceptions
     except ImportError as exc:
         raise ExtraMissingError.of("ray[data]", "ray", exc) from exc
     return ray
@@ -91,9 +92,9 @@ def _connected(ray: Any, *, address: str, actors: int) -> Iterator[None]:
     Raises:
         ConnectionError: nothing listens at the address.
     """
-    own: dict[str, Any] = {"address": "local", "num_cpus": actors or usable_cores()}
-    own |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     packages = [package.__path__[0] for package in (service, common, denoiser_client)]
+    environment: dict[str, Any] = {"py_modules": packages, "excludes": ["**/__pycache__"]}
+    cluster: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     before = signal.getsignal(signal.SIGTERM)
     host, _, port = address.rpartition(":")
     try:
@@ -101,18 +102,33 @@ def _connected(ray: Any, *, address: str, actors: int) -> Iterator[None]:
             socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
     except (OSError, OverflowError) as exc:  # OverflowError: a port above 65,535
         raise ConnectionError(f"no connection ({exc})") from exc
-    try:
-        ray.init(
-            **({"address": address} if address else own),
-            runtime_env={"py_modules": packages, "excludes": ["**/__pycache__"]},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)  # Ray has put its own there
-        yield
-    finally:
-        ray.shutdown()
+    with TemporaryDirectory() as own_home:
+        home = str(Path.home())
+        if not address:
+            cluster |= {"num_cpus": actors or usable_cores(), "include_dashboard": False}
+            cluster |= {"_node_ip_address": "127.0.0.1"}
+            environment["env_vars"] = {"HOME": home}
+            _prepare_home(Path(own_home))
+        try:
+            ray.init(address or "local", runtime_env=environment, **cluster)
+            os.environ["HOME"] = home
+            if callable(before) and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before)  # Ray has put its own there
+            yield
+        finally:
+            os.environ["HOME"] = home  # also where Ray did not start
+            ray.shutdown()
+
+
+def _prepare_home(home: Path) -> None:
+    """Let Ray's own processes start with an empty home; a worker has the user's (`env_vars`).
+
+    Ray would write the token of the cluster to the user's, and its dashboard process, which runs
+    even without a dashboard, would ask the metadata services of three clouds where it runs.
+    """
+    (home / "ray_bootstrap_config.yaml").write_text("{}")  # answers that question
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ["HOME"] = str(home)
 
 
 def _results(ray: Any, work: Work, units: list[int]) -> Iterator[dict[str, Any]]:

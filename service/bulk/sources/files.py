@@ -75,9 +75,8 @@ class ImageFiles:
         self.total = listing.total
         self.units = listing.groups
         self.identity: Mapping[str, Any] = {"path": store.name, "listing": listing.digest}
-        self.notes: tuple[str, ...] = ()
-        if store.skipped:
-            self.notes = (f"skipped in {store.name}, not images by name: {store.skipped:,}",)
+        skipped = f"skipped in {store.name}, not images by name: {store.skipped:,}"
+        self.notes: tuple[str, ...] = (skipped,) if store.skipped else ()
         self._decoder = decoder
 
     def read(self, unit: int) -> Batch:
