@@ -72,7 +72,7 @@ class Remote:
             self._client = DenoiserClient(options.url, options.api_key or None)
         except ConfigError as exc:
             raise OptionError(
-                f"--url: {exc.received}", expected=exc.expected, hint=exc.hint
+                f"--url {options.url}: {exc.received}", expected=exc.expected, hint=exc.hint
             ) from exc
         try:
             with _translated():
