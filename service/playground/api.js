@@ -9,19 +9,23 @@ const NPY = "application/x-npy";
 export class ServiceError extends Error {
   constructor(kind, title, text, wait = null) {
     super(text);
-    this.kind = kind;
-    this.title = title;
-    this.wait = wait;
+    Object.assign(this, { kind, title, wait });
   }
 }
 
-export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
+let key = null;
+try {
+  key = sessionStorage.getItem(KEY);
+} catch { /* a browser that blocks site data: the key is gone with the page */ }
+
+export function setKey(text) {
+  key = text;
+  try {
+    sessionStorage.setItem(KEY, text);
+  } catch { /* as above */ }
 }
 
-export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
-}
+export const hasKey = () => key !== null;
 
 /** The bundle's manifest. */
 export async function manifest() {
@@ -31,21 +35,14 @@ export async function manifest() {
 /**
  * Call one of the three routes.
  *
- * @param route "encode", "decode" or "denoise"
+ * @param route "encode", "decode" or "denoise", with its query
  * @param rows Uint8Array (images, 0 to 255) or Float32Array (latents), N rows after each other
  * @param shape of all rows: [N, height, width, channels] or [N, latent size]
- * @returns { values, shape, scores }: scores is one number per row, with `score`
+ * @returns { values, shape, scores }: scores is one number per row, with "score=true"
  */
-export async function run(route, rows, shape, { score = false, dtype = null, signal } = {}) {
-  const query = new URLSearchParams();
-  if (score) query.set("score", "true");
-  if (dtype) query.set("dtype", dtype);
-  const response = await request(query.size ? `${route}?${query}` : route, {
-    method: "POST",
-    headers: { "Content-Type": NPY, Accept: NPY },
-    body: npy.encode(rows, shape),
-    signal,
-  });
+export async function run(route, rows, shape) {
+  const headers = { "Content-Type": NPY, Accept: NPY };
+  const response = await request(route, { method: "POST", headers, body: npy.encode(rows, shape) });
   const scores = response.headers.get("X-Scores")?.split(",").map(Number);
   return { ...npy.decode(await response.arrayBuffer()), scores };
 }
@@ -57,8 +54,7 @@ export async function denoiseForm(form, signal) {
 }
 
 async function request(path, options) {
-  const headers = new Headers(options.headers);
-  if (hasKey()) headers.set("Authorization", `Bearer ${sessionStorage.getItem(KEY)}`);
+  const headers = { ...options.headers, ...(hasKey() && { Authorization: `Bearer ${key}` }) };
   let response;
   try {
     response = await fetch(path, { ...options, headers });

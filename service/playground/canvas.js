@@ -14,16 +14,9 @@ export function drawable(canvas, changed) {
       ((event.clientY - box.top) / box.height) * canvas.height,
     ];
   };
-  const width = () => PEN * Math.min(canvas.width, canvas.height);
-  const dot = ([x, y]) => {
-    context.fillStyle = "#fff";
-    context.beginPath();
-    context.arc(x, y, width() / 2, 0, 2 * Math.PI);
-    context.fill();
-  };
   const line = (from, to) => {
     context.strokeStyle = "#fff";
-    context.lineWidth = width();
+    context.lineWidth = PEN * Math.min(canvas.width, canvas.height);
     context.lineCap = "round";
     context.beginPath();
     context.moveTo(...from);
@@ -35,7 +28,7 @@ export function drawable(canvas, changed) {
     if (event.button !== 0) return;
     canvas.setPointerCapture(event.pointerId);
     last = place(event);
-    dot(last);
+    line(last, [last[0] + 0.01, last[1]]); // a dot
     changed();
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -52,19 +45,4 @@ export function drawable(canvas, changed) {
       last = null;
     });
   }
-}
-
-/** All black. */
-export function clear(canvas) {
-  const context = canvas.getContext("2d");
-  context.fillStyle = "#000";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-}
-
-/** Light becomes dark. */
-export function invert(canvas) {
-  const context = canvas.getContext("2d");
-  const image = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let i = 0; i < image.data.length; i++) if (i % 4 !== 3) image.data[i] = 255 - image.data[i];
-  context.putImageData(image, 0, 0);
 }

@@ -28,10 +28,7 @@ export class Many {
   }
 
   async #samples() {
-    const items = [...DIGITS.keys()].map((digit) => ({
-      name: `digit-${digit}`,
-      drawOn: (canvas) => draw(canvas, digit),
-    }));
+    const items = DIGITS.map((_, digit) => ({ name: `digit-${digit}`, drawOn: (canvas) => draw(canvas, digit) }));
     await this.#run(items, { noisy: true, inverted: false });
   }
 
@@ -51,7 +48,10 @@ export class Many {
   async #run(items, options) {
     this.#stop?.abort();
     const { signal } = (this.#stop = new AbortController());
-    this.#begin(items.length);
+    at("grid").replaceChildren();
+    at("many-progress").hidden = at("many-stop").hidden = false;
+    for (const id of ["many-download", "many-skipped", "many-more"]) at(id).hidden = true;
+    Object.assign(at("many-bar"), { max: items.length, value: 0 });
     const prepared = await this.#prepare(items, options, signal);
     if (prepared) await this.#send(prepared, items.length, signal);
   }
@@ -77,7 +77,7 @@ export class Many {
         bytes += png.size;
         form.append("images", png, name.replaceAll("/", "_")); // the zip has no folders
       } catch {
-        skipped.push(`${name}, which can not be read`);
+        skipped.push(`${name}, which cannot be read`);
       }
       if (signal.aborted) return null;
       at("many-bar").value = nth + 1;
@@ -120,14 +120,6 @@ export class Many {
     }
     at("many-more").hidden = clean.length <= SHOWN;
     at("many-more").textContent = `And ${(clean.length - SHOWN).toLocaleString("en")} more: all are in the download.`;
-  }
-
-  #begin(count) {
-    at("grid").replaceChildren();
-    at("many-progress").hidden = at("many-stop").hidden = false;
-    for (const id of ["many-download", "many-skipped", "many-more"]) at(id).hidden = true;
-    at("many-bar").max = count;
-    at("many-bar").value = 0;
   }
 
   #end(zip) {

@@ -1,7 +1,7 @@
 // Draw → add noise → denoise: the three panels.
 
 import { Latest, run } from "./api.js";
-import * as ink from "./canvas.js";
+import { drawable } from "./canvas.js";
 import { at, element } from "./dom.js";
 import * as images from "./images.js";
 import * as noise from "./noise.js";
@@ -32,7 +32,7 @@ export class Stages {
     this.#listen();
     this.#makeSamples();
     this.#makeSliders();
-    this.choose(3, { quietly: true });
+    this.choose(3);
   }
 
   /** The model is known: its size, its noise, whether it has novelty scores. */
@@ -45,7 +45,7 @@ export class Stages {
       this.shape = manifest.image_shape;
       [this.drawing.height, this.drawing.width] = this.shape;
       this.#makeSamples();
-      this.choose(3, { quietly: true });
+      this.choose(3);
     }
     this.ready = true;
     this.changed();
@@ -69,10 +69,10 @@ export class Stages {
   }
 
   /** Start from one of the ten digits. */
-  choose(digit, { quietly = false } = {}) {
+  choose(digit) {
     draw(this.drawing, digit);
     this.#hint("");
-    if (!quietly) notice.dismiss();
+    notice.dismiss();
     this.changed();
   }
 
@@ -94,7 +94,7 @@ export class Stages {
     const began = performance.now();
     const shape = [1, ...this.shape];
     const [denoised, latents] = await Promise.all([
-      run("denoise", noisy, shape, { dtype: "float32", score: this.novelty !== null }),
+      run(`denoise?dtype=float32${this.novelty ? "&score=true" : ""}`, noisy, shape),
       run("encode", noisy, shape),
     ]);
     return { denoised, latents: latents.values, time: performance.now() - began };
@@ -104,7 +104,7 @@ export class Stages {
     notice.clear(this);
     images.paint(at("clean"), denoised.values, this.shape);
     const [before, after] = [noisy, denoised.values].map((values) => images.mse(clean, values));
-    const decibel = (error) => (error ? `${images.psnr(error).toFixed(1)} dB` : "∞");
+    const decibel = (error) => (error ? `${(-10 * Math.log10(error)).toFixed(1)} dB` : "∞");
     at("psnr").textContent = decibel(after);
     at("psnr-before").textContent = `noisy: ${decibel(before)}`;
     at("mse").textContent = after.toFixed(4);
@@ -128,10 +128,10 @@ export class Stages {
   }
 
   #listen() {
-    ink.drawable(this.drawing, () => this.changed());
-    for (const [id, change] of [["clear", ink.clear], ["invert", ink.invert]]) {
+    drawable(this.drawing, () => this.changed());
+    for (const [id, ...colours] of [["clear", "#000"], ["invert", "#fff", "difference"]]) {
       at(id).addEventListener("click", () => {
-        change(this.drawing);
+        images.fill(this.drawing, ...colours);
         this.#hint("");
         this.changed();
       });
@@ -149,7 +149,7 @@ export class Stages {
       if (file) this.open(file);
     });
     at("reseed").addEventListener("click", () => {
-      this.seed = (this.seed % 1_000_000) + 1;
+      this.seed += 1;
       this.changed();
     });
     at("trained").addEventListener("click", () => this.#set(structuredClone(this.trained)));

@@ -406,7 +406,7 @@ def test_many_files_in_one_request(at_desk: Visit, local_engine: Engine) -> None
     at_desk.page.set_input_files("#many-files", [*others, *files])
     expect(at_desk.page.locator("#many-count")).to_have_text("130 of 131 denoised")
     expect(at_desk.page.locator("#many-skipped")).to_have_text(
-        "Left out: broken.png, which can not be read."
+        "Left out: broken.png, which cannot be read."
     )
     expect(at_desk.page.locator("#many-more")).to_contain_text("And 10 more")
     assert [request for request in requests if request[0] == "POST"] == [
