@@ -1,9 +1,13 @@
 // The service: arrays in and out, its errors in words, the API key.
 
 import * as npy from "./npy.js";
+import { entries } from "./zip.js";
 
 const KEY = "denoiser-api-key"; // in sessionStorage: gone with the tab
 const NPY = "application/x-npy";
+const ZIP = "application/zip";
+const TIMEOUT = 30_000; // ms for one answer, but for that to a form of many images
+const BUSY = [429, 502, 503, 504]; // the service, or a proxy in front of it while it starts
 
 /** An error for people: `kind` is "offline", "busy", "key" or "refused"; `wait` in ms, or null. */
 export class ServiceError extends Error {
@@ -28,9 +32,7 @@ export function setKey(text) {
 export const hasKey = () => key !== null;
 
 /** The bundle's manifest. */
-export async function manifest() {
-  return (await request("model", {})).json();
-}
+export const manifest = () => request("model", (body) => JSON.parse(new TextDecoder().decode(body)));
 
 /**
  * Call one of the three routes.
@@ -40,48 +42,55 @@ export async function manifest() {
  * @param shape of all rows: [N, height, width, channels] or [N, latent size]
  * @returns { values, shape, scores }: scores is one number per row, with "score=true"
  */
-export async function run(route, rows, shape) {
+export function run(route, rows, shape) {
   const headers = { "Content-Type": NPY, Accept: NPY };
-  const response = await request(route, { method: "POST", headers, body: npy.encode(rows, shape) });
-  const scores = response.headers.get("X-Scores")?.split(",").map(Number);
-  return { ...npy.decode(await response.arrayBuffer()), scores };
+  const read = (body, { headers }) => ({ ...npy.decode(body), scores: headers.get("X-Scores")?.split(",").map(Number) });
+  return request(route, read, { method: "POST", headers, body: npy.encode(rows, shape) });
 }
 
-/** Denoise the PNGs of a form: a zip of as many PNGs, in the form's order. */
-export async function denoiseForm(form, signal) {
-  const headers = { Accept: "application/zip" };
-  return (await request("denoise", { method: "POST", headers, body: form, signal })).blob();
+/** Denoise the PNGs of a form: as many PNGs in its order, and the zip that they came in. */
+export function denoiseForm(form, signal) {
+  const read = (body) => ({ clean: entries(body), zip: new Blob([body], { type: ZIP }) });
+  return request("denoise", read, { method: "POST", headers: { Accept: ZIP }, body: form, signal });
 }
 
-async function request(path, options) {
+/** The answer as `read(body, response)` understands it. */
+async function request(path, read, options = { method: "GET" }) {
   const headers = { ...options.headers, ...(hasKey() && { Authorization: `Bearer ${key}` }) };
-  let response;
+  let response, body;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT), ...options, headers });
+    body = await response.arrayBuffer();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServiceError("offline", "The service does not answer.",
       "It may have stopped, or the network is down. The page tries again by itself.", 3000);
   }
-  if (response.ok) return response;
-  throw await errorOf(response);
+  try {
+    if (response.ok) return read(body, response);
+  } catch {
+    throw new ServiceError("refused", "The answer is not the service's.", "Something between this page and the service may have replaced it.");
+  }
+  throw errorOf(response, new TextDecoder().decode(body));
 }
 
-async function errorOf(response) {
-  const problem = await response.json().catch(() => ({})); // a proxy may answer in its own form
-  if (response.status === 401) {
+function errorOf({ status, headers }, body) {
+  if (status === 401) {
     return hasKey()
       ? new ServiceError("key", "Wrong API key.", "The service did not accept it. Try another.")
       : new ServiceError("key", "This service needs an API key.", "Ask its operator for one.");
   }
-  if (response.status === 429) {
-    const seconds = Number(response.headers.get("Retry-After")) || 1;
+  if (BUSY.includes(status)) {
     return new ServiceError("busy", "The service is busy.",
-      "It has too many requests at the moment. The page tries again by itself.", 1000 * seconds);
+      "It has too many requests, or is starting. The page tries again by itself.", 1000 * (Number(headers.get("Retry-After")) || 1));
   }
+  let problem = {};
+  try {
+    problem = JSON.parse(body) ?? {};
+  } catch { /* a proxy may answer in its own form */ }
   const text = problem.received
     ? `It received ${problem.received}; expected ${problem.expected}. ${problem.hint ?? ""}`
-    : `It answered with status ${response.status}.`;
+    : `It answered with status ${status}.`;
   return new ServiceError("refused", `${problem.title || "The service refused the request"}.`, text);
 }
 

@@ -5,7 +5,6 @@ import { at, element } from "./dom.js";
 import * as images from "./images.js";
 import * as notice from "./notice.js";
 import { DIGITS, draw } from "./samples.js";
-import { entries } from "./zip.js";
 
 const LIMITS = { files: 10_000, bytes: 48 * 2 ** 20 }; // of one form; the service's own limit is 64 MiB
 const SHOWN = 120; // pairs in the grid; all are in the download
@@ -92,8 +91,7 @@ export class Many {
     at("many-skipped").hidden = !skipped.length;
     at("many-skipped").textContent = `Left out: ${skipped.slice(0, 5).join("; ")}${skipped.length > 5 ? `; and ${skipped.length - 5} more` : ""}.`;
     try {
-      const zip = noisy.length ? await denoiseForm(form, signal) : null;
-      const clean = zip ? entries(await zip.arrayBuffer()) : [];
+      const { clean, zip } = noisy.length ? await denoiseForm(form, signal) : { clean: [], zip: null };
       if (signal.aborted) return;
       notice.clear(this);
       at("many-count").textContent = `${clean.length.toLocaleString("en")} of ${total.toLocaleString("en")} denoised`;

@@ -583,6 +583,56 @@ def test_offline_is_shown_and_ends_by_itself(at_desk: Visit, local_engine: Engin
     assert np.abs(at_desk.grey("#clean") - expected).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, "<html>Sign in", "not the service's"),
+        (200, "", "not the service's"),
+        (502, "<html>Bad Gateway", "busy"),
+        (500, "null", "answered with status 500"),
+    ],
+)
+def test_an_odd_answer_is_shown(at_desk: Visit, status: int, body: str, words: str) -> None:
+    page = at_desk.page
+    at_desk.allowed = [rf"status of {status}"]
+    page.route("**/denoise*", lambda route: route.fulfill(status=status, body=body))
+    for button in ("#samples button:nth-child(6)", "#many-samples"):
+        page.click(button)
+        expect(page.locator("#notice")).to_contain_text(words)
+    page.unroute("**/denoise*")
+    if words != "busy":  # else the page tries again by itself
+        page.click("#retry")
+    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#many-count")).to_have_text("10 of 10 denoised")
+
+
+def test_no_answer_in_time_is_shown(at_desk: Visit) -> None:
+    page = at_desk.page
+    at_desk.allowed = [r"net::ERR_"]
+    page.evaluate(
+        "AbortSignal.timeout = (real => () => real.call(AbortSignal, 200))(AbortSignal.timeout)"
+    )
+    page.route("**/encode", lambda route: None)
+    page.click("#samples button:nth-child(6)")
+    expect(page.locator("#notice")).to_contain_text("does not answer")
+
+
+def test_where_the_browser_blocks_storage(browser: Browser, busy_server: Server) -> None:
+    """As with cookies turned off: window.sessionStorage throws; the page itself keeps the key."""
+    block = (
+        "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException() } })"
+    )
+    with visit(browser, busy_server.url, script=block) as at_desk:
+        at_desk.allowed = [r"status of 401"]
+        at_desk.page.fill("#key", "schlüssel")
+        at_desk.page.click("#key-form button")
+        assert not at_desk.page.evaluate("document.getElementById('key').checkValidity()")
+        at_desk.page.fill("#key", KEY)
+        at_desk.page.click("#key-form button")
+        expect(at_desk.page.locator("#many-count")).to_have_text("10 of 10 denoised")
+        expect(at_desk.page.locator("#notice")).to_be_hidden()
+
+
 @contextmanager
 def occupied(server: Server) -> Iterator[None]:
     """A request whose last byte is not sent before the block ends; its body fills the memory."""
