@@ -7,12 +7,9 @@ export function drawable(canvas, changed) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   let last = null; // where the pen is while it is down
 
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [
-      ((event.clientX - box.left) / box.width) * canvas.width,
-      ((event.clientY - box.top) / box.height) * canvas.height,
-    ];
+  const place = ({ clientX, clientY }) => {
+    const { left, top, width, height } = canvas.getBoundingClientRect();
+    return [((clientX - left) / width) * canvas.width, ((clientY - top) / height) * canvas.height];
   };
   const line = (from, to) => {
     context.strokeStyle = "#fff";
@@ -40,9 +37,5 @@ export function drawable(canvas, changed) {
     }
     changed();
   });
-  for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, () => {
-      last = null;
-    });
-  }
+  canvas.addEventListener("lostpointercapture", () => (last = null));
 }

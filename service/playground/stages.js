@@ -39,8 +39,7 @@ export class Stages {
   adopt(manifest) {
     this.novelty = manifest.novelty?.[precision(manifest)] ?? null;
     this.trained = noise.parse(manifest.training?.settings?.noise);
-    this.parts = structuredClone(this.trained);
-    this.#makeSliders();
+    this.#set(structuredClone(this.trained));
     if (String(manifest.image_shape) !== String(this.shape)) {
       this.shape = manifest.image_shape;
       [this.drawing.height, this.drawing.width] = this.shape;
@@ -136,18 +135,13 @@ export class Stages {
         this.changed();
       });
     }
+    const open = (files) => files?.length && this.open(files[0]);
     at("upload").addEventListener("change", ({ target }) => {
-      if (target.files.length) this.open(target.files[0]);
+      open(target.files);
       target.value = ""; // so that the same file can be chosen again
     });
-    at("drop-zone").addEventListener("drop", (event) => {
-      const [file] = event.dataTransfer.files;
-      if (file) this.open(file);
-    });
-    document.addEventListener("paste", (event) => {
-      const [file] = event.clipboardData?.files ?? [];
-      if (file) this.open(file);
-    });
+    at("drop-zone").addEventListener("drop", (event) => open(event.dataTransfer.files));
+    document.addEventListener("paste", (event) => open(event.clipboardData?.files));
     at("reseed").addEventListener("click", () => {
       this.seed += 1;
       this.changed();
@@ -188,9 +182,7 @@ export class Stages {
           const [min, max] = [Math.min(number.min, values[i]), Math.max(number.max, values[i])]; // as trained
           const input = element("input", { type: "range", min, max, step: number.step, value: values[i] });
           const output = element("output");
-          const write = () => {
-            output.textContent = values[i].toFixed(number.step < 1 ? 2 : 0);
-          };
+          const write = () => (output.textContent = values[i].toFixed(number.step < 1 ? 2 : 0));
           write();
           input.addEventListener("input", () => {
             values[i] = Number(input.value);
