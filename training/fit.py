@@ -65,7 +65,8 @@ def fit(
     out = Path(out).absolute()
     partial = publishing.stage_of(out)
     publishing.recover(out)
-    publishing.check_target(out, marks=runs.MARKS, overwrite=overwrite)
+    rules: dict[str, Any] = {"marks": runs.MARKS, "contents": runs.CONTENTS, "overwrite": overwrite}
+    publishing.check_target(out, **rules)
     dataset = load_dataset(settings.dataset, resize=settings.resize)
     dataset.require_divisible(settings.stride)
     publishing.make_stage(partial)
@@ -80,6 +81,7 @@ def fit(
         if not (partial / runs.METRICS).is_file():  # else killed just before its last rename
             _work(partial, settings, dataset, verbose, say)
         shutil.rmtree(partial / runs.CHECKPOINTS, ignore_errors=True)
+        publishing.check_target(out, **rules)  # someone else may have made it meanwhile
         publishing.publish(partial, out)
     return Run.load(out)
 

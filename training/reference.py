@@ -7,6 +7,7 @@ has its own noisy image beside it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from training.data.datasets import Dataset
 
 TRAIN = 10_000  # images at most: 8 MB of MNIST, 2 when compressed
 VALIDATION = 5_000
+MAX_BYTES = 64 << 20  # of large images there are fewer
 SEED = 30_000  # one for all runs, like those of the splits and of the noise they are measured by
 
 Images = NDArray[np.uint8]
@@ -35,8 +37,9 @@ class Reference:
 def draw_reference(dataset: Dataset) -> Reference:
     """Some of the training and validation images, from all over each, in their own order."""
     rng = np.random.default_rng(SEED)
+    fitting = max(1, MAX_BYTES // math.prod(dataset.image_shape))
     train, validation = (
-        np.sort(rng.choice(len(images), min(most, len(images)), replace=False))
+        np.sort(rng.choice(len(images), min(most, fitting, len(images)), replace=False))
         for images, most in ((dataset.train, TRAIN), (dataset.validation, VALIDATION))
     )
     return Reference(

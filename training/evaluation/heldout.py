@@ -7,6 +7,7 @@ can therefore be paired, image by image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from training.runs import Run, Samples
 
 EVALUATION_SEED = 20_000  # one for all runs, so that they can be compared
 SAMPLES = 1024
+MAX_BYTES = 64 << 20  # as float32; of large images there are fewer
 TRAIN, VALIDATION = 1, 2  # each a stream of its own, beside the test images'
 
 
@@ -50,7 +52,8 @@ def add_noise(
 
 def draw_samples(dataset: Dataset, noise: Noise | None) -> tuple[Samples, NDArray[np.int64] | None]:
     """Up to 1,024 pairs from all over the test split, and their labels, int64 (N,) or None."""
-    count = min(SAMPLES, len(dataset.test))
+    fitting = max(1, MAX_BYTES // (4 * math.prod(dataset.image_shape)))
+    count = min(SAMPLES, fitting, len(dataset.test))
     rng = np.random.default_rng(EVALUATION_SEED)
     chosen = np.sort(rng.choice(len(dataset.test), count, replace=False))
     labels = None if dataset.test_labels is None else dataset.test_labels[chosen]
