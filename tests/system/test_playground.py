@@ -26,7 +26,7 @@ from service.engine import Engine
 from tests.support.browser import DESKTOP, PHONE, Visit, chromium, visit
 from tests.support.paths import BUNDLE, ROOT
 from tests.support.processes import Server, require_serving, serving
-from tests.support.wire import KEY, as_npy
+from tests.support.wire import KEY
 
 BUFFERED = 2**20  # bytes of bodies that `busy_server` buffers
 
