@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import httpx
 import numpy as np
+from numpy.lib.format import read_array
 from numpy.typing import ArrayLike, NDArray
 
 from denoiser_client.connection import connection_options, shown
@@ -106,21 +107,27 @@ class AsyncDenoiserClient:
         if "scores" in outputs:
             routes[0] += SCORED
         answers = await self._send_split(routes, images)
-        result = dict(zip(names, map(_joined, answers), strict=True))
+        result = {name: self._joined(parts) for name, parts in zip(names, answers, strict=True)}
         if "scores" in outputs:
             texts = ",".join(part.headers.get("x-scores", "") for part in answers[0]).split(",")
-            result["scores"] = np.array([float(text) for text in texts if text], np.float32)
-            if len(result["scores"]) != len(result[names[0]]):
-                raise error_of(answers[0][0], self._via)
+            try:
+                result["scores"] = np.array([text for text in texts if text], np.float32)
+                if len(result["scores"]) != len(result[names[0]]):
+                    raise ValueError("scores are missing")
+            except ValueError as exc:
+                raise error_of(answers[0][0], self._via) from exc
         return {name: result[name] for name in outputs}
 
     async def model(self) -> dict[str, Any]:
         """The manifest of the model that is served."""
         response = await self._send("GET", "/model", b"")
         try:
-            return dict(response.json())
-        except (ValueError, TypeError) as exc:
-            raise error_of(response, self._via) from exc
+            manifest = response.json()
+        except (ValueError, RecursionError):
+            manifest = None
+        if not isinstance(manifest, dict):
+            raise error_of(response, self._via)
+        return manifest
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -142,7 +149,15 @@ class AsyncDenoiserClient:
         return self._http
 
     async def _call(self, route: str, rows: ArrayLike) -> Array:
-        return _joined((await self._send_split([route], rows))[0])
+        return self._joined((await self._send_split([route], rows))[0])
+
+    def _joined(self, responses: Sequence[httpx.Response]) -> Array:
+        """The npy arrays of the responses, joined along their rows."""
+        try:
+            streams = (io.BytesIO(response.content) for response in responses)
+            return np.concatenate([read_array(stream, allow_pickle=False) for stream in streams])
+        except (ValueError, MemoryError) as exc:  # cut off, or altered on its way
+            raise error_of(responses[0], self._via) from exc
 
     async def _send_split(self, routes: list[str], rows: ArrayLike) -> list[list[httpx.Response]]:
         """Requests of up to `batch` rows, in flight together; each route's responses in order."""
@@ -202,16 +217,20 @@ class AsyncDenoiserClient:
                     break
                 reason = f"status {response.status_code}"
                 seconds = response.headers.get("retry-after", "")
-                wait = max(wait, int(seconds) if seconds.isdecimal() else 0)
+                wait = max(wait, float(seconds) if seconds.isdecimal() else 0)
             except TimeoutError as exc:
                 error, reason = exc, f"no whole answer in {self._timeout:g} s"
             except httpx.RequestError as exc:
                 error, reason = exc, f"{type(exc).__name__}: {exc}"
-            if tries > self._retries or (error and not isinstance(error, BROKEN)):
+            refused = "[SSL" in reason  # a certificate, or no TLS there: the next try is no better
+            if tries > self._retries or refused or (error and not isinstance(error, BROKEN)):
+                hint = f"NO_PROXY={http.base_url.host} connects directly." if self._via else ""
+                if "CERTIFICATE_VERIFY" in reason:
+                    hint = "SSL_CERT_FILE names the file of accepted certificates."
                 raise UnavailableError(
                     f"{shown(http.base_url)}{self._via}: {reason} ({tries} tries)",
                     expected="an answer",
-                    hint=f"NO_PROXY={http.base_url.host} connects directly." if self._via else "",
+                    hint=hint,
                 ) from error
             await asyncio.sleep(min(MAX_PAUSE, wait) * random.uniform(0.75, 1.25))
         if response.is_error or FINGERPRINT not in response.headers:
@@ -296,14 +315,3 @@ class DenoiserClient:
             return future.result()
         finally:
             future.cancel()
-
-
-def _joined(responses: Sequence[httpx.Response]) -> Array:
-    """The npy arrays of the responses, joined along their rows."""
-    arrays = []
-    for response in responses:
-        try:
-            arrays.append(np.load(io.BytesIO(response.content)))
-        except (ValueError, EOFError) as exc:  # cut off, or altered on its way
-            raise error_of(response) from exc
-    return np.concatenate(arrays)

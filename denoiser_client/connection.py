@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import ssl
+from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
@@ -33,16 +36,13 @@ def connection_options(url: str, api_key: str | None) -> dict[str, Any]:
                 expected="the service's DENOISER_API_KEY",
             )
         headers["Authorization"] = f"Bearer {api_key}"
-    options = {"base_url": address, "headers": headers, "trust_env": False, "verify": False}
-    if address.scheme == "https":
-        path = os.environ.get("SSL_CERT_FILE")
-        try:
-            options["verify"] = httpx.create_ssl_context()
-        except OSError as exc:
-            raise ConfigError(
-                f"SSL_CERT_FILE={path} ({exc})", expected="a readable file of PEM certificates"
-            ) from exc
-    return options | {"proxy": _proxy(address)}
+    proxy = _proxy(address)
+    options = {"base_url": address, "headers": headers, "proxy": proxy, "trust_env": False}
+    to_proxy = proxy is not None and proxy.url.scheme == "https"
+    context = _certificates() if to_proxy or address.scheme == "https" else None
+    if proxy and to_proxy:
+        proxy.ssl_context = context
+    return options | {"verify": context or False}
 
 
 def shown(url: httpx.URL) -> str:
@@ -53,7 +53,7 @@ def shown(url: httpx.URL) -> str:
 def _address(url: str) -> httpx.URL:
     try:
         address = httpx.URL(url)
-        if address.scheme in PORTS and address.host:
+        if address.scheme in PORTS and _reachable(address):
             return address
         reason = ""
     except httpx.InvalidURL as exc:
@@ -63,19 +63,47 @@ def _address(url: str) -> httpx.URL:
     )
 
 
+def _reachable(url: httpx.URL) -> bool:
+    return bool(url.host) and (url.port or 0) < 2**16
+
+
+def _certificates() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as exc:
+        raise ConfigError(
+            f"SSL_CERT_FILE={os.environ.get('SSL_CERT_FILE')} ({exc})",
+            expected="a readable file of PEM certificates",
+        ) from exc
+
+
+def _exempt(host: str, entry: str) -> bool:
+    """Entries of NO_PROXY that urllib does not know: "*.a.test", and networks as 10.0.0.0/8."""
+    if entry.startswith("*."):
+        return host.endswith(entry[1:])
+    try:
+        return ip_address(host) in ip_network(entry, strict=False)
+    except ValueError:
+        return False
+
+
 def _proxy(address: httpx.URL) -> httpx.Proxy | None:
     """The proxy that the environment names for this address, if any."""
     port = address.port or PORTS[address.scheme]
     host = address.netloc.decode().removesuffix(f":{port}")  # IPv6 in brackets
     proxies = getproxies()
-    url = proxies.get(address.scheme) or proxies.get("all")
+    url = (proxies.get(address.scheme) or proxies.get("all") or "").strip()
     if not url or any(map(proxy_bypass, (address.host, host, f"{host}:{port}"))):
+        return None
+    if any(_exempt(address.host, entry.strip()) for entry in proxies.get("no", "").split(",")):
         return None
     try:
         proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
         httpx.AsyncHTTPTransport(proxy=proxy, verify=False)
+        if not _reachable(proxy.url):
+            raise ValueError("no host, or a port above 65535")
     except (ValueError, ImportError, httpx.InvalidURL) as exc:
-        name = url.rpartition("@")[2]  # no password
+        name = re.sub(r"^(\w+://)?.*@", r"\1", url)  # no password
         raise ConfigError(
             f"the proxy {name}, which the environment names",
             expected="http:// or https://, or socks5:// with the package httpx[socks]",

@@ -57,24 +57,23 @@ def error_of(response: httpx.Response, via: str = "") -> RemoteError:
     `via` is what lies between, such as " through the proxy http://proxy:3128".
     """
     status, url = response.status_code, response.url.copy_with(userinfo=b"")
-    problem = {
-        "received": f"status {status} {response.reason_phrase} from {url}{via}",
-        "expected": "a result or a problem document",
-        "hint": "Check the address and the service's log.",
-    }
-    if response.has_redirect_location:
-        problem["hint"] = f"It redirects to {response.headers['location']}: use that address."
     try:
-        document = response.json()
-        if "received" in document and "expected" in document:
-            problem = document
-    except (ValueError, TypeError):
-        pass
+        problem = response.json()
+    except (ValueError, RecursionError):
+        problem = None
+    if not isinstance(problem, dict) or not {"received", "expected"} <= problem.keys():
+        problem = {
+            "received": f"status {status} {response.reason_phrase} from {url}{via}",
+            "expected": "a result or a problem document",
+            "hint": "Check the address and the service's log.",
+        }
+        if response.has_redirect_location:
+            problem["hint"] = f"It redirects to {response.headers['location']}: use that address."
     kind = RefusedError if response.is_client_error else RemoteError
     return kind(
-        problem["received"],
-        expected=problem["expected"],
-        hint=problem.get("hint", ""),
+        str(problem["received"]),
+        expected=str(problem["expected"]),
+        hint=str(problem.get("hint") or ""),
         status=status,
-        slug=problem.get("type", "").rpartition(":")[2],
+        slug=str(problem.get("type") or "").rpartition(":")[2],
     )

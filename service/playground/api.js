@@ -48,7 +48,7 @@ export function run(route, rows, shape) {
   return request(route, read, { method: "POST", headers, body: npy.encode(rows, shape) });
 }
 
-/** Denoise the PNGs of a form: as many PNGs in its order, and the zip that they came in. */
+/** Denoise the PNGs of a form: as many PNGs in its order, and the zip that holds them. */
 export function denoiseForm(form, signal) {
   const read = (body) => ({ clean: entries(body), zip: new Blob([body], { type: ZIP }) });
   return request("denoise", read, { method: "POST", headers: { Accept: ZIP }, body: form, signal });

@@ -131,9 +131,25 @@ def test_large_rows_are_split_by_bytes() -> None:
 
 
 def test_patience_ends() -> None:
-    client = client_of(lambda _: httpx.Response(503), retries=1)
-    with client, pytest.raises(UnavailableError, match=r"status 503 \(2 tries\)"):
+    for pause in ("0", "Wed, 21 Oct 2026 07:28:00 GMT"):
+        headers = {"Retry-After": pause}
+        client = client_of(lambda _, h=headers: httpx.Response(503, headers=h), retries=1)
+        with client, pytest.raises(UnavailableError, match=r"status 503 \(2 tries\)"):
+            client.encode(ROWS)
+
+
+def test_a_pause_of_more_digits_than_an_integer_may_have() -> None:
+    response = httpx.Response(503, headers={"Retry-After": "9" * 5000})
+    client = client_of(lambda _: response, retries=0)
+    with client, pytest.raises(UnavailableError, match=r"status 503 \(1 tries\)"):
         client.encode(ROWS)
+
+
+@pytest.mark.parametrize("text", ["[]", '[["a", 1]]', "3", "<html>", "[" * 100_000])
+def test_a_manifest_that_is_none(text: str) -> None:
+    response = httpx.Response(200, text=text, headers={"X-Model-Fingerprint": "f"})
+    with client_of(lambda _: response) as client, pytest.raises(RemoteError, match="200 OK"):
+        client.model()
 
 
 @pytest.mark.parametrize(
@@ -157,6 +173,13 @@ def test_patience_ends() -> None:
             "redirects to https://service.test/encode: use that address",
         ),
         (httpx.Response(502, json=["odd"]), RemoteError, "status 502 Bad Gateway"),
+        (httpx.Response(502, json="received, expected"), RemoteError, "status 502 Bad Gateway"),
+        (httpx.Response(502, content=b"[" * 100_000), RemoteError, "status 502 Bad Gateway"),
+        (
+            httpx.Response(400, json={"received": 1, "expected": [2], "type": None, "hint": None}),
+            RefusedError,
+            r"^1; expected \[2\]$",
+        ),
         (httpx.Response(200, html="<p>"), RemoteError, "status 200 OK .* expected a result"),
     ],
 )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import shutil
 import socket
+import ssl
+import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +104,9 @@ def url_of(service: Service) -> str:
         {"ALL_PROXY": NOWHERE, "NO_PROXY": "*"},
         {"http_proxy": NOWHERE, "no_proxy": "localhost, .test,127.0.0.1,[::1]"},
         {"NO_PROXY": "[::1]"},
+        {"ALL_PROXY": NOWHERE, "NO_PROXY": "10.0.0.0/8, 127.0.0.0/8"},
+        {"ALL_PROXY": NOWHERE, "NO_PROXY": "odd/8,1.2.3.4/99,[,::/0/1,127.0.0.1"},
+        {"HTTP_PROXY": NOWHERE, "http_proxy": ""},
         {"https_proxy": "socks4://odd"},  # of another scheme
         {"SSL_CERT_FILE": "/nonexistent.pem"},
     ],
@@ -116,12 +123,17 @@ def test_variables_that_do_not_concern_the_address(
 @pytest.mark.parametrize(
     ("url", "variables", "words"),
     [
-        ("http://a.test", {"http_proxy": "ftp://me:secret@b.test"}, "the proxy b.test.*NO_PROXY=a"),
+        ("http://a.test", {"http_proxy": "ftp://me:secret@b.test"}, "proxy ftp://b.*NO_PROXY=a"),
+        ("http://a.test", {"http_proxy": "me:secret@b.test:99999"}, "the proxy b.test:99999"),
+        ("http://a.test", {"http_proxy": "http://:3128"}, "the proxy http://:3128"),
         ("http://a.test", {"ALL_PROXY": "b:port"}, "the proxy b:port"),
         ("https://a.test", {"SSL_CERT_FILE": "/nonexistent.pem"}, "SSL_CERT_FILE=/nonexistent.pem"),
         ("https://a.test", {"SSL_CERT_FILE": __file__}, "expected a readable file of PEM"),
         ("localhost:3000", {}, "expected an address such as http://127.0.0.1:3000"),
+        ("https://a.test", {"SSL_CERT_FILE": str(Path(__file__).parent)}, "expected a readable"),
+        ("https://a.test", {"SSL_CERT_FILE": "/dev/null"}, "expected a readable file of PEM"),
         ("http://a.test:port", {}, "Invalid port"),
+        ("http://a.test:99999", {}, "the address 'http://a.test:99999'"),
         ("", {}, "the address ''"),
     ],
 )
@@ -145,11 +157,50 @@ def test_a_key_that_no_header_can_hold(key: str) -> None:
 
 
 def test_a_proxy_with_a_password(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"me:s%40cret@127.0.0.1:{service.server_port}")
+    monkeypatch.setenv("HTTP_PROXY", f" me:s%40cret@127.0.0.1:{service.server_port}\n")
     with DenoiserClient("http://a.test/prefix") as client:
         np.testing.assert_array_equal(client.decode(ROWS), 2 * ROWS)
     assert service.paths == ["http://a.test/prefix/decode"]
     assert service.seen[0]["Proxy-Authorization"] == httpx.BasicAuth("me", "s@cret")._auth_header
+
+
+@pytest.mark.parametrize(
+    ("host", "exempt", "through"),
+    [
+        ("x.a.test", "*.a.test", False),
+        ("xa.test", "*.a.test", True),
+        ("a.test", "*.a.test", True),
+        ("10.1.2.3", "10.0.0.0/8", False),
+        ("11.1.2.3", "10.0.0.0/8", True),
+        ("[fd00::1]", "fd00::/8", False),
+        ("[fe00::1]", "10.0.0.0/8,fd00::/8", True),
+    ],
+)
+def test_who_is_exempt(
+    monkeypatch: pytest.MonkeyPatch, host: str, exempt: str, through: bool
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", NOWHERE)
+    monkeypatch.setenv("NO_PROXY", exempt)
+    with DenoiserClient(f"http://{host}") as client:
+        assert bool(client._client._via) is through
+
+
+def test_a_proxy_that_wants_a_password(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def misbehave(handler: Handler) -> bool:
+        handler.send_response(407)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return True
+
+    service.misbehave = misbehave
+    monkeypatch.setenv("http_proxy", f"me:secret@127.0.0.1:{service.server_port}")
+    words = f"status 407 Proxy Auth.* through the proxy {url_of(service)}"
+    with (
+        DenoiserClient("http://a.test") as client,
+        pytest.raises(RemoteError, match=words) as caught,
+    ):
+        client.decode(ROWS)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,12 +240,25 @@ def test_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- broken and odd answers
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf"])
-def test_a_broken_connection_is_retried(service: Service, sent: bytes) -> None:
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nhalf",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+    ],
+)
+def test_a_broken_connection_is_retried(service: Service, sent: bytes, reset: bool) -> None:
     def misbehave(handler: Handler) -> bool:
         if len(service.paths) > 2:
             return False
         handler.wfile.write(sent)
+        if reset:
+            linger = struct.pack("ii", 1, 0)
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         handler.close_connection = True
         return True
 
@@ -204,8 +268,18 @@ def test_a_broken_connection_is_retried(service: Service, sent: bytes) -> None:
     assert len(service.paths) == 3
     service.paths.clear()
     client = DenoiserClient(url_of(service), retries=1)
-    with client, pytest.raises(UnavailableError, match=r"RemoteProtocolError.*\(2 tries\)"):
+    with client, pytest.raises(UnavailableError, match=r"(Protocol|Read)Error.*\(2 tries\)"):
         client.decode(ROWS)
+
+
+def test_interim_answers(service: Service) -> None:
+    def misbehave(handler: Handler) -> bool:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n")
+        return False
+
+    service.misbehave = misbehave
+    with DenoiserClient(url_of(service)) as client:
+        np.testing.assert_array_equal(client.decode(ROWS), 2 * ROWS)
 
 
 def test_a_gzip_answer(service: Service) -> None:
@@ -219,7 +293,25 @@ def test_a_gzip_answer(service: Service) -> None:
         np.testing.assert_array_equal(client.decode(ROWS), 2 * ROWS)
 
 
-@pytest.mark.parametrize("body", [b"", npy(ROWS)[:-8], b"<html>", npy(ROWS)[:70]])
+def npz(rows: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, rows)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        npy(ROWS)[:-8],
+        b"<html>",
+        npy(ROWS)[:70],
+        npy(np.array(1.0)),
+        npy(ROWS).replace(b"(20, 2), }" + 12 * b" ", b"(2" + 12 * b"0" + b", 2), }"),
+        npz(ROWS),
+        npz(ROWS)[:50],
+    ],
+)
 def test_a_result_that_is_none(service: Service, body: bytes) -> None:
     """Cut off where no length says so, or replaced on its way."""
 
@@ -235,7 +327,13 @@ def test_a_result_that_is_none(service: Service, body: bytes) -> None:
             client.score(ROWS)
 
 
-def test_scores_that_a_proxy_removed(service: Service) -> None:
+@pytest.mark.parametrize("scores", ["", "0.5", ",".join("x" * len(ROWS))])
+def test_scores_that_a_proxy_removed_or_altered(service: Service, scores: str) -> None:
+    def misbehave(handler: Handler) -> bool:
+        handler.result(npy(ROWS), X_Scores=scores)
+        return True
+
+    service.misbehave = misbehave
     with (
         DenoiserClient(url_of(service)) as client,
         pytest.raises(RemoteError, match="expected a result"),
@@ -264,12 +362,51 @@ def test_the_timeout_is_of_the_whole_answer(service: Service) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_certificates_of_an_own_authority(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """SSL_CERT_FILE is still read for https addresses."""
-    import certifi
+# ---------------------------------------------------------------- TLS
 
-    path = tmp_path / "own.pem"
-    path.write_bytes(Path(certifi.where()).read_bytes().split(b"\n\n")[0])
-    monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    with DenoiserClient("https://a.test") as client:
-        assert len(client._client._options["verify"].get_ca_certs()) == 1
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a self-signed certificate for 127.0.0.1, in one file."""
+    if not shutil.which("openssl"):
+        pytest.skip("no openssl on this machine")
+    path = tmp_path_factory.mktemp("tls") / "own.pem"
+    command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2"
+    command += f" -subj /CN=own -addext subjectAltName=IP:127.0.0.1 -keyout {path}.key -out {path}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def tls_service(service: Service, certificate: Path) -> Service:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, f"{certificate}.key")
+    service.socket = context.wrap_socket(
+        service.socket, server_side=True, do_handshake_on_connect=False
+    )
+    return service
+
+
+def test_certificates_of_an_own_authority(
+    tls_service: Service, monkeypatch: pytest.MonkeyPatch, certificate: Path
+) -> None:
+    url = url_of(tls_service).replace("http", "https")
+    words = r"CERTIFICATE_VERIFY_FAILED.*\(1 tries\).*SSL_CERT_FILE names"
+    with DenoiserClient(url) as client, pytest.raises(UnavailableError, match=words):
+        client.decode(ROWS)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with DenoiserClient(url) as client:
+        np.testing.assert_array_equal(client.decode(ROWS), 2 * ROWS)
+    monkeypatch.setenv("http_proxy", url.replace("//", "//me:secret@"))
+    with DenoiserClient("http://a.test") as client:
+        np.testing.assert_array_equal(client.decode(ROWS), 2 * ROWS)
+    assert tls_service.paths == ["/decode", "http://a.test/decode"]
+
+
+def test_a_service_without_tls(service: Service) -> None:
+    url = url_of(service).replace("http", "https")
+    with (
+        DenoiserClient(url) as client,
+        pytest.raises(UnavailableError, match=r"\[SSL.*\(1 tries\)"),
+    ):
+        client.decode(ROWS)
