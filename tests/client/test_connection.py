@@ -307,10 +307,11 @@ def npz(rows: np.ndarray) -> bytes:
         b"<html>",
         npy(ROWS)[:70],
         npy(np.array(1.0)),
-        npy(ROWS).replace(b"(20, 2), }" + 12 * b" ", b"(2" + 12 * b"0" + b", 2), }"),
+        npy(ROWS).replace(b"(20, 2), }" + 12 * b" ", b"(2" + 13 * b"0" + b", 2), }"),
         npz(ROWS),
         npz(ROWS)[:50],
     ],
+    ids=["empty", "short", "html", "header", "scalar", "huge", "npz", "half-npz"],
 )
 def test_a_result_that_is_none(service: Service, body: bytes) -> None:
     """Cut off where no length says so, or replaced on its way."""
