@@ -59,7 +59,7 @@ async function request(path, read, options = { method: "GET" }) {
   const headers = { ...options.headers, ...(hasKey() && { Authorization: `Bearer ${key}` }) };
   let response, body;
   try {
-    response = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT), ...options, headers });
+    response = await fetch(path, { signal: AbortSignal.timeout?.(TIMEOUT), ...options, headers });
     body = await response.arrayBuffer();
   } catch (error) {
     if (error.name === "AbortError") throw error;

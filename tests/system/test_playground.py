@@ -617,12 +617,19 @@ def test_no_answer_in_time_is_shown(at_desk: Visit) -> None:
     expect(page.locator("#notice")).to_contain_text("does not answer")
 
 
-def test_where_the_browser_blocks_storage(browser: Browser, busy_server: Server) -> None:
-    """As with cookies turned off: window.sessionStorage throws; the page itself keeps the key."""
-    block = (
-        "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException() } })"
-    )
-    with visit(browser, busy_server.url, script=block) as at_desk:
+@pytest.mark.parametrize(
+    "script",
+    [
+        # As with cookies turned off: the page itself keeps the key.
+        "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException() } })",
+        "Object.defineProperty(window, 'sessionStorage', { value: null })",
+        "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }",
+        "delete AbortSignal.timeout",
+    ],
+    ids=["blocked", "none", "full", "no-timeouts"],
+)
+def test_what_a_browser_lacks(browser: Browser, busy_server: Server, script: str) -> None:
+    with visit(browser, busy_server.url, script=script) as at_desk:
         at_desk.allowed = [r"status of 401"]
         at_desk.page.fill("#key", "schlüssel")
         at_desk.page.click("#key-form button")
