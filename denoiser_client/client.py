@@ -21,7 +21,13 @@ from numpy.lib.format import read_array
 from numpy.typing import ArrayLike, NDArray
 
 from denoiser_client.connection import connection_options, shown
-from denoiser_client.errors import ModelChangedError, RefusedError, UnavailableError, error_of
+from denoiser_client.errors import (
+    ModelChangedError,
+    RefusedError,
+    UnavailableError,
+    error_of,
+    parsed,
+)
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -121,13 +127,9 @@ class AsyncDenoiserClient:
     async def model(self) -> dict[str, Any]:
         """The manifest of the model that is served."""
         response = await self._send("GET", "/model", b"")
-        try:
-            manifest = response.json()
-        except (ValueError, RecursionError):
-            manifest = None
-        if not isinstance(manifest, dict):
-            raise error_of(response, self._via)
-        return manifest
+        if manifest := parsed(response):
+            return manifest
+        raise error_of(response, self._via)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -222,8 +224,9 @@ class AsyncDenoiserClient:
                 error, reason = exc, f"no whole answer in {self._timeout:g} s"
             except httpx.RequestError as exc:
                 error, reason = exc, f"{type(exc).__name__}: {exc}"
-            refused = "[SSL" in reason  # a certificate, or no TLS there: the next try is no better
-            if tries > self._retries or refused or (error and not isinstance(error, BROKEN)):
+            # A certificate that is not accepted, or a port without TLS, stays so.
+            broken = isinstance(error, BROKEN) and "[SSL" not in reason
+            if tries > self._retries or (error and not broken):
                 hint = f"NO_PROXY={http.base_url.host} connects directly." if self._via else ""
                 if "CERTIFICATE_VERIFY" in reason:
                     hint = "SSL_CERT_FILE names the file of accepted certificates."

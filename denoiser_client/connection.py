@@ -38,11 +38,10 @@ def connection_options(url: str, api_key: str | None) -> dict[str, Any]:
         headers["Authorization"] = f"Bearer {api_key}"
     proxy = _proxy(address)
     options = {"base_url": address, "headers": headers, "proxy": proxy, "trust_env": False}
-    to_proxy = proxy is not None and proxy.url.scheme == "https"
-    context = _certificates() if to_proxy or address.scheme == "https" else None
-    if proxy and to_proxy:
-        proxy.ssl_context = context
-    return options | {"verify": context or False}
+    options["verify"] = _certificates() if address.scheme == "https" else False
+    if proxy and proxy.url.scheme == "https":
+        proxy.ssl_context = _certificates()
+    return options
 
 
 def shown(url: httpx.URL) -> str:
@@ -93,9 +92,8 @@ def _proxy(address: httpx.URL) -> httpx.Proxy | None:
     host = address.netloc.decode().removesuffix(f":{port}")  # IPv6 in brackets
     proxies = getproxies()
     url = (proxies.get(address.scheme) or proxies.get("all") or "").strip()
-    if not url or any(map(proxy_bypass, (address.host, host, f"{host}:{port}"))):
-        return None
-    if any(_exempt(address.host, entry.strip()) for entry in proxies.get("no", "").split(",")):
+    exempt = any(_exempt(address.host, one.strip()) for one in proxies.get("no", "").split(","))
+    if not url or exempt or any(map(proxy_bypass, (address.host, host, f"{host}:{port}"))):
         return None
     try:
         proxy = httpx.Proxy(url if "://" in url else f"http://{url}")

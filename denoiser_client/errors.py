@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import httpx
 
@@ -51,17 +52,23 @@ class ModelChangedError(DenoiserClientError):
     """Parts of one result come from different models."""
 
 
+def parsed(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object in a response; empty for anything else."""
+    try:
+        document = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def error_of(response: httpx.Response, via: str = "") -> RemoteError:
     """The exception for a response, from its problem document (RFC 9457) where it has one.
 
     `via` is what lies between, such as " through the proxy http://proxy:3128".
     """
     status, url = response.status_code, response.url.copy_with(userinfo=b"")
-    try:
-        problem = response.json()
-    except (ValueError, RecursionError):
-        problem = None
-    if not isinstance(problem, dict) or not {"received", "expected"} <= problem.keys():
+    problem = parsed(response)
+    if not {"received", "expected"} <= problem.keys():
         problem = {
             "received": f"status {status} {response.reason_phrase} from {url}{via}",
             "expected": "a result or a problem document",

@@ -35,10 +35,7 @@ export class Many {
     if (!this.shape) return;
     notice.dismiss();
     const files = (await listing).filter(({ name }) => isImage(name));
-    if (!files.length) {
-      notice.say("No images there.", "Choose PNG, JPEG, WebP, GIF, AVIF or BMP files, or a folder of them; unpack a zip first.");
-      return;
-    }
+    if (!files.length) return notice.say("No images there.", "Choose PNG, JPEG, WebP, GIF, AVIF or BMP files, or a folder of them; unpack a zip first.");
     const items = files.map(({ name, file }) => ({ name, drawOn: (canvas) => images.fit(file, canvas) }));
     await this.#run(items, { noisy: at("many-noise").checked, inverted: at("many-invert").checked });
   }
@@ -131,9 +128,8 @@ export class Many {
   #listen() {
     for (const id of ["many-files", "many-folder"]) {
       at(id).addEventListener("change", ({ target }) => {
-        const files = chosen(target.files);
+        this.#files(chosen(target.files));
         target.value = "";
-        this.#files(files);
       });
     }
     at("many-drop").addEventListener("drop", (event) => this.#files(dropped(event.dataTransfer)));
@@ -161,8 +157,7 @@ async function dropped(transfer) {
   const visit = async (entry) => {
     if (entry.isFile) {
       const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-      files.push({ name: entry.fullPath.replace(/^\//, ""), file });
-      return;
+      return files.push({ name: entry.fullPath.replace(/^\//, ""), file });
     }
     const reader = entry.createReader();
     const read = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
