@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from denoiser_client.client import AsyncDenoiserClient, DenoiserClient
 from denoiser_client.errors import (
+    ConfigError,
     DenoiserClientError,
     ModelChangedError,
     RefusedError,
@@ -15,6 +16,7 @@ from denoiser_client.errors import (
 
 __all__ = [
     "AsyncDenoiserClient",
+    "ConfigError",
     "DenoiserClient",
     "DenoiserClientError",
     "ModelChangedError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import httpx
 
@@ -31,6 +32,10 @@ class DenoiserClientError(Exception):
         return f"{text}. {self.hint}" if self.hint else text
 
 
+class ConfigError(DenoiserClientError):
+    """The address, the API key, the environment's proxy or its certificate file is unusable."""
+
+
 class RemoteError(DenoiserClientError):
     """The service answered with an error, or with something that is no result of it."""
 
@@ -47,19 +52,35 @@ class ModelChangedError(DenoiserClientError):
     """Parts of one result come from different models."""
 
 
-def error_of(response: httpx.Response) -> RemoteError:
-    """The exception for a response, from its problem document (RFC 9457) where it has one."""
+def parsed(response: httpx.Response) -> dict[str, Any]:
+    """The JSON object in a response; empty for anything else."""
     try:
         document = response.json()
-        problem = document if "received" in document else {}
-    except (ValueError, TypeError):
-        problem = {}
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def error_of(response: httpx.Response, via: str = "") -> RemoteError:
+    """The exception for a response, from its problem document (RFC 9457) where it has one.
+
+    `via` is what lies between, such as " through the proxy http://proxy:3128".
+    """
+    status, url = response.status_code, response.url.copy_with(userinfo=b"")
+    problem = parsed(response)
+    if not {"received", "expected"} <= problem.keys():
+        problem = {
+            "received": f"status {status} {response.reason_phrase} from {url}{via}",
+            "expected": "a result or a problem document",
+            "hint": "Check the address and the service's log.",
+        }
+        if response.has_redirect_location:
+            problem["hint"] = f"It redirects to {response.headers['location']}: use that address."
     kind = RefusedError if response.is_client_error else RemoteError
-    status = response.status_code
     return kind(
-        problem.get("received", f"status {status} {response.reason_phrase} from {response.url}"),
-        expected=problem.get("expected", "a result or a problem document"),
-        hint=problem.get("hint", "Check the address and the service's log."),
+        str(problem["received"]),
+        expected=str(problem["expected"]),
+        hint=str(problem.get("hint") or ""),
         status=status,
-        slug=problem.get("type", "").rpartition(":")[2],
+        slug=str(problem.get("type") or "").rpartition(":")[2],
     )

@@ -17,6 +17,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils.analytics import usage_stats
 from starlette.middleware.cors import CORSMiddleware
 
+from common import memory
 from common.arrays import Floats
 from common.errors import DenoiserError
 from service import __version__, supervisor
@@ -58,6 +59,7 @@ class GatedService(bentoml.Service[Any]):
 
     def __call__(self) -> Any:
         """Create the instance; BentoML does so once in each worker before it is ready."""
+        memory.return_early()
         instance = super().__call__()
         self.engine = instance.engine
         self.metrics = Metrics()

@@ -122,7 +122,7 @@ class Settings:
         64, _number(1, 10**6), "maximum concurrent requests per worker; further ones get 429"
     )
     max_buffered: int = _setting(
-        160 * MIB,
+        192 * MIB,
         _number(1024, 2**40),
         "maximum bytes of requests and responses in memory per worker; further ones get 429",
     )

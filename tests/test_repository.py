@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,16 @@ def test_git_has_every_file_of_the_shipped_bundles() -> None:
         files = json.loads((ROOT / manifest).read_text(encoding="utf-8"))["files"]
         folder = manifest.removesuffix("manifest.json")
         assert {folder + name for name in files} <= files_of_git
+
+
+def test_a_clone_that_converts_line_ends_has_the_same_bytes(tmp_path: Path) -> None:
+    """As on Windows: a converted manifest, shell script or Makefile would be refused or fail."""
+    tracked("README.md")  # or skip
+    windows = ["-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    subprocess.run(["git", "clone", "-q", "--shared", *windows, ROOT, tmp_path / "c"], check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=tmp_path / "c", capture_output=True, text=True, check=True
+    )
+    ends = [line.split() for line in listed.stdout.splitlines()]  # i/lf w/lf attr/… name
+    assert len(ends) > 300
+    assert [line for line in ends if line[0][2:] != line[1][2:]] == []

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import httpx
 import numpy as np
 
 from common.arrays import Array, to_bytes, to_floats
 from common.errors import BundleError, OptionError, RangeError
-from denoiser_client import DenoiserClient, DenoiserClientError
+from denoiser_client import ConfigError, DenoiserClient, DenoiserClientError
 from service.bulk.errors import ServiceError
 from service.bulk.options import BulkOptions, Operation
 from service.bundle import Manifest
@@ -65,9 +64,9 @@ class Remote:
         self._url = options.url
         try:
             self._client = DenoiserClient(options.url, options.api_key or None)
-        except httpx.InvalidURL as exc:
+        except ConfigError as exc:
             raise OptionError(
-                f"--url {options.url} ({exc})", expected="an address such as http://127.0.0.1:3000"
+                f"--url {options.url}: {exc.received}", expected=exc.expected, hint=exc.hint
             ) from exc
         try:
             with _translated():

@@ -20,6 +20,7 @@ _SILENT = logging.Logger("multipart", logging.CRITICAL + 1)  # its warnings conc
 
 MAX_HEADERS = 8  # a part needs two: Content-Disposition and Content-Type
 MAX_HEADER = 2048  # bytes of one header line
+MAX_NAME = 255  # characters that are kept of a file's name, its last ones
 PIECE = 2**20  # bytes parsed in one step
 
 # One parameter of a header: `; name=value` or `; name="value"` (RFC 9110, 5.6.6). Each starts at a
@@ -116,7 +117,7 @@ class _Collector:
 
     def _header_end(self) -> None:
         if self._field.lower() == b"content-disposition":
-            self._name = _file_name(self._value.decode("utf-8", "replace"))
+            self._name = _file_name(self._value.decode("utf-8", "replace"))[-MAX_NAME:]
         self._field = self._value = b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

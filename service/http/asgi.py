@@ -142,7 +142,7 @@ class Body:
             deadline.reschedule(began + min(seconds, FIRST_SECONDS + self._size / MIN_RATE))
 
     def count(self, size: int) -> None:
-        """Add to the budget what the request takes in memory besides its body.
+        """Add to the budget what the request takes besides its body; a negative size returns it.
 
         Raises:
             TooLargeError: more than the budget has. BusyError: more than is left of it.

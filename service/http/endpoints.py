@@ -65,6 +65,8 @@ class Endpoints:
             # A PNG to be resized may contain millions of pixels in a few bytes.
             small = request_type == formats.NPY or (len(raw) <= INLINE and options.fit is None)
             row_size = math.prod(spec.shape)
+            copied = len(raw) if request_type == formats.FORM else 0  # into the parts
+            body.count(copied)
             rows = await self._run(
                 formats.decode(
                     raw,
@@ -77,7 +79,8 @@ class Endpoints:
                 small=small,
             )
             if request_type != formats.NPY:  # whose rows are a view of the body
-                body.count(rows.array.nbytes)
+                body.count(rows.array.nbytes - len(raw) - copied)
+                del raw
             scored = bool(manifest.novelty)
             formats.require_scorable(
                 operation, response_type, len(rows.array), options, scored=scored

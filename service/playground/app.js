@@ -2,9 +2,9 @@
 //
 // stages.js      draw → add noise → denoise    canvas.js samples.js noise.js images.js
 // latents.js     latents and decoder           bars.js interpolation.js snippets.js
-// many.js        files and folders             zip.js
+// many.js        files and folders
 // model-card.js  the manifest for people
-// api.js         the service                   npy.js notice.js dom.js
+// api.js         the service                   npy.js zip.js notice.js dom.js
 
 import { hasKey, manifest } from "./api.js";
 import { Latents } from "./latents.js";

@@ -5,7 +5,7 @@ import { element } from "./dom.js";
 /** Bars in `place`; `moved(values)` is called on each drag, with all of them. */
 export class Bars {
   #inputs = [];
-  #reach = 0; // the bars go from -reach to reach
+  #reach = 1; // the bars go from -reach to reach
 
   constructor(place, moved) {
     this.place = place;
@@ -29,38 +29,32 @@ export class Bars {
 
   /** Extend the range to hold all of these numbers with some room. */
   widen(values) {
-    const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-    if (largest > this.#reach) this.#widen(Math.ceil(2.2 * largest) / 2);
+    const largest = Math.max(...values.map(Math.abs));
+    if (largest <= this.#reach) return;
+    this.#reach = Math.ceil(2.2 * largest) / 2;
+    for (const input of this.#inputs) {
+      const value = input.value;
+      [input.min, input.max] = [-this.#reach, this.#reach];
+      input.value = value;
+      this.#fill(input);
+    }
   }
 
   #make(count) {
-    this.#inputs = Array.from({ length: count }, (_, i) => {
-      const input = element("input", { type: "range", step: "any", ariaLabel: `Latent ${i + 1}`, ariaOrientation: "vertical" });
+    const bars = Array.from({ length: count }, (_, i) => {
+      const [min, max] = [-this.#reach, this.#reach];
+      const input = element("input", { type: "range", min, max, step: "any", ariaLabel: `Latent ${i + 1}`, ariaOrientation: "vertical" });
       input.addEventListener("input", () => {
         this.#fill(input);
         this.moved(this.values);
       });
       input.addEventListener("keydown", (event) => this.#step(event, input));
-      return input;
+      const value = element("output", { ariaHidden: "true" }); // the slider's own text says it
+      const number = element("span", { ariaHidden: "true", textContent: i + 1 });
+      return element("div", { className: "bar" }, value, input, number);
     });
-    this.place.replaceChildren(
-      ...this.#inputs.map((input, i) => {
-        const value = element("output", { ariaHidden: "true" }); // the slider's own text says it
-        const number = element("span", { className: "number", ariaHidden: "true", textContent: i + 1 });
-        return element("div", { className: "bar" }, value, input, number);
-      }),
-    );
-    this.#widen(Math.max(this.#reach, 1));
-  }
-
-  #widen(reach) {
-    this.#reach = reach;
-    for (const input of this.#inputs) {
-      const value = input.value;
-      [input.min, input.max] = [-reach, reach];
-      input.value = value;
-      this.#fill(input);
-    }
+    this.place.replaceChildren(...bars);
+    this.#inputs = [...this.place.querySelectorAll("input")];
   }
 
   /** Arrow keys move by a twentieth of the reach: step="any" would leave that to the browser. */
@@ -79,7 +73,6 @@ export class Bars {
     input.style.setProperty("--from", `${Math.min(50, share)}%`);
     input.style.setProperty("--to", `${Math.max(50, share)}%`);
     input.setAttribute("aria-valuetext", value.toFixed(2));
-    const output = input.previousElementSibling;
-    if (output) output.textContent = value.toFixed(1);
+    input.previousElementSibling.textContent = value.toFixed(1);
   }
 }

@@ -7,23 +7,13 @@ export function drawable(canvas, changed) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   let last = null; // where the pen is while it is down
 
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [
-      ((event.clientX - box.left) / box.width) * canvas.width,
-      ((event.clientY - box.top) / box.height) * canvas.height,
-    ];
-  };
-  const width = () => PEN * Math.min(canvas.width, canvas.height);
-  const dot = ([x, y]) => {
-    context.fillStyle = "#fff";
-    context.beginPath();
-    context.arc(x, y, width() / 2, 0, 2 * Math.PI);
-    context.fill();
+  const place = ({ clientX, clientY }) => {
+    const { left, top, width, height } = canvas.getBoundingClientRect();
+    return [((clientX - left) / width) * canvas.width, ((clientY - top) / height) * canvas.height];
   };
   const line = (from, to) => {
     context.strokeStyle = "#fff";
-    context.lineWidth = width();
+    context.lineWidth = PEN * Math.min(canvas.width, canvas.height);
     context.lineCap = "round";
     context.beginPath();
     context.moveTo(...from);
@@ -35,7 +25,7 @@ export function drawable(canvas, changed) {
     if (event.button !== 0) return;
     canvas.setPointerCapture(event.pointerId);
     last = place(event);
-    dot(last);
+    line(last, [last[0] + 0.01, last[1]]); // a dot
     changed();
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -47,24 +37,5 @@ export function drawable(canvas, changed) {
     }
     changed();
   });
-  for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, () => {
-      last = null;
-    });
-  }
-}
-
-/** All black. */
-export function clear(canvas) {
-  const context = canvas.getContext("2d");
-  context.fillStyle = "#000";
-  context.fillRect(0, 0, canvas.width, canvas.height);
-}
-
-/** Light becomes dark. */
-export function invert(canvas) {
-  const context = canvas.getContext("2d");
-  const image = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let i = 0; i < image.data.length; i++) if (i % 4 !== 3) image.data[i] = 255 - image.data[i];
-  context.putImageData(image, 0, 0);
+  canvas.addEventListener("lostpointercapture", () => (last = null));
 }

@@ -14,8 +14,7 @@ export function paint(canvas, values, [height, width, channels]) {
     }
     image.data[4 * i + 3] = 255;
   }
-  if (canvas.width !== width) canvas.width = width;
-  if (canvas.height !== height) canvas.height = height;
+  [canvas.width, canvas.height] = [width, height];
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
@@ -30,6 +29,17 @@ export function read(canvas, channels) {
   return values;
 }
 
+/** One colour all over a canvas; with "difference" and white, light becomes dark. Returns its context. */
+export function fill(canvas, colour, operation = "copy") {
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.save();
+  context.globalCompositeOperation = operation;
+  context.fillStyle = colour;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.restore();
+  return context;
+}
+
 /**
  * An image file fitted whole into a canvas of the model's size; around it black, or the paper's colour.
  *
@@ -38,7 +48,6 @@ export function read(canvas, channels) {
  */
 export async function fit(blob, canvas) {
   const image = await createImageBitmap(blob);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
   const scale = Math.min(canvas.width / image.width, canvas.height / image.height);
   const [width, height] = [image.width * scale, image.height * scale];
   const small = await createImageBitmap(image, {
@@ -47,14 +56,12 @@ export async function fit(blob, canvas) {
     resizeQuality: scale === 1 ? "pixelated" : "high",
   });
   const [x, y] = [canvas.width - small.width, canvas.height - small.height].map((room) => Math.floor(room / 2));
-  context.fillStyle = "#000";
-  context.fillRect(0, 0, canvas.width, canvas.height);
+  const context = fill(canvas, "#000");
   context.drawImage(small, x, y);
   const paper = edge(context.getImageData(x, y, small.width, small.height));
   const light = Math.min(...paper) > LIGHT;
   if (light) {
-    context.fillStyle = `rgb(${paper})`;
-    context.fillRect(0, 0, canvas.width, canvas.height);
+    fill(canvas, `rgb(${paper})`);
     context.drawImage(small, x, y);
   }
   image.close();
@@ -85,9 +92,4 @@ export function mse(one, other) {
   let sum = 0;
   for (let i = 0; i < one.length; i++) sum += (one[i] / a - other[i] / b) ** 2;
   return sum / one.length;
-}
-
-/** 10 log10(1 / mse), in dB. */
-export function psnr(error) {
-  return error === 0 ? Infinity : -10 * Math.log10(error);
 }

@@ -7,14 +7,11 @@ export const STEPS = 11;
 
 /** STEPS rows of latents from `from` to `to` (both Float32Array), one after another. */
 export function between(from, to) {
-  const rows = new Float32Array(STEPS * from.length);
-  for (let step = 0; step < STEPS; step++) {
-    const share = step / (STEPS - 1);
-    from.forEach((value, i) => {
-      rows[step * from.length + i] = value + share * (to[i] - value);
-    });
-  }
-  return rows;
+  const size = from.length;
+  return new Float32Array(STEPS * size).map((_, i) => {
+    const share = Math.floor(i / size) / (STEPS - 1);
+    return from[i % size] + share * (to[i % size] - from[i % size]);
+  });
 }
 
 /** The decoded images as buttons in `place`; `chosen(latents)` is called when one is pressed. */

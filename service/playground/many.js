@@ -5,7 +5,6 @@ import { at, element } from "./dom.js";
 import * as images from "./images.js";
 import * as notice from "./notice.js";
 import { DIGITS, draw } from "./samples.js";
-import { entries } from "./zip.js";
 
 const LIMITS = { files: 10_000, bytes: 48 * 2 ** 20 }; // of one form; the service's own limit is 64 MiB
 const SHOWN = 120; // pairs in the grid; all are in the download
@@ -28,10 +27,7 @@ export class Many {
   }
 
   async #samples() {
-    const items = [...DIGITS.keys()].map((digit) => ({
-      name: `digit-${digit}`,
-      drawOn: (canvas) => draw(canvas, digit),
-    }));
+    const items = DIGITS.map((_, digit) => ({ name: `digit-${digit}`, drawOn: (canvas) => draw(canvas, digit) }));
     await this.#run(items, { noisy: true, inverted: false });
   }
 
@@ -39,10 +35,7 @@ export class Many {
     if (!this.shape) return;
     notice.dismiss();
     const files = (await listing).filter(({ name }) => isImage(name));
-    if (!files.length) {
-      notice.say("No images there.", "Choose PNG, JPEG, WebP, GIF, AVIF or BMP files, or a folder of them; unpack a zip first.");
-      return;
-    }
+    if (!files.length) return notice.say("No images there.", "Choose PNG, JPEG, WebP, GIF, AVIF or BMP files, or a folder of them; unpack a zip first.");
     const items = files.map(({ name, file }) => ({ name, drawOn: (canvas) => images.fit(file, canvas) }));
     await this.#run(items, { noisy: at("many-noise").checked, inverted: at("many-invert").checked });
   }
@@ -51,7 +44,10 @@ export class Many {
   async #run(items, options) {
     this.#stop?.abort();
     const { signal } = (this.#stop = new AbortController());
-    this.#begin(items.length);
+    at("grid").replaceChildren();
+    at("many-progress").hidden = at("many-stop").hidden = false;
+    for (const id of ["many-download", "many-skipped", "many-more"]) at(id).hidden = true;
+    Object.assign(at("many-bar"), { max: items.length, value: 0 });
     const prepared = await this.#prepare(items, options, signal);
     if (prepared) await this.#send(prepared, items.length, signal);
   }
@@ -77,7 +73,7 @@ export class Many {
         bytes += png.size;
         form.append("images", png, name.replaceAll("/", "_")); // the zip has no folders
       } catch {
-        skipped.push(`${name}, which can not be read`);
+        skipped.push(`${name}, which cannot be read`);
       }
       if (signal.aborted) return null;
       at("many-bar").value = nth + 1;
@@ -92,8 +88,7 @@ export class Many {
     at("many-skipped").hidden = !skipped.length;
     at("many-skipped").textContent = `Left out: ${skipped.slice(0, 5).join("; ")}${skipped.length > 5 ? `; and ${skipped.length - 5} more` : ""}.`;
     try {
-      const zip = noisy.length ? await denoiseForm(form, signal) : null;
-      const clean = zip ? entries(await zip.arrayBuffer()) : [];
+      const { clean, zip } = noisy.length ? await denoiseForm(form, signal) : { clean: [], zip: null };
       if (signal.aborted) return;
       notice.clear(this);
       at("many-count").textContent = `${clean.length.toLocaleString("en")} of ${total.toLocaleString("en")} denoised`;
@@ -122,14 +117,6 @@ export class Many {
     at("many-more").textContent = `And ${(clean.length - SHOWN).toLocaleString("en")} more: all are in the download.`;
   }
 
-  #begin(count) {
-    at("grid").replaceChildren();
-    at("many-progress").hidden = at("many-stop").hidden = false;
-    for (const id of ["many-download", "many-skipped", "many-more"]) at(id).hidden = true;
-    at("many-bar").max = count;
-    at("many-bar").value = 0;
-  }
-
   #end(zip) {
     at("many-stop").hidden = true;
     at("many-done").textContent = at("many-count").textContent; // read aloud once
@@ -141,9 +128,8 @@ export class Many {
   #listen() {
     for (const id of ["many-files", "many-folder"]) {
       at(id).addEventListener("change", ({ target }) => {
-        const files = chosen(target.files);
+        this.#files(chosen(target.files));
         target.value = "";
-        this.#files(files);
       });
     }
     at("many-drop").addEventListener("drop", (event) => this.#files(dropped(event.dataTransfer)));
@@ -171,8 +157,7 @@ async function dropped(transfer) {
   const visit = async (entry) => {
     if (entry.isFile) {
       const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-      files.push({ name: entry.fullPath.replace(/^\//, ""), file });
-      return;
+      return files.push({ name: entry.fullPath.replace(/^\//, ""), file });
     }
     const reader = entry.createReader();
     const read = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));

@@ -8,8 +8,8 @@ const largest = (differences) => {
   return Number.isFinite(value) ? value.toExponential(1) : null;
 };
 
-/** Rows of [title, text, hint]; facts that the manifest does not have are left out. */
-export function facts(manifest) {
+/** Write the card into a <dl>; facts that the manifest does not have are left out. */
+export function show(place, manifest) {
   const { quality, parity, training } = manifest;
   const { settings, data } = training ?? {};
   const test = quality?.test;
@@ -32,13 +32,8 @@ export function facts(manifest) {
     ["Created", manifest.created?.slice(0, 10), manifest.tools && `with ${Object.entries(manifest.tools).filter(([tool]) => ["keras", "onnxruntime"].includes(tool)).map((pair) => pair.join(" ")).join(", ")}`],
     ["Fingerprint", manifest.fingerprint, "Compare latents of the same fingerprint only."],
   ];
-  return rows.filter(([, text]) => text);
-}
-
-/** Write the card into a <dl>. */
-export function show(place, manifest) {
   place.replaceChildren(
-    ...facts(manifest).map(([title, text, hint]) => {
+    ...rows.filter(([, text]) => text).map(([title, text, hint]) => {
       const value = element("dd", { textContent: text });
       if (hint) value.append(element("small", { textContent: hint }));
       const className = title === "Fingerprint" ? "wide" : "";

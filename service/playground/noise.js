@@ -4,63 +4,43 @@
 // through strengths of the same noise. A spec is what the manifest has in training.settings.noise,
 // such as "gaussian:0.5,0.5" or "blur:1+salt-pepper:0.05..0.2".
 
-const share = (name, start) => ({ name, min: 0, max: 1, step: 0.01, start, quiet: 0 });
+const number = (name, max, step, start, { min = 0, quiet = 0 } = {}) => ({ name, min, max, step, start, quiet });
 
 /**
- * Each kind: its title, its numbers in the order of the spec (`quiet` is no noise), and `apply`, which
- * changes Float32Array values in [0, 1] in place; the caller clips the result.
+ * Each kind: its title, its numbers in the order of the spec (`quiet` is no noise), and `apply`: noisy
+ * values for Float32Array values in [0, 1]; the caller clips them.
  */
 export const KINDS = {
   gaussian: {
     title: "Gaussian",
-    numbers: [
-      { name: "Mean", min: 0, max: 1, step: 0.01, start: 0.5, quiet: 0 },
-      { name: "Deviation", min: 0, max: 1, step: 0.01, start: 0.5, quiet: 0 },
-    ],
-    apply(values, [mean, deviation], draw) {
-      const normal = draw.normal;
-      for (let i = 0; i < values.length; i++) values[i] += mean + deviation * normal[i];
-    },
+    numbers: [number("Mean", 1, 0.01, 0.5), number("Deviation", 1, 0.01, 0.5)],
+    apply: (values, [mean, deviation], { normal }) => values.map((v, i) => v + mean + deviation * normal[i]),
   },
   "salt-pepper": {
     title: "Salt and pepper",
-    numbers: [share("Share", 0.1)],
-    apply(values, [p], { uniform, coin }) {
-      for (let i = 0; i < values.length; i++) if (uniform[i] < p) values[i] = coin[i] < 0.5 ? 0 : 1;
-    },
+    numbers: [number("Share", 1, 0.01, 0.1)],
+    apply: (values, [p], { uniform, coin }) => values.map((v, i) => (uniform[i] < p ? Math.round(coin[i]) : v)),
   },
   speckle: {
     title: "Speckle",
-    numbers: [{ name: "Deviation", min: 0, max: 2, step: 0.01, start: 0.5, quiet: 0 }],
-    apply(values, [deviation], { normal }) {
-      for (let i = 0; i < values.length; i++) values[i] *= 1 + deviation * normal[i];
-    },
+    numbers: [number("Deviation", 2, 0.01, 0.5)],
+    apply: (values, [deviation], { normal }) => values.map((v, i) => v * (1 + deviation * normal[i])),
   },
   poisson: {
     title: "Poisson",
-    numbers: [{ name: "Peak", min: 1, max: 255, step: 1, start: 8, quiet: 255 }],
-    apply(values, [peak], { uniform }) {
-      for (let i = 0; i < values.length; i++) {
-        values[i] = poisson(Math.max(values[i], 0) * peak, uniform[i]) / peak;
-      }
-    },
+    numbers: [number("Peak", 255, 1, 8, { min: 1, quiet: 255 })],
+    apply: (values, [peak], { uniform }) => values.map((v, i) => poisson(v * peak, uniform[i]) / peak),
   },
   mask: {
     title: "Masked pixels",
-    numbers: [share("Share", 0.5)],
-    apply(values, [p], { uniform }, shape) {
-      const channels = shape[2]; // a pixel is masked in all of its channels
-      for (let i = 0; i < values.length; i++) {
-        if (uniform[Math.floor(i / channels) * channels] < p) values[i] = 0;
-      }
-    },
+    numbers: [number("Share", 1, 0.01, 0.5)],
+    // A pixel is masked in all of its channels.
+    apply: (values, [p], { uniform }, [, , channels]) => values.map((v, i) => (uniform[i - (i % channels)] < p ? 0 : v)),
   },
   blur: {
     title: "Blur",
-    numbers: [{ name: "Deviation", min: 0, max: 4, step: 0.05, start: 1, quiet: 0 }],
-    apply(values, [sigma], _, shape) {
-      if (sigma > 0) blur(values, sigma, shape);
-    },
+    numbers: [number("Deviation", 4, 0.05, 1)],
+    apply: (values, [sigma], _, shape) => blur(values, sigma, shape),
   },
 };
 
@@ -85,11 +65,11 @@ export function parse(spec) {
  * @param shape [height, width, channels]
  */
 export function addNoise(clean, parts, { seed, shape }) {
-  const values = Float32Array.from(clean, (v) => v / 255);
+  let values = Float32Array.from(clean, (v) => v / 255);
   parts.forEach(({ kind, values: numbers }, k) => {
-    if (isQuiet(kind, numbers)) return;
-    KINDS[kind].apply(values, numbers, draws(values.length, seed + 7919 * k), shape);
-    for (let i = 0; i < values.length; i++) values[i] = Math.min(Math.max(values[i], 0), 1);
+    if (KINDS[kind].numbers.every(({ quiet }, i) => numbers[i] === quiet)) return;
+    const noisy = KINDS[kind].apply(values, numbers, draws(values.length, seed + 7919 * k), shape);
+    values = noisy.map((v) => Math.min(Math.max(v, 0), 1));
   });
   return Uint8Array.from(values, (v) => Math.round(255 * v));
 }
@@ -97,10 +77,6 @@ export function addNoise(clean, parts, { seed, shape }) {
 /** The same kinds without noise. */
 export function quieted(parts) {
   return parts.map(({ kind }) => ({ kind, values: KINDS[kind].numbers.map(({ quiet }) => quiet) }));
-}
-
-function isQuiet(kind, numbers) {
-  return KINDS[kind].numbers.every((number, i) => numbers[i] === number.quiet);
 }
 
 function middle(text) {
@@ -129,7 +105,7 @@ function draws(size, seed) {
 }
 
 /** Numbers in [0, 1) from a seed: 32-bit xorshift (G. Marsaglia, 2003), the seed mixed first. */
-export function generator(seed) {
+function generator(seed) {
   let state = Math.imul(seed + 0x9e3779b9, 0x85ebca6b) | 1;
   const next = () => {
     state ^= state << 13;
@@ -159,25 +135,13 @@ function blur(values, sigma, [height, width, channels]) {
   const reach = Math.floor(4 * sigma + 0.5); // where scipy.ndimage.gaussian_filter cuts it off too
   const weights = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-0.5 * ((i - reach) / sigma) ** 2));
   const total = weights.reduce((a, b) => a + b);
-  const pass = (length, step, lines) => {
-    const line = new Float32Array(length);
-    for (const start of lines) {
-      for (let i = 0; i < length; i++) line[i] = values[start + i * step];
-      for (let i = 0; i < length; i++) {
-        let sum = 0;
-        for (let k = -reach; k <= reach; k++) sum += weights[k + reach] * line[mirror(i + k, length)];
-        values[start + i * step] = sum / total;
-      }
-    }
-  };
-  const rows = [];
-  const columns = [];
-  for (let c = 0; c < channels; c++) {
-    for (let y = 0; y < height; y++) rows.push(y * width * channels + c);
-    for (let x = 0; x < width; x++) columns.push(x * channels + c);
-  }
-  pass(width, channels, rows);
-  pass(height, width * channels, columns);
+  const pass = (line, length, step) =>
+    line.map((_, i) => {
+      const at = Math.floor(i / step) % length;
+      const sum = weights.reduce((sum, w, k) => sum + w * line[i + step * (mirror(at + k - reach, length) - at)], 0);
+      return sum / total;
+    });
+  return pass(pass(values, width, channels), height, width * channels);
 }
 
 function mirror(i, length) {

@@ -1,5 +1,7 @@
 // Ten digits as pen strokes: points on a smooth curve, in a square of 20 × 20 like MNIST's box.
 
+import { fill } from "./images.js";
+
 export const DIGITS = [
   [[13, 1.5, 8, 2, 4.8, 7, 5, 13.5, 9, 18.5, 13.6, 16, 15.4, 9.5, 13.8, 4, 10.5, 1.6]],
   [[11.8, 1.2, 10.8, 6.5, 9.6, 12.5, 8.6, 18.8]],
@@ -18,11 +20,9 @@ export const PEN = 2.2 / BOX; // width of the pen, relative to the image's side
 
 /** A digit in white on a black canvas of any size. */
 export function draw(canvas, digit) {
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = fill(canvas, "#000");
   const side = Math.min(canvas.width, canvas.height);
   context.save();
-  context.fillStyle = "#000";
-  context.fillRect(0, 0, canvas.width, canvas.height);
   context.translate((canvas.width - side) / 2, (canvas.height - side) / 2);
   context.scale(side / BOX, side / BOX);
   context.translate(4, 4);

@@ -23,13 +23,3 @@ export function snippet(kind, latents, { base, keyed }) {
     `images = answer.raise_for_status().json()["images"]  # floats in [0, 1]`,
   ].join("\n");
 }
-
-/** Put text on the clipboard; false where the browser does not allow it (http from another host). */
-export async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    return false;
-  }
-}

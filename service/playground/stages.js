@@ -1,7 +1,7 @@
 // Draw → add noise → denoise: the three panels.
 
 import { Latest, run } from "./api.js";
-import * as ink from "./canvas.js";
+import { drawable } from "./canvas.js";
 import { at, element } from "./dom.js";
 import * as images from "./images.js";
 import * as noise from "./noise.js";
@@ -32,20 +32,19 @@ export class Stages {
     this.#listen();
     this.#makeSamples();
     this.#makeSliders();
-    this.choose(3, { quietly: true });
+    this.choose(3);
   }
 
   /** The model is known: its size, its noise, whether it has novelty scores. */
   adopt(manifest) {
     this.novelty = manifest.novelty?.[precision(manifest)] ?? null;
     this.trained = noise.parse(manifest.training?.settings?.noise);
-    this.parts = structuredClone(this.trained);
-    this.#makeSliders();
+    this.#set(structuredClone(this.trained));
     if (String(manifest.image_shape) !== String(this.shape)) {
       this.shape = manifest.image_shape;
       [this.drawing.height, this.drawing.width] = this.shape;
       this.#makeSamples();
-      this.choose(3, { quietly: true });
+      this.choose(3);
     }
     this.ready = true;
     this.changed();
@@ -69,10 +68,10 @@ export class Stages {
   }
 
   /** Start from one of the ten digits. */
-  choose(digit, { quietly = false } = {}) {
+  choose(digit) {
     draw(this.drawing, digit);
     this.#hint("");
-    if (!quietly) notice.dismiss();
+    notice.dismiss();
     this.changed();
   }
 
@@ -94,7 +93,7 @@ export class Stages {
     const began = performance.now();
     const shape = [1, ...this.shape];
     const [denoised, latents] = await Promise.all([
-      run("denoise", noisy, shape, { dtype: "float32", score: this.novelty !== null }),
+      run(`denoise?dtype=float32${this.novelty ? "&score=true" : ""}`, noisy, shape),
       run("encode", noisy, shape),
     ]);
     return { denoised, latents: latents.values, time: performance.now() - began };
@@ -104,7 +103,7 @@ export class Stages {
     notice.clear(this);
     images.paint(at("clean"), denoised.values, this.shape);
     const [before, after] = [noisy, denoised.values].map((values) => images.mse(clean, values));
-    const decibel = (error) => (error ? `${images.psnr(error).toFixed(1)} dB` : "∞");
+    const decibel = (error) => (error ? `${(-10 * Math.log10(error)).toFixed(1)} dB` : "∞");
     at("psnr").textContent = decibel(after);
     at("psnr-before").textContent = `noisy: ${decibel(before)}`;
     at("mse").textContent = after.toFixed(4);
@@ -128,28 +127,23 @@ export class Stages {
   }
 
   #listen() {
-    ink.drawable(this.drawing, () => this.changed());
-    for (const [id, change] of [["clear", ink.clear], ["invert", ink.invert]]) {
+    drawable(this.drawing, () => this.changed());
+    for (const [id, ...colours] of [["clear", "#000"], ["invert", "#fff", "difference"]]) {
       at(id).addEventListener("click", () => {
-        change(this.drawing);
+        images.fill(this.drawing, ...colours);
         this.#hint("");
         this.changed();
       });
     }
+    const open = (files) => files?.length && this.open(files[0]);
     at("upload").addEventListener("change", ({ target }) => {
-      if (target.files.length) this.open(target.files[0]);
+      open(target.files);
       target.value = ""; // so that the same file can be chosen again
     });
-    at("drop-zone").addEventListener("drop", (event) => {
-      const [file] = event.dataTransfer.files;
-      if (file) this.open(file);
-    });
-    document.addEventListener("paste", (event) => {
-      const [file] = event.clipboardData?.files ?? [];
-      if (file) this.open(file);
-    });
+    at("drop-zone").addEventListener("drop", (event) => open(event.dataTransfer.files));
+    document.addEventListener("paste", (event) => open(event.clipboardData?.files));
     at("reseed").addEventListener("click", () => {
-      this.seed = (this.seed % 1_000_000) + 1;
+      this.seed += 1;
       this.changed();
     });
     at("trained").addEventListener("click", () => this.#set(structuredClone(this.trained)));
@@ -188,9 +182,7 @@ export class Stages {
           const [min, max] = [Math.min(number.min, values[i]), Math.max(number.max, values[i])]; // as trained
           const input = element("input", { type: "range", min, max, step: number.step, value: values[i] });
           const output = element("output");
-          const write = () => {
-            output.textContent = values[i].toFixed(number.step < 1 ? 2 : 0);
-          };
+          const write = () => (output.textContent = values[i].toFixed(number.step < 1 ? 2 : 0));
           write();
           input.addEventListener("input", () => {
             values[i] = Number(input.value);

@@ -20,6 +20,7 @@ from denoiser_client import (
     RemoteError,
     UnavailableError,
 )
+from denoiser_client.client import MAX_BYTES
 
 Handler = (
     Callable[[httpx.Request], httpx.Response]
@@ -32,16 +33,12 @@ PROBLEM = {
     "status": 422,
     "received": "latents of shape (20, 2)",
     "expected": "(N, 16)",
-    "hint": "",
 }
 
 
 def client_of(handler: Handler, **options: int) -> DenoiserClient:
     client = DenoiserClient("http://service.test", "a-key", **options)
-    headers = client._client._http.headers
-    client._client._http = httpx.AsyncClient(
-        transport=httpx.MockTransport(handler), base_url="http://service.test", headers=headers
-    )
+    client._client._options |= {"transport": httpx.MockTransport(handler), "proxy": None}
     return client
 
 
@@ -100,10 +97,59 @@ def test_a_busy_service_is_asked_again_after_the_time_that_it_names() -> None:
     assert 0.1 < times[2] - times[1] < 5
 
 
+def test_what_is_too_large_is_sent_in_smaller_parts() -> None:
+    counts: list[int] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        counts.append(len(np.load(io.BytesIO(request.content))))
+        return doubled(request) if counts[-1] <= 3 else httpx.Response(413)
+
+    with client_of(handler) as client:
+        np.testing.assert_array_equal(client.decode(ROWS), 2 * ROWS)
+        assert counts[:3] == [20, 10, 5]
+        counts.clear()
+        np.testing.assert_array_equal(client.decode(ROWS), 2 * ROWS)  # the size is remembered
+    assert set(counts) == {3, 2}
+    client = client_of(lambda _: httpx.Response(413))
+    with client, pytest.raises(RefusedError, match="413"):
+        client.decode(ROWS)
+
+
+def test_large_rows_are_split_by_bytes() -> None:
+    sizes: list[int] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sizes.append(len(request.content))
+        return doubled(request)
+
+    rows = np.ones((9, 2**20), np.float32)  # 4 MiB each
+    with client_of(handler) as client:
+        np.testing.assert_array_equal(client.decode(rows), 2 * rows)
+        client.decode(np.ones((1, 5 * 2**20), np.float32))
+    assert len(sizes) == 3 + 1
+    assert max(sizes[:3]) < MAX_BYTES + 1024 < sizes[3]
+
+
 def test_patience_ends() -> None:
-    client = client_of(lambda _: httpx.Response(503), retries=1)
-    with client, pytest.raises(UnavailableError, match=r"status 503 \(2 tries\)"):
+    for pause in ("0", "Wed, 21 Oct 2026 07:28:00 GMT"):
+        headers = {"Retry-After": pause}
+        client = client_of(lambda _, h=headers: httpx.Response(503, headers=h), retries=1)
+        with client, pytest.raises(UnavailableError, match=r"status 503 \(2 tries\)"):
+            client.encode(ROWS)
+
+
+def test_a_pause_of_more_digits_than_an_integer_may_have() -> None:
+    response = httpx.Response(503, headers={"Retry-After": "9" * 5000})
+    client = client_of(lambda _: response, retries=0)
+    with client, pytest.raises(UnavailableError, match=r"status 503 \(1 tries\)"):
         client.encode(ROWS)
+
+
+@pytest.mark.parametrize("text", ["[]", '[["a", 1]]', "3", "<html>", "[" * 100_000])
+def test_a_manifest_that_is_none(text: str) -> None:
+    response = httpx.Response(200, text=text, headers={"X-Model-Fingerprint": "f"})
+    with client_of(lambda _: response) as client, pytest.raises(RemoteError, match="200 OK"):
+        client.model()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +162,24 @@ def test_patience_ends() -> None:
         ),
         (httpx.Response(404, text="no"), RefusedError, "status 404 Not Found from http"),
         (httpx.Response(500, json={"type": "about:blank"}), RemoteError, "status 500 Internal"),
+        (
+            httpx.Response(401, json={**PROBLEM, "type": "urn:denoiser:problem:unauthorized"}),
+            RefusedError,
+            r"expected \(N, 16\)$",
+        ),
+        (
+            httpx.Response(308, headers={"Location": "https://service.test/encode"}),
+            RemoteError,
+            "redirects to https://service.test/encode: use that address",
+        ),
         (httpx.Response(502, json=["odd"]), RemoteError, "status 502 Bad Gateway"),
+        (httpx.Response(502, json="received, expected"), RemoteError, "status 502 Bad Gateway"),
+        (httpx.Response(502, content=b"[" * 100_000), RemoteError, "status 502 Bad Gateway"),
+        (
+            httpx.Response(400, json={"received": 1, "expected": [2], "type": None, "hint": None}),
+            RefusedError,
+            r"^1; expected \[2\]$",
+        ),
         (httpx.Response(200, html="<p>"), RemoteError, "status 200 OK .* expected a result"),
     ],
 )
@@ -127,7 +190,7 @@ def test_errors(response: httpx.Response, kind: type[RemoteError], words: str) -
     error = caught.value
     assert type(error) is kind
     assert error.status == response.status_code
-    assert error.slug == ("shape" if response.status_code == 422 else "")
+    assert error.slug == {401: "unauthorized", 422: "shape"}.get(response.status_code, "")
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.status, copy.slug) == (str(error), error.status, error.slug)
 

@@ -180,3 +180,10 @@ def test_parameters_are_read_in_linear_time(text: str) -> None:
         multipart.boundary_of("multipart/form-data" + text * (size // len(text)))
         seconds.append(time.process_time() - began)
     assert seconds[1] < 32 * seconds[0] + 0.5
+
+
+def test_of_a_long_name_the_end_is_kept() -> None:
+    field = f'Content-Disposition: form-data; name="f"; filename="{"a" * 1000}.png"'
+    body = f"--x\r\n{field}\r\n\r\nb\r\n--x--\r\n".encode()
+    (part,) = finish(multipart.decode(body, "multipart/form-data; boundary=x", max_parts=1))
+    assert part.name == "a" * (multipart.MAX_NAME - 4) + ".png"

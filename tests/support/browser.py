@@ -109,8 +109,11 @@ class Visit:
 
 
 @contextmanager
-def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
-    """Open the playground at `url` in a fresh context; `Visit.check` runs at the end."""
+def visit(browser: Browser, url: str, *, script: str = "", **options: Any) -> Iterator[Visit]:
+    """Open the playground at `url` in a fresh context; `Visit.check` runs at the end.
+
+    `script` runs before any script of the page.
+    """
     context = browser.new_context(**{**DESKTOP, **options})
     page = context.new_page()
     opened = Visit(page, url)
@@ -124,7 +127,7 @@ def visit(browser: Browser, url: str, **options: Any) -> Iterator[Visit]:
             else opened.foreign.append(request.url)
         ),
     )
-    page.add_init_script(COUNT)
+    page.add_init_script(COUNT + script)
     page.set_default_timeout(30_000)
     page.goto(f"{url}/")
     yield opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import socket
 import threading
 from typing import Any
@@ -115,9 +116,48 @@ def test_other_errors(server: Server, small_server: Server) -> None:
     with DenoiserClient(f"{server.url}/nothing") as client, pytest.raises(RefusedError) as caught:
         client.model()
     assert (caught.value.status, caught.value.slug) == (404, "not-found")
+    large = np.zeros((1, 400, 400, 1), np.uint8)
     with DenoiserClient(small_server.url) as client, pytest.raises(RefusedError) as caught:
-        client.encode(some_images(60))
+        client.encode(large)
     assert (caught.value.status, caught.value.slug) == (413, "too-large")
+
+
+def test_limits_of_the_server_are_found(small_server: Server, local_engine: Engine) -> None:
+    """20 rows and 100,000 bytes in one request: 31 float32 images are too many bytes."""
+    images = (some_images(70) / np.float32(255)).astype(np.float32)
+    with DenoiserClient(small_server.url, parallel=2) as client:
+        np.testing.assert_allclose(client.encode(images), local_engine.encode(images), **CLOSE)
+
+
+def test_in_a_forked_process(server: Server, local_engine: Engine) -> None:
+    """The thread of the client stays in the parent; its connections stay usable there."""
+    images = some_images(40)
+    with DenoiserClient(server.url, batch=8) as client:
+        latents = client.encode(images)
+
+        def encode() -> None:
+            np.testing.assert_allclose(client.encode(images), latents, **CLOSE)
+            client.close()
+
+        children = [multiprocessing.get_context("fork").Process(target=encode) for _ in range(2)]
+        for child in children:
+            child.start()
+        np.testing.assert_allclose(client.encode(images), latents, **CLOSE)
+        for child in children:
+            child.join(30)
+            child.kill()
+        assert [child.exitcode for child in children] == [0, 0]
+        np.testing.assert_allclose(client.encode(images), latents, **CLOSE)
+
+
+def test_the_asynchronous_client_in_one_loop_after_another(server: Server) -> None:
+    client = AsyncDenoiserClient(server.url, batch=4, parallel=1)
+
+    async def encode() -> tuple[int, ...]:
+        async with client:
+            return (await client.encode(some_images(20))).shape
+
+    assert [asyncio.run(encode()) for _ in range(2)] == [(20, 16), (20, 16)]
 
 
 def test_the_api_key(guarded_server: Server) -> None:

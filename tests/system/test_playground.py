@@ -406,7 +406,7 @@ def test_many_files_in_one_request(at_desk: Visit, local_engine: Engine) -> None
     at_desk.page.set_input_files("#many-files", [*others, *files])
     expect(at_desk.page.locator("#many-count")).to_have_text("130 of 131 denoised")
     expect(at_desk.page.locator("#many-skipped")).to_have_text(
-        "Left out: broken.png, which can not be read."
+        "Left out: broken.png, which cannot be read."
     )
     expect(at_desk.page.locator("#many-more")).to_contain_text("And 10 more")
     assert [request for request in requests if request[0] == "POST"] == [
@@ -581,6 +581,63 @@ def test_offline_is_shown_and_ends_by_itself(at_desk: Visit, local_engine: Engin
     at_desk.settled()
     expected = 255 * local_engine.denoise(at_desk.grey("#noisy"))
     assert np.abs(at_desk.grey("#clean") - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (200, "<html>Sign in", "not the service's"),
+        (200, "", "not the service's"),
+        (502, "<html>Bad Gateway", "busy"),
+        (500, "null", "answered with status 500"),
+    ],
+)
+def test_an_odd_answer_is_shown(at_desk: Visit, status: int, body: str, words: str) -> None:
+    page = at_desk.page
+    at_desk.allowed = [rf"status of {status}"]
+    page.route("**/denoise*", lambda route: route.fulfill(status=status, body=body))
+    for button in ("#samples button:nth-child(6)", "#many-samples"):
+        page.click(button)
+        expect(page.locator("#notice")).to_contain_text(words)
+    page.unroute("**/denoise*")
+    if words != "busy":  # else the page tries again by itself
+        page.click("#retry")
+    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#many-count")).to_have_text("10 of 10 denoised")
+
+
+def test_no_answer_in_time_is_shown(at_desk: Visit) -> None:
+    page = at_desk.page
+    at_desk.allowed = [r"net::ERR_"]
+    page.evaluate(
+        "AbortSignal.timeout = (real => () => real.call(AbortSignal, 200))(AbortSignal.timeout)"
+    )
+    page.route("**/encode", lambda route: None)
+    page.click("#samples button:nth-child(6)")
+    expect(page.locator("#notice")).to_contain_text("does not answer")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # As with cookies turned off: the page itself keeps the key.
+        "Object.defineProperty(window, 'sessionStorage', { get() { throw new DOMException() } })",
+        "Object.defineProperty(window, 'sessionStorage', { value: null })",
+        "Storage.prototype.setItem = () => { throw new DOMException('', 'QuotaExceededError') }",
+        "delete AbortSignal.timeout",
+    ],
+    ids=["blocked", "none", "full", "no-timeouts"],
+)
+def test_what_a_browser_lacks(browser: Browser, busy_server: Server, script: str) -> None:
+    with visit(browser, busy_server.url, script=script) as at_desk:
+        at_desk.allowed = [r"status of 401"]
+        at_desk.page.fill("#key", "schlüssel")
+        at_desk.page.click("#key-form button")
+        assert not at_desk.page.evaluate("document.getElementById('key').checkValidity()")
+        at_desk.page.fill("#key", KEY)
+        at_desk.page.click("#key-form button")
+        expect(at_desk.page.locator("#many-count")).to_have_text("10 of 10 denoised")
+        expect(at_desk.page.locator("#notice")).to_be_hidden()
 
 
 @contextmanager
