@@ -123,7 +123,7 @@ def digits_run(folder: Path, fit: FitSettings, image_shape: tuple[int, int, int]
     with TemporaryDirectory(prefix="denoiser-digits-") as work:
         path = Path(work) / "digits.npz"
         np.savez(path, images=tinted_digits(image_shape, seed=fit.seed))
-        train(replace(fit, dataset=str(path)), folder, verbose=0, say=lambda line: None)
+        train(replace(fit, dataset=str(path)), folder, verbose=0)
 
 
 def tinted_digits(image_shape: tuple[int, int, int], *, seed: int) -> Bytes:

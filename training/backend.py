@@ -1,12 +1,14 @@
-"""TensorFlow, imported quietly: its start-up notes are for its developers, not for our users."""
+"""TensorFlow, imported without the messages that it prints for its own developers."""
 
 from __future__ import annotations
 
 import logging
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from training.errors import RunError
@@ -14,7 +16,7 @@ from training.errors import RunError
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
-    "TF_ENABLE_ONEDNN_OPTS": "1",  # the default, named because the default prints a note
+    "TF_ENABLE_ONEDNN_OPTS": "1",  # the default; set explicitly it prints no message
 }
 
 
@@ -30,14 +32,19 @@ def load_tensorflow() -> None:
         raise RunError(
             f"{exc.name} is not installed",
             expected="the packages of the `train` extra",
-            hint="Make the environment with: make env.",
+            hint="Install them with: make env.",
         ) from exc
     tensorflow.get_logger().setLevel(logging.ERROR)  # it warns of retracing from the fifth model on
 
 
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of Python and of installed packages, by name."""
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere: what C++ prints passes by Python's sys.stderr."""
+    """Send file descriptor 2 to nowhere: C++ does not write through Python's sys.stderr."""
     sys.stderr.flush()
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:

@@ -103,7 +103,7 @@ def test_runs_that_cannot_be_measured_together_are_refused(
     with pytest.raises(RunError, match=r"wide for images \(12, 12, 1\) beside .*\(12, 8, 1\)"):
         hold_out([run, wide], dataset=trained.data)
     elsewhere = altered("elsewhere", "sha256", {"test": "0" * 64})
-    with pytest.raises(RunError, match=r"the same test images. Name the images .* --dataset"):
+    with pytest.raises(RunError, match=r"the same test images\. Pass the images .* --dataset"):
         hold_out([run, elsewhere])
     assert len(hold_out([run, elsewhere], dataset=trained.data)) == 30
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.arrays import Bytes
+from common.arrays import Array, Bytes
 from common.images import resize
 from training.errors import DatasetError
 
@@ -20,9 +20,39 @@ LAYOUTS = (
     "clean and noisy (with labels)"
 )
 
+Labels = NDArray[np.int64]
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of a `.npz`; the one array of a `.npy` comes as `images`. Never unpickles."""
+
+class Part(NamedTuple):
+    """Images of one split, or of a source that is still to be split.
+
+    `images` and `noisy` are uint8 (N, H, W, C) in the same order; `labels` are int64 (N,), or
+    (N,) class names as long as not all splits are read.
+    """
+
+    images: Bytes
+    labels: Array | None = None
+    noisy: Bytes | None = None
+
+    def take(self, indices: NDArray[np.int64]) -> Part:
+        """The images at `indices`, with their labels and noisy partners."""
+        labels = None if self.labels is None else self.labels[indices]
+        noisy = None if self.noisy is None else self.noisy[indices]
+        return Part(self.images[indices], labels, noisy)
+
+    def sample(self, maximum: int, rng: np.random.Generator) -> Part:
+        """At most `maximum` of the images at random, in their own order."""
+        count = len(self.images)
+        return self.take(np.sort(rng.choice(count, min(maximum, count), replace=False)))
+
+    def resized(self, size: tuple[int, int]) -> Part:
+        """All images at another height and width."""
+        noisy = None if self.noisy is None else resized(self.noisy, size)
+        return Part(resized(self.images, size), self.labels, noisy)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Every array of a `.npz`; the one array of a `.npy` is called `images`. Never unpickles."""
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -39,28 +69,29 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def array_names(path: Path) -> set[str]:
-    """The names of the arrays in a `.npz`, which are not read; none where it is no zip file."""
+    """The names of the arrays in a `.npz`, without reading them; none if it is no zip file."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile):
-        return set()  # `read_arrays` will say what is wrong with it
+        return set()  # `read_arrays` reports the error
 
 
-def as_images(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+def as_images(array: Array, name: str) -> Bytes:
     """Images as uint8 (N, H, W, C) in 0..255, C 1 or 3.
 
     Takes (N, H, W) and (N, H, W, C); uint8 or other integers in 0..255, bool, and floats in
-    [0, 1]. Values that leave it open which of these is meant are refused.
+    [0, 1]. Values that fit more than one of these are refused.
     """
     channels_last = array.ndim == 4 and array.shape[3] in (1, 3)
     if array.ndim != 3 and not channels_last:
         raise DatasetError(
             f"the array {name!r} has the shape {array.shape}",
-            expected="(N, H, W), (N, H, W, 1) or (N, H, W, 3), channels last",
+            expected="(N, H, W), (N, H, W, 1) or (N, H, W, 3)",
+            hint="Reshape it, channels last.",
         )
     if array.size == 0:
-        raise DatasetError(f"the array {name!r} is empty", expected="images")
+        raise DatasetError(f"the array {name!r} is empty", expected="one image or more")
     images = array[..., None] if array.ndim == 3 else array
     if images.dtype == np.bool_:
         return images.astype(np.uint8) * np.uint8(255)
@@ -79,7 +110,7 @@ def as_images(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     return images.astype(np.uint8) if whole else np.rint(images * 255).astype(np.uint8)
 
 
-def as_labels(array: NDArray[Any] | None, name: str, count: int) -> NDArray[np.int64] | None:
+def as_labels(array: Array | None, name: str, count: int) -> Labels | None:
     """Labels as int64 (count,), or None where there are none."""
     if array is None:
         return None
@@ -88,16 +119,17 @@ def as_labels(array: NDArray[Any] | None, name: str, count: int) -> NDArray[np.i
         raise DatasetError(
             f"the array {name!r} has the shape {array.shape} and the type {array.dtype}",
             expected=f"{count} whole numbers, one for each image",
+            hint="Correct it or leave it out.",
         )
     return flat.astype(np.int64)
 
 
 def resized(images: Bytes, size: tuple[int, int]) -> Bytes:
-    """uint8 (N, H, W, C) stretched to another height and width, as `common.images` does it."""
+    """uint8 (N, H, W, C) at another height and width, by the rule of common/images.py."""
     if images.shape[1:3] == size:
         return images
     result = np.empty((len(images), *size, images.shape[3]), np.uint8)
-    for image, target in zip(images, result, strict=True):
-        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        target[...] = np.asarray(resize(picture, size, "stretch")).reshape(target.shape)
+    for image, place in zip(images, result, strict=True):
+        pillow = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        place[...] = np.asarray(resize(pillow, size, "stretch")).reshape(place.shape)
     return result

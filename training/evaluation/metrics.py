@@ -1,4 +1,4 @@
-"""Image quality, by TensorFlow's own implementations, one figure for each image.
+"""Image quality, by TensorFlow's own implementations, one value per image.
 
 All three compare float32 (N, H, W, C) in [0, 1] with the clean images of the same shape.
 """
@@ -26,7 +26,7 @@ CHUNK = 1024
 
 @dataclass(frozen=True)
 class Quality:
-    """One figure for each image, float32 (N,)."""
+    """One value per image, float32 (N,)."""
 
     mse: Floats
     psnr: Floats
@@ -38,21 +38,18 @@ class Quality:
         return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
     def take(self, indices: NDArray[np.int64]) -> Quality:
-        """The figures of some of the images."""
+        """The values of the images at `indices`."""
         return Quality(*(getattr(self, name)[indices] for name in DEFINITIONS))
 
 
 def quality(*, clean: Floats, output: Floats) -> Quality:
-    """How near `output` is to `clean`, both float32 (N, H, W, C) in [0, 1]; in chunks."""
-    chunks = [
-        _chunk(clean[start : start + CHUNK], output[start : start + CHUNK])
-        for start in range(0, len(clean), CHUNK)
-    ]
-    return joined(chunks)
+    """The quality of `output`, both float32 (N, H, W, C) in [0, 1]; in chunks."""
+    starts = range(0, len(clean), CHUNK)
+    return joined([_chunk(clean[k : k + CHUNK], output[k : k + CHUNK]) for k in starts])
 
 
 def joined(parts: list[Quality]) -> Quality:
-    """The figures of several batches of images as one."""
+    """The values of several batches of images as one."""
     return Quality(*(np.concatenate([getattr(p, name) for p in parts]) for name in DEFINITIONS))
 
 

@@ -176,10 +176,10 @@ class BlurNoise(Kind):
         from scipy.ndimage import gaussian_filter  # slow to import
 
         (sigma,) = drawn
+        blurred = np.empty_like(images)
         if sigma.ndim == 0:
-            blurred: Floats = gaussian_filter(images, float(sigma), axes=(1, 2))
+            gaussian_filter(images, float(sigma), axes=(1, 2), output=blurred)
         else:
-            blurred = np.empty_like(images)
             for image, width, place in zip(images, sigma.ravel(), blurred, strict=True):
                 gaussian_filter(image, float(width), axes=(0, 1), output=place)
         return blurred
