@@ -391,7 +391,7 @@ def test_a_finished_run_is_replaced_only_with_overwrite(data: str, tmp_path: Pat
 def test_overwrite_keeps_what_is_no_run(data: str, tmp_path: Path) -> None:
     (tmp_path / "runs" / "other").mkdir(parents=True)
     (tmp_path / "runs" / "other" / "notes.txt").write_text("precious")
-    with pytest.raises(TargetExistsError, match="a folder that this command did not write"):
+    with pytest.raises(TargetExistsError, match="a folder that this command made"):
         fit(settings(data), tmp_path / "runs", overwrite=True, verbose=0)
     assert [path.name for path in tmp_path.rglob("*")] == ["runs", "other", "notes.txt"]
 
