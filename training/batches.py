@@ -10,7 +10,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from common.arrays import Bytes, Floats, to_floats
+from common.arrays import Floats, to_floats
+from training.data.arrays import Rows
 from training.noise.spec import Noise
 
 Pair = tuple[Floats, Floats]
@@ -27,10 +28,10 @@ class NoisyBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        images: Bytes,
+        images: Rows,
         *,
         noise: Noise | None,
-        noisy: Bytes | None = None,
+        noisy: Rows | None = None,
         batch_size: int,
         seed: int,
     ) -> None:

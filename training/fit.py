@@ -34,7 +34,7 @@ from training.checkpoints import (
 from training.data.datasets import Dataset, load_dataset
 from training.errors import RunError
 from training.evaluation import figures
-from training.evaluation.heldout import add_noise, draw_samples
+from training.evaluation.heldout import ValidationBatches, add_noise, draw_samples
 from training.evaluation.measure import denoise, measure, table
 from training.evaluation.metrics import DEFINITIONS
 from training.model import Models, averaged, build, compile_for, freeze_normalisation
@@ -42,8 +42,10 @@ from training.noise.spec import Noise, described, drawn_noise
 from training.reference import draw_reference, write_reference
 from training.runs import Run, Samples
 from training.settings import FitSettings
+from training.watch import Watch
 
 LOG = logging.getLogger("denoiser.training")
+PROBE = 64  # images whose outputs are compared
 
 
 def fit(
@@ -185,8 +187,9 @@ def _train(
         batch_size=settings.batch_size,
         seed=settings.seed,
     )
-    validation = dataset.validation
-    clean, noisy = add_noise(validation.images, noise, key=0, noisy=validation.noisy)
+    probe = dataset.train.sample(PROBE, np.random.default_rng(settings.seed))
+    clean, noisy = add_noise(probe.images, noise, key=0, noisy=probe.noisy)
+    watch = Watch(noisy if np.ptp(clean, axis=0).any() else None, settings.learning_rate)
 
     def compile_at(epoch: int) -> None:
         frozen = freeze_after is not None and epoch > freeze_after
@@ -206,11 +209,10 @@ def _train(
             try:
                 autoencoder.fit(
                     batches,
-                    validation_data=(noisy, clean),
-                    validation_batch_size=128,
+                    validation_data=ValidationBatches(dataset.validation, noise),
                     initial_epoch=len(history),
                     epochs=end,
-                    callbacks=[batches.follow(), *averaged(settings), checkpoints],
+                    callbacks=[batches.follow(), *averaged(settings), watch, checkpoints],
                     shuffle=False,
                     verbose=verbose,
                 )
@@ -229,6 +231,7 @@ def _train(
         use_best(folder, autoencoder)
         best = len(history) - since_best(history)
         LOG.info("weights of epoch %d, the best by validation", best)
+    watch.require_varying(autoencoder, last=True)
     return history
 
 

@@ -36,7 +36,8 @@ def draw_reference(dataset: Dataset) -> Reference:
         part.sample(maximum, rng)
         for part, maximum in ((dataset.train, MAX_TRAIN), (dataset.validation, MAX_VALIDATION))
     )
-    return Reference(train.images, validation.images, train.noisy, validation.noisy)
+    noisy = (None if part.noisy is None else part.noisy[:] for part in (train, validation))
+    return Reference(train.images[:], validation.images[:], *noisy)
 
 
 def write_reference(path: Path, reference: Reference) -> None:

@@ -88,7 +88,7 @@ class FitSettings:
         "of each stride-2 layer (default: 32,64)", default=(32, 64), type=_filters, metavar="N,N"
     )
     latent_size: int = _count("numbers per latent (default: 16)", default=16)
-    kernel_size: int = _count("of every convolution (default: 3)", default=3)
+    kernel_size: int = _count("of every convolution, 2 or more (default: 3)", default=3)
     batch_size: int = _count("images a step (default: 32; 64 for standard)", default=32)
     epochs: int = _count(
         "(default: 10 to denoise, 1 to reconstruct, 23 for standard; for digits 60 and 30)"
@@ -134,8 +134,10 @@ class FitSettings:
             raise SettingsError("no filters", expected="at least one", hint="Pass --filters 32,64.")
         for filters in self.filters:
             _whole("filters", filters)
-        for name in ("latent_size", "kernel_size", "batch_size", "epochs"):
+        for name in ("latent_size", "batch_size", "epochs"):
             _whole(name, getattr(self, name))
+        # Below its stride a transposed convolution has negative padding, which ONNX lacks.
+        _whole("kernel_size", self.kernel_size, minimum=2)
         for side in self.resize or ():
             _whole("resize", side)
         if self.freeze_after is not None:

@@ -12,7 +12,7 @@ from training.backend import load_tensorflow
 
 load_tensorflow()
 
-from training.data.arrays import Part  # noqa: E402
+from training.data.arrays import Part, Rows  # noqa: E402
 from training.data.datasets import Dataset  # noqa: E402
 from training.errors import RunError, SettingsError  # noqa: E402
 from training.evaluation import classical  # noqa: E402
@@ -29,7 +29,9 @@ def held(spec: str | None, *, channels: int = 1, times: int = 1) -> HeldOut:
     images = np.rint(waves()[0][..., None] * 255).astype(np.uint8)
     images = images.repeat(times, axis=1).repeat(times, axis=2)
     images = np.concatenate([np.roll(images, k, axis=2) for k in range(channels)], axis=3)
-    train, validation, test = Part(images[40:]), Part(images[20:40]), Part(images[:20])
+    train, validation, test = (
+        Part(Rows(some)) for some in (images[40:], images[20:40], images[:20])
+    )
     data = Dataset("waves", "file", train, validation, test)
     noise = parse_noise(spec) if spec else None
     return HeldOut("here", spec, noise, data.test.images, dataset=data)

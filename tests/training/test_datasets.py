@@ -68,7 +68,7 @@ def test_splits_are_separate_and_always_the_same() -> None:
     assert one.facts() == two.facts()
     assert one.facts()["counts"] == {"train": 1413, "validation": 128, "test": 256}
     parts = (one.train, one.validation, one.test)
-    train, validation, test = (as_rows(part.images) for part in parts)
+    train, validation, test = (as_rows(part.images[:]) for part in parts)
     assert not train & validation
     assert not train & test
     assert not validation & test
@@ -137,7 +137,9 @@ def test_npz_with_keras_names_keeps_its_test_split(tmp_path: Path) -> None:
     path = save(tmp_path / "k.npz", x_train=x[:40], x_test=x[40:])
     dataset = load_dataset(path)
     np.testing.assert_array_equal(dataset.test.images[..., 0], x[40:])
-    assert as_rows(dataset.train.images) | as_rows(dataset.validation.images) == as_rows(x[:40])
+    assert as_rows(dataset.train.images[:]) | as_rows(dataset.validation.images[:]) == as_rows(
+        x[:40]
+    )
     assert dataset.test.labels is None
 
 
@@ -170,7 +172,7 @@ def test_facts_change_with_the_images(tmp_path: Path) -> None:
 def test_other_types_become_uint8(tmp_path: Path, given: np.ndarray, expected: list[int]) -> None:
     x = np.broadcast_to(given[:, None, None], (3, 4, 4)).repeat(10, axis=0)
     dataset = load_dataset(save(tmp_path / "x.npz", images=x))
-    assert dataset.train.images.dtype == np.uint8
+    assert dataset.train.images[:].dtype == np.uint8
     assert sorted(set(all_images(dataset).ravel().tolist())) == sorted(set(expected))
 
 
@@ -438,7 +440,7 @@ def test_sixteen_bits_transparency_and_palettes(tmp_path: Path) -> None:
         Image.fromarray(sixteen).save(folder / f"{k:02}.png")
     dataset = load_dataset(str(folder))
     assert dataset.image_shape == (8, 8, 1)
-    assert set(dataset.train.images.ravel().tolist()) == {128}
+    assert set(dataset.train.images[:].ravel().tolist()) == {128}
 
     clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
     clear.save(folder / "clear.png")

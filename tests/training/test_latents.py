@@ -10,7 +10,7 @@ from training.backend import load_tensorflow
 
 load_tensorflow()
 
-from training.data.arrays import Part  # noqa: E402
+from training.data.arrays import Part, Rows  # noqa: E402
 from training.data.datasets import Dataset  # noqa: E402
 from training.evaluation import latents  # noqa: E402
 from training.evaluation.heldout import HeldOut  # noqa: E402
@@ -25,7 +25,7 @@ def held(labels: np.ndarray | None, spec: str | None = "gaussian:0.0,0.4") -> He
     """4×4 images as grey as their class; 100 to test on."""
     grey = np.array([40, 120, 200])[LABELS]
     images = (grey[:, None, None, None] + RNG.integers(-20, 20, (300, 4, 4, 1))).astype(np.uint8)
-    whole = Part(images, labels)
+    whole = Part(Rows(images), labels)
     train, test = whole.take(np.arange(100, 300)), whole.take(np.arange(100))
     data = Dataset("greys", "file", train, whole.take(np.arange(0)), test)
     noise = parse_noise(spec) if spec else None

@@ -37,7 +37,7 @@ def clean_images(count: int = 30) -> np.ndarray:
 
 
 def made_noisy(clean: np.ndarray) -> np.ndarray:
-    """A noisy partner from which the clean image can be told: 50 brighter, and dirty."""
+    """A noisy partner that is a function of the clean image: 50 brighter, and dirty."""
     noisy: np.ndarray = clean + np.uint8(50) + (clean % 5)
     return noisy
 
@@ -71,7 +71,7 @@ def require_partners(dataset: Dataset, clean: np.ndarray) -> None:
     rows = []
     for name, (mine, noisy) in splits(dataset).items():
         assert len(mine) == len(noisy) > 0, name
-        np.testing.assert_array_equal(noisy, made_noisy(mine))
+        np.testing.assert_array_equal(noisy, made_noisy(mine[:]))
         rows += [image.tobytes() for image in mine]
     assert sorted(rows) == sorted(image.tobytes() for image in clean)
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.test_runs import fake_run
 from training import reference
-from training.data.arrays import Part
+from training.data.arrays import Part, Rows
 from training.data.datasets import Dataset
 from training.errors import RunError
 from training.reference import Reference, draw_reference, read_reference, write_reference
@@ -28,7 +28,7 @@ def numbered(count: int, start: int = 0) -> np.ndarray:
 
 def dataset(*, pairs: bool = False) -> Dataset:
     train, validation, test = (
-        Part(images, noisy=255 - images if pairs else None)
+        Part(Rows(images), noisy=Rows(255 - images) if pairs else None)
         for images in (numbered(100), numbered(50, 100), numbered(60, 150))
     )
     return Dataset("some", "file", train, validation, test)

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.arrays import Array, Bytes
-from training.data.arrays import LAYOUTS, Part, as_images, as_labels, read_arrays
+from training.data.arrays import LAYOUTS, Part, Rows, as_images, as_labels, read_arrays
 from training.data.digits import load_digits_28
 from training.data.folders import Skipped, load_folder, split_folders
 from training.data.pairs import (
@@ -97,7 +96,8 @@ def load_dataset(source: str, *, resize: tuple[int, int] | None = None) -> Datas
     """The dataset of a name or a path, split, at `resize` (height, width) if given."""
     path = Path(source)
     if source == "digits":
-        loaded = _Source("builtin", Part(*load_digits_28()))
+        images, labels = load_digits_28()
+        loaded = _Source("builtin", Part(Rows(images), labels))
     elif source in NAMES:
         loaded = _from_keras(source)
     elif path.is_dir():
@@ -133,8 +133,8 @@ def _from_keras(name: str) -> _Source:
             hint="Download a file with the arrays x_train, y_train, x_test and y_test and pass "
             f"--dataset path/to/{name}.npz, or pass the embedded --dataset digits.",
         ) from exc
-    train = Part(x_train[..., None], y_train.astype(np.int64))
-    return _Source("builtin", train, Part(x_test[..., None], y_test.astype(np.int64)))
+    train = Part(Rows(x_train), y_train.astype(np.int64))
+    return _Source("builtin", train, Part(Rows(x_test), y_test.astype(np.int64)))
 
 
 def _from_file(path: Path) -> _Source:
@@ -156,7 +156,7 @@ def _from_file(path: Path) -> _Source:
     return _Source("file", train, test, file_sha256=digest)
 
 
-def _part_of(arrays: dict[str, Array], images_name: str, labels_name: str) -> Part:
+def _part_of(arrays: dict[str, Any], images_name: str, labels_name: str) -> Part:
     images = as_images(arrays[images_name], images_name)
     return Part(images, as_labels(arrays.get(labels_name), labels_name, len(images)))
 
@@ -224,8 +224,9 @@ def _split(name: str, source: _Source) -> Dataset:
     return Dataset(name, source.kind, train, validation, test, source.file_sha256)
 
 
-def _sha256(images: Bytes) -> str:
+def _sha256(images: Rows) -> str:
     """One hash over shape and values."""
     digest = hashlib.sha256(str(images.shape).encode())
-    digest.update(np.ascontiguousarray(images).data)
+    for block in images.blocks():
+        digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()

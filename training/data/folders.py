@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from common.arrays import Bytes
 from common.errors import DenoiserError
 from common.images import SUFFIXES, Fit, frame_count, read
-from training.data.arrays import Part
+from training.data.arrays import Part, Rows
 from training.errors import DatasetError
 
 FILES = f"files ending in {', '.join(sorted(SUFFIXES))}"
@@ -75,7 +75,8 @@ def load_folder(folder: Path, resize: tuple[int, int] | None, skipped: Skipped) 
     paths = image_paths(folder, skipped)
     if not paths:
         raise DatasetError(f"no images in the folder {folder.name!r}", expected=FILES)
-    return Part(read_images(paths, folder, resize, skipped), class_names(paths, folder))
+    images = read_images(paths, folder, resize, skipped)
+    return Part(Rows(images), class_names(paths, folder))
 
 
 def read_images(
@@ -86,18 +87,24 @@ def read_images(
     Messages name them relative to `folder`.
     """
     names = [str(path.relative_to(folder)) for path in paths]
-    images = [_read(path, resize, name, skipped) for path, name in zip(paths, names, strict=True)]
-    sizes = [f"{image.shape[0]}x{image.shape[1]}" for image in images]
-    odd = next((k for k, size in enumerate(sizes) if size != sizes[0]), None)
-    if odd is not None:
-        raise DatasetError(
-            f"images of {len(set(sizes))} sizes, such as {sizes[0]} ({names[0]}) and "
-            f"{sizes[odd]} ({names[odd]})",
-            expected="one size",
-            hint="Pass --resize HEIGHTxWIDTH, for example --resize 28x28.",
-        )
-    channels = max(image.shape[2] for image in images)
-    return np.stack([np.broadcast_to(image, (*image.shape[:2], channels)) for image in images])
+    images = np.empty((0, 0, 0, 0), np.uint8)
+    for k, (path, name) in enumerate(zip(paths, names, strict=True)):
+        image = _read(path, resize, name, skipped)
+        if k == 0:
+            images = np.empty((len(paths), *image.shape), np.uint8)
+        if image.shape[:2] != images.shape[1:3]:
+            one, other = (
+                "x".join(map(str, shape)) for shape in (images.shape[1:3], image.shape[:2])
+            )
+            raise DatasetError(
+                f"images of several sizes, such as {one} ({names[0]}) and {other} ({name})",
+                expected="one size",
+                hint="Pass --resize HEIGHTxWIDTH, for example --resize 28x28.",
+            )
+        if image.shape[2] > images.shape[3]:
+            images = images.repeat(3, axis=3)
+        images[k] = image
+    return images
 
 
 def class_names(paths: list[Path], folder: Path) -> NDArray[np.str_] | None:

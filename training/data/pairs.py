@@ -9,9 +9,9 @@ that all lie in sub-folders are labelled by the first of them. As a `.npz`: the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from common.arrays import Array
-from training.data.arrays import Part, array_names, as_images, as_labels
+from training.data.arrays import Part, Rows, array_names, as_images, as_labels
 from training.data.folders import (
     FILES,
     Skipped,
@@ -63,10 +63,10 @@ def load_pair_folder(folder: Path, resize: tuple[int, int] | None, skipped: Skip
     side = subfolder(folder, SIDES[0])
     assert side is not None
     labels = class_names([*clean.values()], side)
-    return Part(images[: len(clean)], labels, images[len(clean) :])
+    return Part(Rows(images[: len(clean)]), labels, Rows(images[len(clean) :]))
 
 
-def pairs_of_arrays(arrays: dict[str, Array]) -> Part:
+def pairs_of_arrays(arrays: dict[str, Any]) -> Part:
     """The pairs of a `.npz` that was read."""
     clean, noisy = (as_images(arrays[side], side) for side in SIDES)
     if clean.shape != noisy.shape:

@@ -10,38 +10,44 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Array, Bytes, to_bytes, to_floats
+from common.arrays import Array, Floats, to_bytes, to_floats
 from training.batches import Pair
-from training.data.arrays import Labels, Part
+from training.data.arrays import Labels, Part, Rows
 from training.data.datasets import Dataset, load_dataset
 from training.errors import DatasetError, RunError
 from training.evaluation.metrics import CHUNK
 from training.noise.spec import PAIRS, Noise, drawn_noise, parse_noise
 from training.runs import Run, Samples
 
+Images = Rows | Array
 EVALUATION_SEED = 20_000  # one for all runs
 MAX_SAMPLES = 1024
+VALIDATION_BATCH = 128
 TRAIN, VALIDATION = 1, 2  # random streams of their own, beside the test images'
 
 
 def add_noise(
-    images: Bytes, noise: Noise | None, *, key: int | Sequence[int], noisy: Array | None = None
+    images: Images, noise: Noise | None, *, key: int | Sequence[int], noisy: Images | None = None
 ) -> Pair:
     """Clean and noisy float32 (N, H, W, C) in [0, 1]; `key` identifies this part of the images.
 
     Without noise to draw, the noisy ones are `noisy`, uint8 like the images or float32 in [0, 1],
     or else the clean ones.
     """
-    clean = to_floats(images)
+    clean = _floats(images)
     if noise is None:
-        if noisy is None:
-            return clean, clean
-        return clean, noisy if noisy.dtype == np.float32 else to_floats(noisy)
+        return clean, clean if noisy is None else _floats(noisy)
     keys = [key] if isinstance(key, int) else [*key]
     return clean, noise.apply(clean, np.random.default_rng([EVALUATION_SEED, *keys]))
+
+
+def _floats(images: Images) -> Floats:
+    read: Array = images[:]
+    return read if read.dtype == np.float32 else to_floats(read)
 
 
 def draw_samples(dataset: Dataset, noise: Noise | None) -> tuple[Samples, Labels | None]:
@@ -49,6 +55,24 @@ def draw_samples(dataset: Dataset, noise: Noise | None) -> tuple[Samples, Labels
     chosen = dataset.test.sample(MAX_SAMPLES, np.random.default_rng(EVALUATION_SEED))
     pairs = add_noise(chosen.images, noise, key=len(dataset.test.images), noisy=chosen.noisy)
     return Samples(*pairs), chosen.labels
+
+
+class ValidationBatches(keras.utils.PyDataset):
+    """(input, target) batches of a split, float32 (B, H, W, C), with the same noise every time."""
+
+    def __init__(self, part: Part, noise: Noise | None) -> None:
+        super().__init__()
+        self.part, self.noise = part, noise
+
+    def __len__(self) -> int:
+        return -(-len(self.part.images) // VALIDATION_BATCH)
+
+    def __getitem__(self, index: int) -> Pair:
+        start = index * VALIDATION_BATCH
+        rows = slice(start, start + VALIDATION_BATCH)
+        own = None if self.part.noisy is None else self.part.noisy[rows]
+        clean, noisy = add_noise(self.part.images[rows], self.noise, key=start, noisy=own)
+        return noisy, clean
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +87,8 @@ class HeldOut:
     source: str  # a description of the images, for messages
     spec: str | None  # the noise: a spec, "pairs" for own noisy images, None for clean ones
     noise: Noise | None
-    images: Bytes
-    noisy: Array | None = None
+    images: Images
+    noisy: Images | None = None
     labels: Labels | None = None
     dataset: Dataset | None = None
     key: int = 0
