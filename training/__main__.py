@@ -33,6 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DenoiserError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 2
+    except MemoryError as exc:
+        what = str(exc).split(":")[-1].strip()[:120]
+        print(f"error: not enough memory ({what}); expected images and a network that fit. "
+              "Pass a smaller --batch-size, --resize or network, or save arrays uncompressed: "
+              "then they stay on disk.", file=sys.stderr)  # fmt: skip
+        return 2
     except KeyboardInterrupt:
         return 130
 

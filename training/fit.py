@@ -17,6 +17,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from common import publishing
 from training import runs
@@ -32,7 +33,7 @@ from training.checkpoints import (
     written,
 )
 from training.data.datasets import Dataset, load_dataset
-from training.errors import RunError
+from training.errors import RunError, SettingsError
 from training.evaluation import figures
 from training.evaluation.heldout import ValidationBatches, add_noise, draw_samples
 from training.evaluation.measure import denoise, measure, table
@@ -45,6 +46,7 @@ from training.settings import FitSettings
 from training.watch import Watch
 
 LOG = logging.getLogger("denoiser.training")
+MAX_EXPORTED = 2**31  # bytes
 PROBE = 64  # images whose outputs are compared
 
 
@@ -86,7 +88,10 @@ def fit(
         }
         _prepare(stage, settings, config, resume=resume, overwrite=overwrite)
         if not (stage / runs.METRICS).is_file():  # else killed just before its last rename
-            _work(stage, settings, dataset, verbose)
+            try:
+                _work(stage, settings, dataset, verbose)
+            except tf.errors.ResourceExhaustedError as exc:
+                raise MemoryError(str(exc)) from exc
         shutil.rmtree(stage / runs.CHECKPOINTS, ignore_errors=True)
         publishing.publish(stage, out)
     return Run.load(out)
@@ -124,6 +129,13 @@ def _work(stage: Path, settings: FitSettings, dataset: Dataset, verbose: int) ->
     noise = drawn_noise(settings.noise)
     keras.utils.set_random_seed(settings.seed)
     models = build(settings, dataset.image_shape)
+    parameters: int = models.autoencoder.count_params()
+    if 4 * parameters >= MAX_EXPORTED:
+        raise SettingsError(
+            f"a network of {parameters:,} parameters",
+            expected=f"fewer than {MAX_EXPORTED // 4:,}, since an ONNX file holds 2 GiB",
+            hint="Pass fewer --filters, or a smaller --kernel-size or --latent-size.",
+        )
     if settings.start:
         _start_from(models, Run.load(settings.start))
     if verbose:
@@ -149,7 +161,7 @@ def _work(stage: Path, settings: FitSettings, dataset: Dataset, verbose: int) ->
         "definitions": DEFINITIONS,
         "epochs": len(history),
         "seconds": round(sum(row["seconds"] for row in history), 1),
-        "parameters": models.autoencoder.count_params(),
+        "parameters": parameters,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     runs.write_json(stage / runs.METRICS, metrics)

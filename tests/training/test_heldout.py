@@ -15,7 +15,7 @@ from training.backend import load_tensorflow
 load_tensorflow()
 
 from training.errors import DatasetError, RunError, SettingsError  # noqa: E402
-from training.evaluation import heldout  # noqa: E402
+from training.evaluation import heldout, metrics  # noqa: E402
 from training.evaluation.heldout import hold_out  # noqa: E402
 from training.runs import Run  # noqa: E402
 
@@ -29,7 +29,7 @@ def test_pairs_are_those_of_the_chunks(
     trained: Trained,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(heldout, "CHUNK", 7)
+    monkeypatch.setattr(metrics, "CHUNK", 7)
     held = hold_out([Run.load(trained.one)], dataset=trained.data)
     clean, noisy = joined(held)
     assert clean.shape == noisy.shape == (30, 12, 8, 1)
@@ -43,7 +43,7 @@ def test_every_part_has_noise_of_its_own(
     trained: Trained,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(heldout, "CHUNK", 10)
+    monkeypatch.setattr(metrics, "CHUNK", 10)
     held = hold_out([Run.load(trained.one)], dataset=trained.data, noise="gaussian:0.0,0.05")
     parts = [*held.chunks(), *held.training_chunks(np.arange(20)), held.validation_pairs(10)]
     drawn = [(noisy - clean).ravel() for clean, noisy in parts]

@@ -28,6 +28,7 @@ LAYOUTS = (
 )
 
 BLOCK = 2**24  # bytes that are read at a time
+MAX_SAMPLE = 2**26  # values in a sample of large images
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 Labels = NDArray[np.int64]
@@ -110,9 +111,10 @@ class Part(NamedTuple):
         return Part(Rows(self.images, indices), labels, noisy)
 
     def sample(self, maximum: int, rng: np.random.Generator) -> Part:
-        """At most `maximum` of the images at random, in their own order."""
+        """At most `maximum` of the images at random, fewer of large ones, in their own order."""
         count = len(self.images)
-        return self.take(np.sort(rng.choice(count, min(maximum, count), replace=False)))
+        maximum = min(maximum, count, max(32, MAX_SAMPLE // math.prod(self.images.shape[1:])))
+        return self.take(np.sort(rng.choice(count, maximum, replace=False)))
 
     def resized(self, size: tuple[int, int]) -> Part:
         """All images at another height and width."""

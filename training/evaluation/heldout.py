@@ -19,7 +19,7 @@ from training.batches import Pair
 from training.data.arrays import Labels, Part, Rows
 from training.data.datasets import Dataset, load_dataset
 from training.errors import DatasetError, RunError
-from training.evaluation.metrics import CHUNK
+from training.evaluation.metrics import chunk_size
 from training.noise.spec import PAIRS, Noise, drawn_noise, parse_noise
 from training.runs import Run, Samples
 
@@ -96,23 +96,28 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def _step(self) -> int:
+        return chunk_size(self.images.shape)
+
     def chunks(self, noise: Noise | None = None) -> Iterator[Pair]:
-        """All pairs, clean and noisy, a thousand at a time; under `noise`, or else their own."""
-        for start in range(0, len(self), CHUNK):
+        """All pairs, clean and noisy, chunk by chunk; under `noise`, or else their own."""
+        for start in range(0, len(self), self._step):
             yield self._chunk(start, noise)
 
     def pairs(self, indices: Sequence[int]) -> Pair:
         """The pairs at `indices`, exactly as `chunks` has them."""
-        chunks = {start: self._chunk(start) for start in {k - k % CHUNK for k in indices}}
-        both = [tuple(side[k % CHUNK] for side in chunks[k - k % CHUNK]) for k in indices]
+        step = self._step
+        chunks = {start: self._chunk(start) for start in {k - k % step for k in indices}}
+        both = [tuple(side[k % step] for side in chunks[k - k % step]) for k in indices]
         clean, noisy = (np.stack(side) for side in zip(*both, strict=True))
         return clean, noisy
 
     def training_chunks(self, indices: NDArray[np.int64]) -> Iterator[Pair]:
-        """The dataset's training images at `indices` under this noise, a thousand at a time."""
+        """The dataset's training images at `indices` under this noise, chunk by chunk."""
         assert self.dataset is not None
-        for start in range(0, len(indices), CHUNK):
-            part = self.dataset.train.take(indices[start : start + CHUNK])
+        for start in range(0, len(indices), self._step):
+            part = self.dataset.train.take(indices[start : start + self._step])
             yield self._under_this_noise(part, (start, 0, TRAIN))
 
     def validation_pairs(self, count: int) -> Pair:
@@ -127,7 +132,7 @@ class HeldOut:
         return add_noise(part.images, self.noise, key=key, noisy=noisy)
 
     def _chunk(self, start: int, noise: Noise | None = None) -> Pair:
-        part, key = slice(start, start + CHUNK), self.key + start
+        part, key = slice(start, start + self._step), self.key + start
         if noise is None and self.noisy is not None:
             return add_noise(self.images[part], None, key=key, noisy=self.noisy[part])
         return add_noise(self.images[part], noise or self.noise, key=key)

@@ -21,7 +21,8 @@ DEFINITIONS = {
     "or the shorter side if that is less, sigma 1.5, k1 0.01, k2 0.03); mean over images",
 }
 WINDOW = 11
-CHUNK = 1024
+CHUNK = 1024  # images measured at a time
+CHUNK_VALUES = 2**23  # values of theirs, at most
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,14 @@ class Quality:
 
 def quality(*, clean: Floats, output: Floats) -> Quality:
     """The quality of `output`, both float32 (N, H, W, C) in [0, 1]; in chunks."""
-    starts = range(0, len(clean), CHUNK)
-    return joined([_chunk(clean[k : k + CHUNK], output[k : k + CHUNK]) for k in starts])
+    step = chunk_size(clean.shape)
+    starts = range(0, len(clean), step)
+    return joined([_chunk(clean[k : k + step], output[k : k + step]) for k in starts])
+
+
+def chunk_size(shape: tuple[int, ...]) -> int:
+    """How many images of a shape (N, H, W, C) are measured at a time."""
+    return max(1, min(CHUNK, CHUNK_VALUES // math.prod(shape[1:])))
 
 
 def joined(parts: list[Quality]) -> Quality:
