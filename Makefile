@@ -116,7 +116,7 @@ lock: env  ## resolve pyproject.toml into hashed pins under requirements/
 
 clean:  ## remove environments, caches, runs and local bundles; keep what git tracks
 	@rm -rf $(VENV) $(VENV_SERVE) $(VENV_TEST) $(VENV_PEERS) runs
-	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@find bundles -mindepth 1 -maxdepth 1 ! -name mnist ! -name classic -exec rm -rf {} +
 

@@ -1,8 +1,8 @@
-"""Section `bulk`: jobs without a server beside what they cannot be faster than.
+"""Section `bulk`: jobs without a server, beside their upper bounds.
 
 An array of a million images beside `Engine.encode` on the same rows; a folder of PNG files beside
-decoding them; the most memory that the command holds, against a bare interpreter's; and, where Ray
-is installed, two of its actors beside two threads.
+decoding them; the command's peak memory beside an idle interpreter's; and, where Ray is installed,
+two of its actors beside two threads.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from PIL import Image
 
 from benchmarks import machine, report
 from benchmarks.harness import Timing, interleave
-from benchmarks.models import Models as Material
+from benchmarks.memory import memory_of
+from benchmarks.models import Models
+from benchmarks.servers import ROOT
 from benchmarks.settings import Settings
 from common.cores import usable_cores
 from service.bulk import job, pipeline
@@ -38,10 +40,19 @@ from service.bulk.work import Work
 from service.codecs import png
 
 ROUNDS = 5
-WRITTEN_AT_ONCE = 10_000
-IN_ONE_FOLDER = 1_000
-SLICE = 32
+BLOCK = 10_000  # different images in the array
+FILES_PER_FOLDER = 1_000
+CHUNK = 32  # files
 ACTORS = 2
+TITLES = {
+    "engine": "Engine.encode",
+    "bulk": "python -m service encode, Parquet written",
+    "pillow": "Pillow alone, a thread per core",
+    "pillow_processes": "Pillow alone, a process per core",
+    "reader": "the job's reader alone",
+    "local": f"local, {ACTORS} threads",
+    "ray": f"Ray, {ACTORS} actors",
+}
 
 
 @dataclass(frozen=True)
@@ -52,72 +63,52 @@ class Sizes:
     files: int = 70_000
 
 
-def run(
-    settings: Settings, material: Material, say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Array, memory, folder; write JSON."""
+def run(settings: Settings, models: Models) -> dict[str, Any]:
+    """Array, memory, folder, Ray; write JSON."""
     sizes = Sizes(2_000, 300) if settings.quick else Sizes()
     with TemporaryDirectory(prefix="denoiser-bulk-") as folder:
         base = Path(folder)
         result = {
             "machine": machine.facts(),
-            "weights": material.weights,
-            "array": _array(settings, material, base, sizes.array, say),
-            "folder": _folder(settings, material, base, sizes.files, say),
+            "weights": models.weights,
+            "array": _array(settings, models, base, sizes.array),
+            "folder": _folder(settings, models, base, sizes.files),
         }
         # Not in a quick run, which takes seconds: Ray alone takes that long to start, ten times.
         if not settings.quick and importlib.util.find_spec("ray") is not None:
-            result["ray"] = _ray(settings, material, base, sizes.array, say)
+            result["ray"] = _ray(settings, models, base, sizes.array)
     report.write_json(settings.results / "bulk.json", result)
-    say(f"written: {settings.results / 'bulk.json'}")
     return result
 
 
-def _array(
-    settings: Settings, material: Material, base: Path, images: int, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _array(settings: Settings, models: Models, base: Path, images: int) -> dict[str, Any]:
     """`encode` on an .npy file, loading the engine and writing Parquet included."""
     path = base / "images.npy"
-    shape = material.engine.manifest.image_shape
+    shape = models.engine.manifest.image_shape
     mapped = open_memmap(path, "w+", np.uint8, (images, *shape))
     rng = np.random.default_rng(settings.seed)
-    some = rng.integers(0, 256, (min(images, WRITTEN_AT_ONCE), *shape), dtype=np.uint8)
-    for first in range(0, images, len(some)):
-        mapped[first : first + len(some)] = some[: images - first]
+    block = rng.integers(0, 256, (min(images, BLOCK), *shape), dtype=np.uint8)
+    for first in range(0, images, len(block)):
+        mapped[first : first + len(block)] = block[: images - first]
     mapped.flush()
-    options = _options(material, path, base / "latents.parquet")
-    timings = interleave(
-        {"engine": lambda: material.engine.encode(mapped), "bulk": lambda: job.run(options)},
-        rounds=2 if settings.quick else ROUNDS,
-        settle=settings.settle,
+    options = _options(models, path, base / "latents.parquet")
+    timings = _timed(
+        settings,
+        {"engine": lambda: models.engine.encode(mapped), "bulk": lambda: job.run(options)},
     )
-    bare = _peak([sys.executable, "-c", "import time; time.sleep(0.5)"])
-    arguments = [str(path), "--out", str(base / "again.parquet"), "--bundle", str(material.bundle)]
-    held = _peak([sys.executable, "-m", "service", "encode", *arguments])
-    say(
-        report.table(
-            [f"encode, {images:,} images in .npy", "images/s (range)", "of Engine.encode"],
-            [
-                ["Engine.encode", report.rate(timings["engine"].rate(images)), ""],
-                [
-                    "python -m service encode, Parquet written",
-                    report.rate(timings["bulk"].rate(images)),
-                    report.ratio(timings["bulk"].speed_over(timings["engine"])),
-                ],
-            ],
-        )
-    )
-    say(f"most memory held: {report.size(held - bare)} over a bare interpreter's\n")
-    return {**_told(timings, images, "engine"), "peak_bytes": held, "bare_bytes": bare}
+    idle = _peak([sys.executable, "-c", "import time; time.sleep(0.5)"])
+    arguments = [str(path), "--out", str(base / "again.parquet"), "--bundle", str(models.bundle)]
+    peak = _peak([sys.executable, "-m", "service", "encode", *arguments])
+    facts = _facts(f"encode, {images:,} images in .npy", timings, images)
+    print(f"peak memory: {report.size(peak - idle)} above an idle interpreter\n")
+    return {**facts, "peak_bytes": peak, "bare_bytes": idle}
 
 
-def _folder(
-    settings: Settings, material: Material, base: Path, images: int, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _folder(settings: Settings, models: Models, base: Path, images: int) -> dict[str, Any]:
     """`encode` on a folder of PNG files, beside Pillow and beside our own reader alone."""
     root = base / "pictures"
-    paths = _pictures(settings, material, root, images)
-    options = _options(material, root, base / "pictures.parquet")
+    paths = _pictures(settings, models, root, images)
+    options = _options(models, root, base / "pictures.parquet")
     facts = open_model(options).facts
 
     def read() -> None:
@@ -126,55 +117,32 @@ def _folder(
             source.read(unit)
         source.close()
 
-    pieces = [paths[at : at + SLICE] for at in range(0, len(paths), SLICE)]
+    chunks = [paths[at : at + CHUNK] for at in range(0, len(paths), CHUNK)]
     processes = get_context("forkserver")
     with (
         ThreadPoolExecutor(usable_cores()) as threads,
         ProcessPoolExecutor(usable_cores(), mp_context=processes) as pool,
     ):
-        timings = interleave(
+        timings = _timed(
+            settings,
             {
-                "pillow": lambda: list(threads.map(_pillow, pieces)),
-                "pillow_processes": lambda: list(pool.map(_pillow, pieces)),
+                "pillow": lambda: list(threads.map(_pillow, chunks)),
+                "pillow_processes": lambda: list(pool.map(_pillow, chunks)),
                 "reader": read,
                 "bulk": lambda: job.run(options),
             },
-            rounds=2 if settings.quick else ROUNDS,
-            settle=settings.settle,
         )
-    names = {
-        "pillow": f"Pillow alone, {usable_cores()} threads",
-        "pillow_processes": f"Pillow alone, {usable_cores()} processes that wait",
-        "reader": "the job's reader alone",
-        "bulk": "python -m service encode, Parquet written",
-    }
-    say(
-        report.table(
-            [f"encode, a folder of {images:,} PNG files", "images/s (range)", "of Pillow alone"],
-            [
-                [
-                    title,
-                    report.rate(timings[name].rate(images)),
-                    report.ratio(timings[name].speed_over(timings["pillow"])),
-                ]
-                for name, title in names.items()
-            ],
-        )
-    )
-    say("")
-    return _told(timings, images, "pillow")
+    return _facts(f"encode, a folder of {images:,} PNG files", timings, images)
 
 
-def _ray(
-    settings: Settings, material: Material, base: Path, images: int, say: Callable[[str], None]
-) -> dict[str, Any]:
+def _ray(settings: Settings, models: Models, base: Path, images: int) -> dict[str, Any]:
     """`denoise` on the array by two actors of one thread, and here by two threads.
 
     The clock of both begins when the actors' first parts are there: starting Ray takes seconds,
     once for each job, however long it is.
     """
     options = replace(
-        _options(material, base / "images.npy", base / "clean.npy"),
+        _options(models, base / "images.npy", base / "clean.npy"),
         operation="denoise",
         threads=ACTORS,
         actors=ACTORS,
@@ -186,55 +154,67 @@ def _ray(
     for _ in range(ROUNDS):
         for name, runner in runners.items():
             time.sleep(settings.settle)
-            rows, taken = _steady(options, runner)
-            seconds[name].append(taken)
-    timings = {name: Timing(tuple(taken)) for name, taken in seconds.items()}
-    say(
-        report.table(
-            [f"denoise, {images:,} images, after the start", "images/s (range)", "of the local"],
-            [
-                [f"local, {ACTORS} threads", report.rate(timings["local"].rate(rows)), ""],
-                [
-                    f"Ray, {ACTORS} actors",
-                    report.rate(timings["ray"].rate(rows)),
-                    report.ratio(timings["ray"].speed_over(timings["local"])),
-                ],
-            ],
-        )
-    )
-    return _told(timings, rows, "local")
+            rows, elapsed = _steady(options, runner)
+            seconds[name].append(elapsed)
+    timings = {name: Timing(tuple(values)) for name, values in seconds.items()}
+    return _facts(f"denoise, {images:,} images, after the start", timings, rows)
+
+
+def _timed(settings: Settings, candidates: dict[str, Callable[[], Any]]) -> dict[str, Timing]:
+    rounds = 2 if settings.quick else ROUNDS
+    return interleave(candidates, rounds=rounds, settle=settings.settle)
+
+
+def _facts(title: str, timings: dict[str, Timing], images: int) -> dict[str, Any]:
+    """Seconds and rates as JSON, and printed beside the first candidate's."""
+    rates = {name: timing.rate(images) for name, timing in timings.items()}
+    first = next(iter(timings))
+    rows = [
+        [
+            TITLES[name],
+            report.rate(rates[name]),
+            "" if name == first else report.ratio(timing.speed_over(timings[first])),
+        ]
+        for name, timing in timings.items()
+    ]
+    print(report.table([title, "images/s (range)", "of the first"], rows) + "\n")
+    return {
+        "images": images,
+        "seconds": {name: timing.seconds for name, timing in timings.items()},
+        "images_per_second": {name: asdict(rate) for name, rate in rates.items()},
+    }
 
 
 def _steady(options: BulkOptions, runner: Runner) -> tuple[int, float]:
     """Rows after the first parts, one for each actor; seconds from these to the last."""
-    moments: list[tuple[float, int]] = []
+    parts: list[tuple[float, int]] = []
 
-    def watched(work: Work, units: Iterable[int], done: pipeline.Done) -> None:
-        def noted(rows: int, failed: int) -> None:
-            moments.append((time.perf_counter(), rows))
+    def timed(work: Work, units: Iterable[int], done: pipeline.Done) -> None:
+        def note(rows: int, failed: int) -> None:
+            parts.append((time.perf_counter(), rows))
             done(rows, failed)
 
-        runner(work, units, noted)
+        runner(work, units, note)
 
-    job.run(options, runner=watched)
-    rest = moments[ACTORS:]
-    return sum(rows for _, rows in rest), rest[-1][0] - moments[ACTORS - 1][0]
+    job.run(options, runner=timed)
+    rest = parts[ACTORS:]
+    return sum(rows for _, rows in rest), rest[-1][0] - parts[ACTORS - 1][0]
 
 
-def _options(material: Material, path: Path, out: Path) -> BulkOptions:
+def _options(models: Models, path: Path, out: Path) -> BulkOptions:
     return BulkOptions(
-        operation="encode", input=str(path), out=str(out), bundle=material.bundle, overwrite=True
+        operation="encode", input=str(path), out=str(out), bundle=models.bundle, overwrite=True
     )
 
 
-def _pictures(settings: Settings, material: Material, root: Path, images: int) -> list[Path]:
+def _pictures(settings: Settings, models: Models, root: Path, images: int) -> list[Path]:
     """Write PNG files of blurred noise, which compress as photographs do, in nested folders."""
-    height, width, channels = material.engine.manifest.image_shape
+    height, width, channels = models.engine.manifest.image_shape
     rng = np.random.default_rng(settings.seed)
     paths = []
     for at in range(images):
-        path = root / f"{at // IN_ONE_FOLDER:03d}" / f"{at:06d}.png"
-        if at % IN_ONE_FOLDER == 0:
+        path = root / f"{at // FILES_PER_FOLDER:03d}" / f"{at:06d}.png"
+        if at % FILES_PER_FOLDER == 0:
             path.parent.mkdir(parents=True)
         coarse = rng.integers(0, 256, (4, 4, channels), dtype=np.uint8)
         picture = Image.fromarray(coarse[..., 0] if channels == 1 else coarse)
@@ -251,31 +231,13 @@ def _pillow(paths: list[Path]) -> None:
             np.asarray(image)
 
 
-def _told(timings: dict[str, Timing], images: int, baseline: str) -> dict[str, Any]:
-    """Rates and ratios as JSON."""
-    return {
-        "images": images,
-        "seconds": {name: timing.seconds for name, timing in timings.items()},
-        "images_per_second": {name: asdict(t.rate(images)) for name, t in timings.items()},
-        f"of_{baseline}": {
-            name: asdict(t.speed_over(timings[baseline]))
-            for name, t in timings.items()
-            if name != baseline
-        },
-    }
-
-
 def _peak(command: list[str]) -> int:
-    """Most bytes that a process held resident (VmHWM), mapped files included; Linux only."""
-    root = Path(__file__).resolve().parent.parent
-    held = 0
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
-    status = Path(f"/proc/{process.pid}/status")
+    """Peak resident bytes of a process, mapped files included; Linux only."""
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    peak = 0
     while process.poll() is None:
-        for line in status.read_text().splitlines() if status.exists() else ():
-            if line.startswith("VmHWM"):
-                held = max(held, int(line.split()[1]) * 1024)
+        peak = max(peak, memory_of(process.pid, "VmHWM"))
         time.sleep(0.01)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return held
+    return peak

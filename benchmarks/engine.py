@@ -73,12 +73,9 @@ def _count(models: Models) -> dict[str, dict[str, int]]:
     counted = {}
     for model in MODELS:
         plain, ours = models.plain_path(model), models.bundle / f"{model}.onnx"
-        counts = {
-            "plain": cost.macs(plain),
-            "folded": cost.folded_macs(plain),
-            "ours": cost.macs(ours),
-        }
-        counted[model] = {**counts, "needed": min(counts.values())}
+        counts = [cost.macs(plain), cost.folded_macs(plain), cost.macs(ours)]
+        names = ("plain", "folded", "ours", "needed")
+        counted[model] = dict(zip(names, [*counts, min(counts)], strict=True))
     return counted
 
 

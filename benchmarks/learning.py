@@ -30,15 +30,12 @@ def run(settings: Settings) -> dict[str, Any]:
         return {}
     dataset = load_dataset(settings.dataset)
     epochs = {"epochs": 2} if settings.quick else {}
-    classic = _progress(
-        FitSettings.resolve(dataset=settings.dataset, preset="classic", **epochs), dataset
+    fits = (
+        FitSettings.resolve(dataset=settings.dataset, preset=preset, **epochs)
+        for preset in ("classic", "standard")
     )
-    standard = _progress(
-        FitSettings.resolve(dataset=settings.dataset, preset="standard", **epochs),
-        dataset,
-        times=2,
-        until=CLASSIC_MSE,
-    )
+    classic = _progress(next(fits), dataset)
+    standard = _progress(next(fits), dataset, times=2, until=CLASSIC_MSE)
     share = standard[-1]["seconds"] / classic[-1]["seconds"]
     result = {
         "machine": machine.facts(),
@@ -49,12 +46,13 @@ def run(settings: Settings) -> dict[str, Any]:
         "reached": standard[-1]["val_loss"] <= CLASSIC_MSE,
         "share_of_the_time": share,
     }
+    ends = {
+        "classic, its whole recipe": classic[-1],
+        f"standard, until {CLASSIC_MSE}": standard[-1],
+    }
     lines = [
-        [name, f"{last['epochs']:g}", f"{last['val_loss']:.5f}", report.duration(last["seconds"])]
-        for name, last in (
-            ("classic, its whole recipe", classic[-1]),
-            (f"standard, until {CLASSIC_MSE}", standard[-1]),
-        )
+        [name, f"{end['epochs']:g}", f"{end['val_loss']:.5f}", report.duration(end["seconds"])]
+        for name, end in ends.items()
     ]
     print(report.table(["training", "epochs", "validation MSE", "time"], lines))
     print(f"standard takes {share:.2f} of the time\n")

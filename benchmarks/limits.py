@@ -84,16 +84,15 @@ def _mlas(shape: Shape) -> Gemm:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     sessions = [
-        ort.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         for _ in range(usable_cores())
     ]
 
     def work(session: Any, count: int) -> None:
         binding = session.io_binding()
         binding.bind_cpu_input("left", left)
-        binding.bind_ortvalue_output(
-            "output", ort.OrtValue.ortvalue_from_numpy(np.empty((rows, n), np.float32))
-        )
+        output = ort.OrtValue.ortvalue_from_numpy(np.empty((rows, n), np.float32))
+        binding.bind_ortvalue_output("output", output)
         for _ in range(count):
             session.run_with_iobinding(binding)
 

@@ -8,52 +8,35 @@ prints one line of JSON. Only in a fresh process does the peak belong to this ca
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Time and memory of calls with the same number of images.
-
-    Attributes:
-        images: rows in one call.
-        seconds: of each timed call.
-        extra: peak bytes of the process beyond those before the call and its output.
-        inputs: bytes of the input array.
-        outputs: bytes of the output array.
-    """
-
-    images: int
-    seconds: tuple[float, ...]
-    extra: int
-    inputs: int
-    outputs: int
-
-
-def in_subprocess(bundle: Path, model: str, *, images: int, calls: int, seed: int) -> Measured:
-    """Measure in a fresh process."""
+def in_subprocess(bundle: Path, model: str, *, images: int, calls: int, seed: int) -> Any:
+    """What `measure` returns, measured in a fresh process."""
     arguments = [str(bundle), model, str(images), str(calls), str(seed)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", *arguments],
         cwd=Path(__file__).resolve().parent.parent,
         check=True,
         stdout=subprocess.PIPE,
-        text=True,
     )
-    facts = json.loads(done.stdout)
-    return Measured(**{**facts, "seconds": tuple(facts["seconds"])})
+    return json.loads(done.stdout)
 
 
-def measure(bundle: Path, model: str, *, images: int, calls: int, seed: int) -> Measured:
-    """Load the engine, warm it up on a few chunks, then call it with so many images."""
+def measure(bundle: Path, model: str, images: int, calls: int, seed: int) -> dict[str, Any]:
+    """Load the engine, warm it up on a few chunks, then call it with so many images.
+
+    Returns:
+        `seconds` of each call; bytes of its input and output; `extra_bytes`, the peak of the
+        process beyond those before the call and its output.
+    """
     from service.engine import Engine
 
     engine = Engine.load(bundle)
@@ -63,35 +46,34 @@ def measure(bundle: Path, model: str, *, images: int, calls: int, seed: int) -> 
     rows = np.random.default_rng(seed).random((images, *row), dtype=np.float32)
     call(np.resize(rows[:64], (512, *row)))
 
-    with suppress(OSError):  # resets the peak; elsewhere the peak of loading counts too
+    with suppress(OSError):  # resets the peak
         Path("/proc/self/clear_refs").write_text("5")
-    before = _memory("VmRSS")
+    before = memory_of("self", "VmRSS")
     seconds, output = [], np.empty(0, np.float32)
     for _ in range(calls):
         del output
         start = time.perf_counter()
         output = call(rows)
         seconds.append(time.perf_counter() - start)
-    extra = max(0, _memory("VmHWM") - before - output.nbytes)
-    return Measured(images, tuple(seconds), extra, rows.nbytes, output.nbytes)
+    return {
+        "seconds": seconds,
+        "extra_bytes": max(0, memory_of("self", "VmHWM") - before - output.nbytes),
+        "input_bytes": rows.nbytes,
+        "output_bytes": output.nbytes,
+    }
 
 
-def _memory(field: str) -> int:
-    """Bytes held now (VmRSS) or at most (VmHWM); elsewhere than on Linux, the latter for both.
+def memory_of(process: int | str, field: str) -> int:
+    """Resident bytes of a process now (VmRSS) or at most (VmHWM), 0 once it has ended; Linux only.
 
-    Linux hands a parent's `ru_maxrss` down to its children, so that VmHWM is better there.
+    `ru_maxrss` would not do: Linux hands a parent's down to its children.
     """
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 if __name__ == "__main__":
     _bundle, _model, *_numbers = sys.argv[1:]
-    _images, _calls, _seed = map(int, _numbers)
-    print(
-        json.dumps(asdict(measure(Path(_bundle), _model, images=_images, calls=_calls, seed=_seed)))
-    )
+    print(json.dumps(measure(Path(_bundle), _model, *map(int, _numbers))))

@@ -17,6 +17,7 @@ from benchmarks import machine, outliers, report
 from benchmarks.harness import interleave
 from benchmarks.settings import Settings
 from common.arrays import Floats, to_floats
+from export.novelty.probes import detection
 from service.bundle import Bundle
 from service.engine import Engine
 from training.data.datasets import Dataset, load_dataset
@@ -85,20 +86,16 @@ def _measure(settings: Settings, engine: Engine, groups: Groups) -> dict[str, An
     typical = engine.score(groups["noise"]["digits"])
     facts: dict[str, Any] = {"threshold": threshold}
     for group, kinds in groups.items():
-        facts[group] = {}
-        for kind, images in kinds.items():
-            scores = engine.score(images)
-            facts[group][kind] = {
-                "n": len(scores),
-                "auroc": _auroc(typical, scores),
-                "share_above": float((scores > threshold).mean()),
-            }
+        facts[group] = {
+            kind: {"n": len(images), **detection(typical, engine.score(images), threshold)}
+            for kind, images in kinds.items()
+        }
     facts["noise"]["digits"]["auroc"] = None  # the reference of all others
-    some = groups["noise"]["digits"][:1_024]
+    batch = groups["noise"]["digits"][:1_024]
     timings = interleave(
         {
-            "denoise": lambda: engine.denoise(some),
-            "denoise_scored": lambda: engine.run(("denoised", "scores"), images=some),
+            "denoise": lambda: engine.denoise(batch),
+            "denoise_scored": lambda: engine.run(("denoised", "scores"), images=batch),
         },
         rounds=3 * settings.sizes.rounds,
         warmup=2,
@@ -108,14 +105,6 @@ def _measure(settings: Settings, engine: Engine, groups: Groups) -> dict[str, An
     ratio = timings["denoise"].speed_over(timings["denoise_scored"])
     facts["cost"] = {name: value - 1 for name, value in asdict(ratio).items()}
     return facts
-
-
-def _auroc(typical: Floats, novel: Floats) -> float:
-    """The probability that a novel image has a higher score than a typical one."""
-    from sklearn.metrics import roc_auc_score  # slow to import
-
-    truth = np.repeat([0, 1], [len(typical), len(novel)])
-    return float(roc_auc_score(truth, np.concatenate([typical, novel])))
 
 
 def _table(groups: Groups, precisions: dict[str, Any], group: str) -> str:

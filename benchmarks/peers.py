@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -57,36 +58,24 @@ class Peer:
         return f"no {self.precision} in the bundle: {manifest.precisions[self.precision].reason}"
 
 
-def _engine(precision: PrecisionName) -> Callable[[Models, str], Run]:
+def _engine(models: Models, model: str, precision: PrecisionName = "float32") -> Run:
     """Our engine: calls of `batch` images from one thread, each split into chunks by the engine."""
+    engine = Engine.load(models.bundle, precision=precision)
+    names = {"encoder": "encode", "decoder": "decode", "autoencoder": "denoise"}
+    call = getattr(engine, names[model])
 
-    def open_model(models: Models, model: str) -> Run:
-        engine = Engine.load(models.bundle, precision=precision)
-        calls: dict[str, Callable[..., Array]] = {
-            "encoder": engine.encode,
-            "decoder": engine.decode,
-            "autoencoder": engine.denoise,
-        }
+    def run(rows: Array, batch: int, out: Array) -> Array:
+        for start in range(0, len(rows), batch):
+            chunk = slice(start, start + batch)
+            call(rows[chunk], out=out[chunk])
+        return out
 
-        def run(rows: Array, batch: int, out: Array) -> Array:
-            for start in range(0, len(rows), batch):
-                chunk = slice(start, start + batch)
-                calls[model](rows[chunk], out=out[chunk])
-            return out
-
-        return run
-
-    return open_model
+    return run
 
 
 def _keras(models: Models, model: str) -> Run:
     network = models.keras[model]
-
-    def run(rows: Array, batch: int, out: Array) -> Array:
-        output: Array = network.predict(rows, batch_size=batch, verbose=0)
-        return output
-
-    return run
+    return lambda rows, batch, out: network.predict(rows, batch_size=batch, verbose=0)
 
 
 def _xla(models: Models, model: str) -> Run:
@@ -110,49 +99,43 @@ def _onnxruntime(models: Models, model: str) -> Run:
     return _in_batches(lambda chunk: session.run(None, {name: chunk})[0])
 
 
-def _openvino(hint: str, precision: str) -> Callable[[Models, str], Run]:
+def _openvino(models: Models, model: str, *, hint: str, precision: str) -> Run:
     """OpenVINO with a performance hint, THROUGHPUT or LATENCY, and a precision, f32 or bf16.
 
     Each batch size gets a model of that fixed shape; batches go through its asynchronous queue
     with the number of requests that OpenVINO chooses.
     """
+    ov = import_module("openvino")
+    core = ov.Core()
+    settings = {
+        "PERFORMANCE_HINT": hint,
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": usable_cores(),
+    }
+    network = core.read_model(str(models.plain_path(model)))
 
-    def open_model(models: Models, model: str) -> Run:
-        ov = import_module("openvino")
-        core = ov.Core()
-        settings = {
-            "PERFORMANCE_HINT": hint,
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": usable_cores(),
-        }
-        network = core.read_model(str(models.plain_path(model)))
-        queues: dict[int, Any] = {}
+    @cache
+    def queue_for(*shape: int) -> Any:
+        network.reshape([*shape])
+        return ov.AsyncInferQueue(core.compile_model(network, "CPU", settings))
 
-        def queue_for(batch: int, row: tuple[int, ...]) -> Any:
-            if batch not in queues:
-                network.reshape([batch, *row])
-                queues[batch] = ov.AsyncInferQueue(core.compile_model(network, "CPU", settings))
-            return queues[batch]
+    def run(rows: Array, batch: int, out: Array) -> Array:
+        def keep(request: Any, chunk: slice) -> None:
+            out[chunk] = request.get_output_tensor(0).data
 
-        def run(rows: Array, batch: int, out: Array) -> Array:
-            def keep(request: Any, chunk: slice) -> None:
-                out[chunk] = request.get_output_tensor(0).data
+        whole = len(rows) - len(rows) % batch
+        for start, end, size in ((0, whole, batch), (whole, len(rows), len(rows) - whole)):
+            if start == end:
+                continue
+            queue = queue_for(size, *rows.shape[1:])
+            queue.set_callback(keep)
+            for first in range(start, end, size):
+                chunk = slice(first, first + size)
+                queue.start_async({0: rows[chunk]}, chunk, share_inputs=True)
+            queue.wait_all()
+        return out
 
-            whole = len(rows) - len(rows) % batch
-            for start, end, size in ((0, whole, batch), (whole, len(rows), len(rows) - whole)):
-                if start == end:
-                    continue
-                queue = queue_for(size, rows.shape[1:])
-                queue.set_callback(keep)
-                for first in range(start, end, size):
-                    chunk = slice(first, first + size)
-                    queue.start_async({0: rows[chunk]}, chunk, share_inputs=True)
-                queue.wait_all()
-            return out
-
-        return run
-
-    return open_model
+    return run
 
 
 def _in_batches(call: Callable[[Array], Array]) -> Run:
@@ -169,13 +152,25 @@ def _in_batches(call: Callable[[Array], Array]) -> Run:
 
 
 PEERS = (
-    Peer(OURS, "onnxruntime", _engine("float32")),
-    Peer(OURS_INT8, "onnxruntime", _engine("int8"), tolerance=0.3, precision="int8"),
+    Peer(OURS, "onnxruntime", _engine),
+    Peer(
+        OURS_INT8,
+        "onnxruntime",
+        partial(_engine, precision="int8"),
+        tolerance=0.3,
+        precision="int8",
+    ),
     Peer("Keras predict", "keras", _keras, batches=(1, 4, 32, 256, 1024)),
     Peer("TensorFlow XLA", "tensorflow", _xla),
     Peer("ONNX Runtime", "onnxruntime", _onnxruntime),
-    Peer("OpenVINO f32 throughput", "openvino", _openvino("THROUGHPUT", "f32")),
-    Peer("OpenVINO f32 latency", "openvino", _openvino("LATENCY", "f32")),
-    Peer("OpenVINO bf16 throughput", "openvino", _openvino("THROUGHPUT", "bf16"), tolerance=3e-2),
-    Peer("OpenVINO bf16 latency", "openvino", _openvino("LATENCY", "bf16"), tolerance=3e-2),
+    *(
+        Peer(
+            f"OpenVINO {precision} {hint}",
+            "openvino",
+            partial(_openvino, hint=hint.upper(), precision=precision),
+            tolerance,
+        )
+        for precision, tolerance in (("f32", 1e-4), ("bf16", 3e-2))
+        for hint in ("throughput", "latency")
+    ),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from benchmarks.peers import OURS, OURS_INT8
 
@@ -61,8 +61,7 @@ def rates(result: dict[str, Any], path: Path) -> Path:
     )
     axes.set_xscale("log", base=2)
     axes.set_xlim(0.85, max(batch for _, batch, _, _ in ends) * 14)
-    drawn = [float(np.asarray(line.get_ydata()).max()) for line in axes.get_lines()]
-    top = max(limit, *drawn) * 1.12
+    top = max(limit, axes.dataLim.ymax) * 1.12
     axes.set_ylim(0, top)
     _label_ends(axes, ends, gap=top * 0.047)
     ticks = sorted({int(b) for by_batch in denoise["sweep"].values() for b in by_batch})
@@ -130,16 +129,14 @@ def _label_ends(axes: Axes, ends: list[tuple[str, int, float, str]], *, gap: flo
 
 
 def _tidy(axes: Axes, *, plain_y: bool = True) -> None:
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    for axis in (axes.xaxis, axes.yaxis) if plain_y else (axes.xaxis,):
+        axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    if plain_y:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.grid(axis="y", color="#e6e6e6", lw=0.8, zorder=0)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, labelsize=9.5, length=0)
     axes.xaxis.label.set_color(INK)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#bbbbbb")
 
 

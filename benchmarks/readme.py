@@ -63,7 +63,7 @@ def section(page: Path = PAGES[0]) -> str:
         "of their limits. `benchmarks/LOG.md` says where the time goes.",
         _engine_table(colour, "images of 64×64×3"),
         "Over HTTP, with the load generator on the same cores:",
-        *(_wire_table(wire[name], title) for name, title in WIRE.items()),
+        *(report.wire(wire[name], title) for name, title in WIRE.items()),
         _bulk(_read("bulk.json")),
     ]
     return "\n" + "\n\n".join(parts) + "\n\n"
@@ -92,16 +92,6 @@ def _shares(engine: dict[str, Any]) -> str:
         return f"{operation} {100 * peak['engine_speedup']['median']:.0f} %"
 
     return ", ".join(map(share, ("denoise", "decode", "encode")))
-
-
-def _wire_table(result: dict[str, Any], title: str) -> str:
-    engine = Spread(**result["engine_images_per_second"]).median
-    rows = []
-    for label, row in result["rows"].items():
-        rate = Spread(**row["rate"])
-        share = f"{100 * rate.median * result['images_in_a_request'] / engine:.0f} %"
-        rows.append([label, report.rate(rate), share, report.duration(row["p99"])])
-    return report.table([title, "requests/s (range)", "of the engine's images/s", "p99"], rows)
 
 
 def _bulk(result: dict[str, Any]) -> str:

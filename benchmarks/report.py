@@ -50,6 +50,21 @@ def size(count: float) -> str:
     return f"{count / 2**20:,.1f} MiB"
 
 
+def wire(result: Mapping[str, Any], title: str) -> str:
+    """One entry of wire.json as a table."""
+    engine, size = result["engine_images_per_second"]["median"], result["images_in_a_request"]
+    rows = [
+        [
+            label,
+            rate(Spread(**row["rate"])),
+            f"{100 * row['rate']['median'] * size / engine:.0f} %",
+            duration(row["p99"]),
+        ]
+        for label, row in result["rows"].items()
+    ]
+    return table([title, "requests/s (range)", "of the engine's images/s", "p99"], rows)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a results file, whole or not at all, and print its name."""
     path.parent.mkdir(parents=True, exist_ok=True)

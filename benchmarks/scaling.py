@@ -49,33 +49,24 @@ def _growth(settings: Settings, models: Models) -> list[dict[str, Any]]:
             print(f"{size:,} images: skipped, {report.size(2.2 * size * row_bytes)} needed")
         else:
             sizes.append(size)
-    by_size: dict[int, list[memory.Measured]] = {size: [] for size in sizes}
+    by_size: dict[int, list[dict[str, Any]]] = {size: [] for size in sizes}
     for turn in range(1 if settings.quick else ROUNDS):
         for size in sizes:
             if turn and size > SINGLE_ROUND_IMAGES:
                 continue
             calls = min(200, 1 + MIN_IMAGES // size)
-            by_size[size].append(
-                memory.in_subprocess(
-                    models.bundle, MODEL, images=size, calls=calls, seed=settings.seed
-                )
+            facts = memory.in_subprocess(
+                models.bundle, MODEL, images=size, calls=calls, seed=settings.seed
             )
+            by_size[size].append(facts)
     growth, lines = [], []
     for size, measured in by_size.items():
         # The first of several calls is a warm-up.
-        timing = Timing(tuple(median(one.seconds[1:] or one.seconds) for one in measured))
-        extra = max(one.extra for one in measured)
+        timing = Timing(tuple(median(one["seconds"][1:] or one["seconds"]) for one in measured))
+        extra = max(one["extra_bytes"] for one in measured)
         rate = timing.rate(size)
-        growth.append(
-            {
-                "images": size,
-                "seconds": timing.seconds,
-                "images_per_second": asdict(rate),
-                "extra_bytes": extra,
-                "input_bytes": measured[0].inputs,
-                "output_bytes": measured[0].outputs,
-            }
-        )
+        rates = {"seconds": timing.seconds, "images_per_second": asdict(rate)}
+        growth.append({"images": size, **measured[0], **rates, "extra_bytes": extra})
         time = report.duration(median(timing.seconds))
         lines.append([f"{size:,}", time, report.rate(rate), report.size(extra)])
     head = ["images in one call", "time", "images/s (range)", "memory beyond input and output"]
@@ -92,11 +83,10 @@ def _latency(settings: Settings, models: Models) -> dict[str, dict[str, Any]]:
     block = 10 if settings.quick else LATENCY_BLOCK
     calls = {peer.name: partial(run, row, 1, out) for peer, run in opened.items()}
     timings = latencies(calls, rounds=settings.sizes.rounds, block=block, settle=settings.settle)
-    medians = {
-        name: Timing(tuple(median(timing.seconds) for timing in blocks))
-        for name, blocks in timings.items()
-    }
     result: dict[str, dict[str, Any]] = {}
+    medians = {
+        name: Timing(tuple(median(t.seconds) for t in blocks)) for name, blocks in timings.items()
+    }
     for name, blocks in timings.items():
         seconds = [second for timing in blocks for second in timing.seconds]
         result[name] = {
@@ -109,9 +99,8 @@ def _latency(settings: Settings, models: Models) -> dict[str, dict[str, Any]]:
     lines = [
         [
             name,
-            report.duration(facts["median"]),
-            report.duration(facts["p99"]),
-            f"{facts['engine_speedup']['median']:.2f} ×" if name != OURS else "",
+            *map(report.duration, (facts["median"], facts["p99"])),
+            f"{facts['engine_speedup']['median']:.2f} ×",
         ]
         for name, facts in sorted(result.items(), key=lambda item: item[1]["median"])
     ]

@@ -41,6 +41,7 @@ def run(settings: Settings) -> None:
     lines = [[name, *(f"{100 * share:.1f} %" for share in shares)] for name, shares in results]
     print(f"### Search by a noisy image ({engine.manifest.name}, {noise})\n")
     print(report.table(head, lines))
+    depths = [*map(str, DEPTHS)]
     result = {
         "machine": machine.facts(),
         "model": engine.manifest.name,
@@ -48,9 +49,7 @@ def run(settings: Settings) -> None:
         "dataset": dataset.name,
         "noise": str(noise),
         "images": len(clean),
-        "recall": {
-            name: dict(zip(map(str, DEPTHS), shares, strict=True)) for name, shares in results
-        },
+        "recall": {name: dict(zip(depths, shares, strict=True)) for name, shares in results},
     }
     report.write_json(settings.results / "search.json", result)
 

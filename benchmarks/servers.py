@@ -9,56 +9,49 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
+Running = AbstractContextManager[str]  # gives the server's address
 
 
-@contextmanager
-def ours(bundle: Path, log: Path, *, workers: int, threads: int) -> Iterator[str]:
-    """`bentoml serve` with the given workers and engine threads; yields its address."""
+def ours(bundle: Path, log: Path, *, workers: int, threads: int) -> Running:
+    """`bentoml serve` with the given workers and engine threads."""
     environment = {
         "DENOISER_BUNDLE": str(bundle),
         "DENOISER_WORKERS": str(workers),
         "DENOISER_THREADS": str(threads),
     }
-    with _bentoml("service.app:Denoiser", environment, log) as url:
-        yield url
+    return _bentoml("service.app:Denoiser", environment, log)
 
 
-@contextmanager
-def plain_bentoml(model: Path, log: Path, *, workers: int) -> Iterator[str]:
+def plain_bentoml(model: Path, log: Path, *, workers: int) -> Running:
     """BentoML with its own endpoints and a mounted app, without our gateway."""
     environment = {
         "PEER_MODEL": str(model),
         "PEER_WORKERS": str(workers),
         "BENTOML_HOME": str(log.with_suffix(".home")),
     }
-    with _bentoml("benchmarks.http_peers.bentoml_plain:Plain", environment, log) as url:
-        yield url
+    return _bentoml("benchmarks.http_peers.bentoml_plain:Plain", environment, log)
 
 
-@contextmanager
-def fastapi(model: Path, log: Path, *, workers: int) -> Iterator[str]:
+def fastapi(model: Path, log: Path, *, workers: int) -> Running:
     """The hand-written FastAPI app under uvicorn, with uvloop and httptools."""
     port = _free_port()
     options = f"--port {port} --workers {workers} --no-access-log --loop uvloop --http httptools"
     app = "benchmarks.http_peers.fastapi_app:app"
     command = [str(PEERS), "-m", "uvicorn", app, *options.split()]
-    with _running(command, {"PEER_MODEL": str(model)}, log, port, "/readyz") as url:
-        yield url
+    return _running(command, {"PEER_MODEL": str(model)}, log, port)
 
 
-@contextmanager
-def mlserver(model: Path, folder: Path, *, workers: int) -> Iterator[str]:
+def mlserver(model: Path, log: Path, *, workers: int) -> Running:
     """MLServer with that many parallel workers; metrics and gRPC on ports of their own."""
-    port = _free_port()
-    folder.mkdir(parents=True, exist_ok=True)
+    port, folder = _free_port(), log.with_suffix("")
+    folder.mkdir()
     settings = {
         "host": "127.0.0.1",
         "http_port": port,
@@ -74,24 +67,23 @@ def mlserver(model: Path, folder: Path, *, workers: int) -> Iterator[str]:
     (folder / "model-settings.json").write_text(json.dumps(described))
     command = [str(PEERS.with_name("mlserver")), "start", str(folder)]
     environment = {"PEER_MODEL": str(model), "PYTHONPATH": str(ROOT)}
-    ready = "/v2/models/autoencoder/ready"
-    with _running(command, environment, folder / "log", port, ready) as url:
-        yield url
+    return _running(command, environment, log, port, "/v2/models/autoencoder/ready")
 
 
-@contextmanager
-def _bentoml(service: str, environment: Mapping[str, str], log: Path) -> Iterator[str]:
+def _bentoml(service: str, environment: Mapping[str, str], log: Path) -> Running:
     port = _free_port()
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", service]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    environment = {**environment, "BENTOML_DO_NOT_TRACK": "True"}
-    with _running(command, environment, log, port, "/readyz") as url:
-        yield url
+    return _running(command, {**environment, "BENTOML_DO_NOT_TRACK": "True"}, log, port)
 
 
 @contextmanager
 def _running(
-    command: Sequence[str], environment: Mapping[str, str], log: Path, port: int, ready: str
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    port: int,
+    ready: str = "/readyz",
 ) -> Iterator[str]:
     """Start the command without our own variables, wait until it is ready, yield its address."""
     clean = {name: text for name, text in os.environ.items() if not name.startswith("DENOISER_")}
@@ -118,7 +110,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float 
         try:
             with urllib.request.urlopen(url, timeout=2):
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.1)
     raise RuntimeError(f"no server at {url}:\n{log.read_text(errors='replace')[-2000:]}")
 

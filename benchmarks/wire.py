@@ -46,17 +46,6 @@ class Case:
     read: Callable[[bytes], Array]
 
 
-@dataclass(frozen=True)
-class Result:
-    """Requests per second and latencies in seconds, over the rounds; ratio to the first row."""
-
-    rate: Spread
-    p50: float
-    p99: float
-    ratio: Spread
-    refused: int
-
-
 def run(settings: Settings, models: Models) -> dict[str, Any]:
     """Three tables: single images, batches of 256, JSON batches of 16; and `wire.json`."""
     rows = models.rows("autoencoder", 256)
@@ -76,15 +65,15 @@ def run(settings: Settings, models: Models) -> dict[str, Any]:
                 requests = 2 * connections
             send = partial(drive, connections=connections, requests=requests)
             results, engine_rate = _measure(cases, models, size, send, settings)
-            title = f"{name}: {size} image{'s' * (size > 1)} per request, {connections} connections"
-            print(_table(title, size, results, engine_rate) + "\n")
             result[name] = {
                 "images_in_a_request": size,
                 "connections": connections,
                 "requests_in_a_round": requests,
-                "rows": {label: asdict(row) for label, row in results.items()},
+                "rows": results,
                 "engine_images_per_second": asdict(engine_rate),
             }
+            title = f"{name}: {size} image{'s' * (size > 1)} per request, {connections} connections"
+            print(report.wire(result[name], title) + "\n")
     report.write_json(settings.results / "wire.json", result)
     return result
 
@@ -97,17 +86,12 @@ def _start(models: Models, folder: Path, stack: ExitStack) -> dict[str, str]:
     start = {
         f"ours, 1 worker of {cores} threads": servers.ours(bundle, one, workers=1, threads=cores),
         f"ours, {cores} workers of 1 thread": servers.ours(bundle, many, workers=cores, threads=1),
-        f"BentoML, {cores} workers": servers.plain_bentoml(
-            plain, folder / "bentoml.log", workers=cores
-        ),
     }
+    peers = {"BentoML": servers.plain_bentoml}
     if servers.PEERS.exists():
-        start[f"FastAPI, {cores} workers"] = servers.fastapi(
-            plain, folder / "fastapi.log", workers=cores
-        )
-        start[f"MLServer, {cores} workers"] = servers.mlserver(
-            plain, folder / "mlserver", workers=cores
-        )
+        peers |= {"FastAPI": servers.fastapi, "MLServer": servers.mlserver}
+    for name, peer in peers.items():
+        start[f"{name}, {cores} workers"] = peer(plain, folder / f"{name}.log", workers=cores)
     return {label: stack.enter_context(server) for label, server in start.items()}
 
 
@@ -116,7 +100,7 @@ def _single(urls: Mapping[str, str], pixels: Array, rows: Array) -> dict[str, Ca
     for label, url in urls.items():
         if label.startswith("BentoML"):
             for route, name in (("each", "ndarray JSON"), ("batched", "ndarray JSON, batched")):
-                cases[f"{label}, {name}"] = _ndarray_case(f"{url}/{route}", rows)
+                cases[f"{label}, {name}"] = _json_case(f"{url}/{route}", rows)
     return cases
 
 
@@ -136,11 +120,11 @@ def _json(urls: Mapping[str, str], pixels: Array, rows: Array) -> dict[str, Case
     cases = {}
     for label, url in urls.items():
         if label.startswith("BentoML"):
-            cases[f"{label}, ndarray JSON"] = _ndarray_case(f"{url}/each", rows)
+            cases[f"{label}, ndarray JSON"] = _json_case(f"{url}/each", rows)
         elif not label.startswith("FastAPI"):
             cases[f"{label}, V2 JSON"] = _v2_json(url, rows)
         if label.startswith("ours"):
-            cases[f"{label}, JSON"] = _json_case(url, rows)
+            cases[f"{label}, JSON"] = _json_case(f"{url}/denoise", rows)
     return cases
 
 
@@ -150,15 +134,12 @@ def _npy_case(url: str, pixels: Array) -> Case:
 
 
 def _json_case(url: str, rows: Array) -> Case:
+    """BentoML answers with a bare list, ours with an object."""
+
     def read(body: bytes) -> Array:
-        return np.array(orjson.loads(body)["images"], np.float32)
-
-    return Case(f"{url}/denoise", _dumps({"images": rows}), JSON, read)
-
-
-def _ndarray_case(url: str, rows: Array) -> Case:
-    def read(body: bytes) -> Array:
-        return np.array(orjson.loads(body), np.float32)
+        content = orjson.loads(body)
+        images = content["images"] if isinstance(content, dict) else content
+        return np.array(images, np.float32)
 
     return Case(url, _dumps({"images": rows}), JSON, read)
 
@@ -220,8 +201,8 @@ def _measure(
     size: int,
     send: Callable[[str, bytes, dict[str, str]], Load],
     settings: Settings,
-) -> tuple[dict[str, Result], Spread]:
-    """Each case's result, and the engine's own images per second in the same rounds."""
+) -> tuple[dict[str, dict[str, Any]], Spread]:
+    """Each case's requests/s and latencies, and the engine's own images/s in the same rounds."""
     loads: dict[str, list[Load]] = {label: [] for label in cases}
     engine: list[float] = []
     for turn in range(settings.sizes.wire_rounds + 1):
@@ -232,24 +213,16 @@ def _measure(
         engine.append(rate)
         for label, load in results.items():
             loads[label].append(load)
-    first = next(iter(loads.values()))
-    return {
-        label: Result(
-            rate=Spread.of(tuple(load.rate for load in rounds)),
-            p50=_quantile(rounds, 0.5),
-            p99=_quantile(rounds, 0.99),
-            ratio=Spread.of(
-                tuple(load.rate / base.rate for load, base in zip(rounds, first, strict=True))
-            ),
-            refused=sum(load.refused for load in rounds),
-        )
-        for label, rounds in loads.items()
-    }, Spread.of(tuple(engine))
-
-
-def _quantile(loads: list[Load], share: float) -> float:
-    latencies = [seconds for load in loads for seconds in load.latencies]
-    return float(np.quantile(latencies, share, method="inverted_cdf"))
+    rows = {}
+    for label, rounds in loads.items():
+        latencies = [seconds for load in rounds for seconds in load.latencies]
+        rows[label] = {
+            "rate": asdict(Spread.of(tuple(load.rate for load in rounds))),
+            "p50": float(np.quantile(latencies, 0.5, method="inverted_cdf")),
+            "p99": float(np.quantile(latencies, 0.99, method="inverted_cdf")),
+            "refused": sum(load.refused for load in rounds),
+        }
+    return rows, Spread.of(tuple(engine))
 
 
 def _engine_rate(models: Models, count: int) -> float:
@@ -258,19 +231,3 @@ def _engine_rate(models: Models, count: int) -> float:
     start = time.perf_counter()
     models.engine.denoise(images, dtype="uint8")
     return count / (time.perf_counter() - start)
-
-
-def _table(title: str, size: int, results: Mapping[str, Result], engine: Spread) -> str:
-    head = [title, "requests/s (range)", "images/s", "of the engine alone", "p50", "p99"]
-    rows = [
-        [
-            label,
-            report.rate(row.rate),
-            f"{row.rate.median * size:,.0f}",
-            f"{100 * row.rate.median * size / engine.median:.0f} %",
-            report.duration(row.p50),
-            report.duration(row.p99),
-        ]
-        for label, row in results.items()
-    ]
-    return report.table(head, rows)

@@ -33,6 +33,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"))
 # An image to be resized is decoded whole: 16 million pixels are 64 MB at four bytes each.
 MAX_PIXELS = 4096 * 4096
+MAX_PNG_CHUNKS = (
+    2**14
+)  # Pillow takes microseconds for each; 64 MB in the usual 8 KiB are half of it
+MAX_EXIF = 2**16  # bytes, what a JPEG can hold; one tag after the other may refer to all of them
 
 _GREY_MODES = frozenset(("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"))
 _ORIENTATION, _MAX_SAMPLE_VALUE = 0x0112, 281  # EXIF; TIFF
@@ -66,6 +70,7 @@ def read(
         than MAX_PIXELS.
     """
     try:
+        _check_chunks(body)
         with Image.open(io.BytesIO(body), formats=formats) as image:
             _check_size(image, size, fit)
             image.load()
@@ -117,7 +122,7 @@ def _orientation(image: Image.Image) -> int:
     """
     if image.format == "PNG" and "exif" not in image.info:  # which may follow the pixels
         return 1
-    if image.format in ("BMP", "GIF"):
+    if image.format in ("BMP", "GIF") or len(image.info.get("exif", b"")) > MAX_EXIF:
         return 1
     try:
         value = image.getexif().get(_ORIENTATION, 1)
@@ -150,6 +155,18 @@ def _check_size(image: Image.Image, size: tuple[int, int] | None, fit: Fit | Non
             f"an image of {image.width} × {image.height} pixels",
             expected=f"at most {MAX_PIXELS:,} pixels",
         )
+
+
+def _check_chunks(body: bytes) -> None:
+    """Refuse a PNG of more than MAX_PNG_CHUNKS chunks."""
+    if not body.startswith(b"\x89PNG\r\n\x1a\n"):
+        return
+    offset = 8
+    for _ in range(MAX_PNG_CHUNKS):
+        if offset >= len(body):
+            return
+        offset += 12 + int.from_bytes(body[offset : offset + 4], "big")
+    raise TooLargeError(f"a PNG of more than {MAX_PNG_CHUNKS} chunks", expected="fewer")
 
 
 def _wrong_size(size: tuple[int, int], expected: tuple[int, int]) -> ShapeError:

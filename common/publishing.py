@@ -12,7 +12,9 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from common.errors import DenoiserError
 
@@ -36,7 +38,9 @@ class TargetUnusableError(DenoiserError):
 
 
 @contextmanager
-def staged_folder(target: Path, *, marks: Sequence[str], overwrite: bool = True) -> Iterator[Path]:
+def staged_folder(
+    target: Path, *, marks: Sequence[str], contents: Sequence[str] = ("*",), overwrite: bool = True
+) -> Iterator[Path]:
     """Yield an empty folder that becomes `target` when the block ends well.
 
     An exception removes the temporary folder and leaves `target` as it was. An existing `target`
@@ -45,6 +49,7 @@ def staged_folder(target: Path, *, marks: Sequence[str], overwrite: bool = True)
     Args:
         target: the final name.
         marks: files that a folder of this kind has; a folder without them is not replaced.
+        contents: patterns of all names in such a folder; one with other names is not replaced.
         overwrite: whether an existing folder is replaced.
 
     Raises:
@@ -52,18 +57,20 @@ def staged_folder(target: Path, *, marks: Sequence[str], overwrite: bool = True)
         TargetExistsError: `target` is there and `overwrite` is False, or it is of another kind.
     """
     target = target.absolute()
+    rules: dict[str, Any] = {"marks": marks, "contents": contents, "overwrite": overwrite}
     stage = stage_of(target)
     make_stage(stage)
     with locked(stage):
         recover(target)
         clear(stage)
         try:
-            check_target(target, marks=marks, overwrite=overwrite)
+            check_target(target, **rules)
         except TargetExistsError:
             stage.rmdir()
             raise
         try:
             yield stage
+            check_target(target, **rules)  # someone else may have made it meanwhile
             publish(stage, target)
         except BaseException:
             shutil.rmtree(stage, ignore_errors=True)
@@ -72,7 +79,7 @@ def staged_folder(target: Path, *, marks: Sequence[str], overwrite: bool = True)
 
 def stage_of(target: Path) -> Path:
     """The hidden folder beside `target` in which it is put together."""
-    if not target.name:
+    if target.name in ("", ".."):  # a root, or a name that cannot be renamed
         raise TargetUnusableError(f"{target} as an output", expected="a new name in some folder")
     return target.with_name(f".{target.name}.partial")
 
@@ -92,20 +99,28 @@ def make_stage(stage: Path) -> None:
         ) from exc
 
 
-def check_target(target: Path, *, marks: Sequence[str], overwrite: bool) -> None:
+def check_target(
+    target: Path, *, marks: Sequence[str], contents: Sequence[str] = ("*",), overwrite: bool
+) -> None:
     """Refuse to replace what is not of the same kind, or anything without `overwrite`.
+
+    Arguments as for `staged_folder`.
 
     Raises:
         TargetExistsError
     """
-    if not target.exists():
+    if not os.path.lexists(target):
         return
-    same_kind = target.is_dir() and (
-        all((target / name).is_file() for name in marks) or not any(target.iterdir())
-    )
-    if not same_kind:
+    names = sorted(path.name for path in target.iterdir()) if target.is_dir() else [""]
+    foreign = [name for name in names if not any(fnmatch(name, known) for known in contents)]
+    problem = ""
+    if names and not all((target / name).is_file() for name in marks):
+        problem = f"has no {' and '.join(marks)}"
+    elif foreign:
+        problem = f"holds {foreign[0]}, which would be lost"
+    if problem:
         raise TargetExistsError(
-            f"{target} exists and has no {' and '.join(marks)}",
+            f"{target} exists and {problem}",
             expected="a new name, or a folder that this command made",
             hint="Choose another --out; nothing was changed.",
         )
@@ -123,7 +138,7 @@ def publish(stage: Path, target: Path) -> None:
         if file.is_file():
             _sync(file)
     retired = retired_of(target)
-    if target.exists():
+    if os.path.lexists(target):
         target.rename(retired)
     try:
         stage.rename(target)

@@ -8,6 +8,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ import onnx
 from common.arrays import Array
 from common.publishing import staged_folder
 from export import card, convert, parity, quality, quantise
+from export.chunks import chunks, free_memory
+from export.errors import NetworkError
 from export.exact import in_float64
 from export.novelty import fit as novelty
 from export.rewrite.cost import chunk_of
@@ -33,9 +36,11 @@ from service.bundle import (
     write_manifest,
 )
 from service.engine import Engine
-from training.runs import Run, Samples
+from training.runs import Run, RunModels, Samples
 
 GOLDEN_IMAGES = 16
+CHECKED_IMAGES, BATCH = 64, 8
+CONTENTS = ("*.onnx", "golden*.npz", MANIFEST, PARITY, card.CARD)  # of a bundle's folder
 PENDING = "computed when the manifest is written"
 
 logger = logging.getLogger(__name__)
@@ -51,18 +56,24 @@ def export_run(run_folder: Path, out: Path, *, overwrite: bool = False) -> Manif
 
     Raises:
         RunError: the run is missing or damaged.
+        NetworkError: weights or output are not finite, the output is constant, or ONNX cannot
+            express a layer.
         TargetExistsError: `out` exists and `overwrite` is False.
         ParityError: the exported models differ from Keras; nothing is published.
     """
-    with staged_folder(out, marks=(MANIFEST,), overwrite=overwrite) as stage:
-        manifest = _fill(stage, Run.load(run_folder), out.name)
+    run = Run.load(run_folder)
+    with (
+        staged_folder(out, marks=(MANIFEST,), contents=CONTENTS, overwrite=overwrite) as stage,
+        TemporaryDirectory(prefix="denoiser-export-") as work,
+    ):
+        manifest = _fill(stage, Path(work), run, out.absolute().name)
     logger.info("%s: fingerprint %s", out, manifest.fingerprint)
     return manifest
 
 
-def _fill(stage: Path, run: Run, bundle_name: str) -> Manifest:
-    """Write and check all files of the bundle."""
-    models, samples = run.models(), run.samples()
+def _fill(stage: Path, work: Path, run: Run, bundle_name: str) -> Manifest:
+    """Write and check all files of the bundle; `work` is for files that do not ship."""
+    models = run.models()
     height, width, channels = models.encoder.input_shape[1:]
     facts: dict[str, Any] = {
         "name": bundle_name,
@@ -80,29 +91,78 @@ def _fill(stage: Path, run: Run, bundle_name: str) -> Manifest:
         "denoiser.image_range": "[0, 1]",
         "denoiser.latent_size": str(facts["latent_size"]),
     }
-    reducible = {}
-    for name in MODELS:
-        model, reducible[name] = convert.graphs(getattr(models, name), name, metadata=metadata)
+    spread = check_network(models, run.samples().noisy)
+    for name in reversed(MODELS):  # the largest first, while there is least in memory
+        try:
+            model, reducible = convert.graphs(getattr(models, name), name, metadata=metadata)
+        except Exception as exc:  # tf2onnx and onnx raise many kinds
+            raise NetworkError(
+                f"{name}, which cannot be converted ({_first_line(exc)})",
+                expected="layers that ONNX can express",
+            ) from exc
         (stage / model_file(name)).write_bytes(convert.serialize(model))
+        (work / model_file(name)).write_bytes(convert.serialize(reducible))
         facts["chunks"][name] = chunk_of(model)
         logger.info("%s: %d nodes, opset %d", name, len(model.graph.node), convert.OPSET)
+        del model, reducible
+        free_memory()
 
-    draft = _draft(stage, facts)
-    engine = Engine(draft)
-    rows = parity.compare(engine, in_float64(models), clean=samples.clean, noisy=samples.noisy)
+    samples = run.samples()
+    engine, exact = Engine(_draft(stage, facts)), in_float64(models)
+    del models
+    free_memory()
+    rows = parity.compare(engine, exact, clean=samples.clean, noisy=samples.noisy)
+    del exact
+    free_memory()
     logger.info(parity.table(rows))
     parity.enforce(rows)
     (stage / PARITY).write_text(json.dumps(parity.report(rows), indent=2) + "\n")
     facts["parity"] = parity.summary(rows)
     _write_golden(stage, engine, samples.noisy[:GOLDEN_IMAGES])
-    int8 = _reduce(stage, engine, samples, reducible, facts)
+    int8 = _reduce(stage, work, engine, samples, facts, spread=spread)
     facts["precisions"] = {INT8: int8}
+    del engine, samples
+    free_memory()
     facts["novelty"] = novelty.add(_draft(stage, facts), run)
     manifest = write_manifest(stage, **facts)
     (stage / card.CARD).write_text(card.text(manifest), encoding="utf-8")
+    free_memory()
     for precision in manifest.available:
         Engine.load(stage, precision=precision)  # as the service will
     return manifest
+
+
+def check_network(models: RunModels, noisy: Array) -> float:
+    """Refuse a network that has diverged or collapsed: comparisons of its output show nothing.
+
+    Args:
+        models: the run's Keras models.
+        noisy: held-out images, float32 (N, H, W, C) in [0, 1].
+
+    Returns:
+        By how much the output differs between images at most, in [0, 1].
+
+    Raises:
+        NetworkError: names the model.
+    """
+    for name, model in zip(MODELS, models, strict=True):
+        if not all(np.isfinite(weights).all() for weights in model.get_weights()):
+            raise NetworkError(
+                f"{name} with weights that are NaN or infinite",
+                expected="finite weights",
+                hint="Training has diverged: train again with a smaller --learning-rate.",
+            )
+    images = noisy[next(chunks(min(CHECKED_IMAGES, len(noisy)), noisy.shape[1:]))]
+    denoised = models.autoencoder.predict(images, batch_size=BATCH, verbose=0)
+    axis = 0 if len(denoised) > 1 else None  # of a single image: between its pixels
+    spread = float(np.ptp(denoised, axis=axis).max())
+    if not spread > parity.LIMIT:  # also NaN
+        raise NetworkError(
+            f"autoencoder whose output differs by {spread:.0e} between {len(images)} images",
+            expected=f"more than {parity.LIMIT:.0e}, what parity can tell apart",
+            hint="Training has collapsed: train again with a smaller --learning-rate.",
+        )
+    return spread
 
 
 def _draft(stage: Path, facts: dict[str, Any]) -> Bundle:
@@ -112,16 +172,18 @@ def _draft(stage: Path, facts: dict[str, Any]) -> Bundle:
 
 def _reduce(
     stage: Path,
+    work: Path,
     engine: Engine,
     samples: Samples,
-    models: dict[str, onnx.ModelProto],
     facts: dict[str, Any],
+    *,
+    spread: float,
 ) -> Precision:
-    """Write `models` in int8 beside the float32 ones, or none where they may not ship.
+    """Write the models of `work` in int8 beside the float32 ones, or none that may not ship.
 
     Every second held-out pair calibrates; the others measure the loss.
     """
-    intensity = quantise.intensity(models["autoencoder"])
+    intensity = quantise.intensity(onnx.load(work / model_file("autoencoder")))
     figures: dict[str, Any] = {"multiply_adds_per_activation": round(intensity, 1)}
     images = len(samples.noisy[1::2])
     reason = ""
@@ -130,11 +192,17 @@ def _reduce(
             f"too little to gain: {intensity:.1f} multiply-adds per activation in the layers that "
             f"could be int8, at least {quantise.MIN_INTENSITY:.0f} make it faster"
         )
+    elif spread < quality.MIN_SPREAD:
+        reason = (
+            f"an output that differs by {spread:.4f} between images is no measure of the loss, "
+            f"at least {quality.MIN_SPREAD:.4f} needed"
+        )
     elif images < quality.MIN_IMAGES:
         reason = (
             f"{images} held-out images to measure the loss, at least {quality.MIN_IMAGES} needed"
         )
     else:
+        models = {name: onnx.load(work / model_file(name)) for name in MODELS}
         for name, model in quantise.quantise(models, samples.noisy[0::2]).items():
             (stage / model_file(name, INT8)).write_bytes(convert.serialize(model))
         draft = _draft(stage, {**facts, "precisions": {INT8: Precision(fingerprint=PENDING)}})
@@ -163,6 +231,10 @@ def _write_golden(stage: Path, engine: Engine, images: Array) -> None:
         decoded=engine.decode(latents),
         denoised=engine.denoise(images),
     )
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0][:200]
 
 
 def _tools() -> dict[str, str]:

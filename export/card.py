@@ -6,13 +6,13 @@ still loads.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from export.novelty import probes
 from service.bundle import FLOAT32, INT8, Manifest, Precision
 
 CARD = "README.md"
+MNIST_TEST = "7d6db313aa5e2f0d341c67fd1c8a6c3af3cc5ff49251341a7bc72aa79670430f"  # its sha256
 # By the name of the data set. The first two are licensed as their Keras documentation says.
 CREDITS = {
     "mnist": "MNIST, Y. LeCun and C. Cortes, derived from NIST's databases; CC BY-SA 3.0.",
@@ -63,8 +63,15 @@ def text(manifest: Manifest) -> str:
         worst=max(manifest.parity["largest_difference"].values()),
         int8=_int8(manifest.precisions[INT8]),
         novelty=_novelty(manifest.novelty.get(FLOAT32)),
-        credit=CREDITS.get(Path(data["name"]).stem, "not recorded."),
+        credit=CREDITS.get(_known(data), "not recorded."),
     )
+
+
+def _known(data: dict[str, Any]) -> str:
+    """The name of a known data set; a user's folder may be called `mnist` too."""
+    if data["sha256"]["test"] == MNIST_TEST:
+        return "mnist"
+    return str(data["name"]) if data["source"] == "builtin" else ""
 
 
 def _int8(int8: Precision) -> str:

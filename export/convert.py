@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import onnx
 
+from export.chunks import free_memory
 from export.rewrite.cleanup import clean
 from export.rewrite.graph import Graph
 from export.rewrite.optimise import optimise
@@ -40,9 +42,12 @@ def graphs(model: Any, name: str, *, metadata: dict[str, str]) -> Graphs:
     import tensorflow as tf
     import tf2onnx
 
+    # Without this, tf2onnx copies the whole graph before each of its passes: 0.5 GiB for 192×192×3.
+    os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
     source, output = TENSORS[name]
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name=source)]
     raw, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=OPSET)
+    free_memory()
     graph = Graph(raw)
     _name_tensors(graph, source, output)
     clean(graph)

@@ -3,18 +3,19 @@
 The engine that will serve them runs every case. Keras runs the same arrays in double precision
 (`export.exact`), so that only the files' own error is measured. A difference is the largest over
 all values: absolute for images, which lie in [0, 1]; for latents, which are unbounded, relative to
-the largest latent of the case.
+the largest latent of the case. Batches of large images are compared in chunks, each by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from common.arrays import Array, to_floats
+from common.arrays import Array, to_bytes, to_floats
+from export.chunks import chunks
 from export.errors import ParityError
 from export.exact import Exact
 from service.engine import Engine
@@ -42,6 +43,11 @@ class Row:
         return not self.problem and self.difference <= self.limit
 
 
+def _severity(row: Row) -> tuple[bool, float]:
+    """The order of rows: those that do not hold last, each by its difference."""
+    return not row.holds, row.difference
+
+
 def compare(
     engine: Engine, models: Exact, *, clean: Array, noisy: Array, seed: int = 0
 ) -> list[Row]:
@@ -55,20 +61,14 @@ def compare(
         seed: of the uniform random images.
     """
     rows = []
-    for case, images in _cases(clean, noisy, seed):
-        for batch in [size for size in BATCHES if size < len(images)] + [min(1000, len(images))]:
-            inputs = images[:batch]
-            floats = to_floats(inputs) if inputs.dtype == np.uint8 else inputs
-            latents = models.encoder(floats)
-            encoded, denoised = engine.encode(inputs), engine.denoise(inputs)
-            for model, result, expected in (
-                ("encoder", encoded, latents),
-                ("decoder", engine.decode(latents), models.decoder(latents)),
-                ("autoencoder", denoised, models.autoencoder(floats)),
-                ("decoder(encoder)", engine.decode(encoded), denoised),
-            ):
-                relative = model == "encoder"
-                rows.append(_row(model, case, batch, result, expected, relative=relative))
+    for case, draw in _cases(clean, noisy, seed):
+        most = min(max(BATCHES), len(clean)) if case.startswith("held-out") else max(BATCHES)
+        for batch in sorted({*(size for size in BATCHES if size < most), most}):
+            worst: dict[str, Row] = {}
+            for chunk in chunks(batch, clean.shape[1:]):
+                for row in _compared(engine, models, case, draw(chunk)):
+                    worst[row.model] = max(worst.get(row.model, row), row, key=_severity)
+            rows += [replace(row, batch=batch) for row in worst.values()]
     return rows
 
 
@@ -81,7 +81,7 @@ def enforce(rows: list[Row]) -> None:
     broken = [row for row in rows if not row.holds]
     if not broken:
         return
-    worst = max(broken, key=lambda row: (bool(row.problem), row.difference))
+    worst = max(broken, key=_severity)
     raise ParityError(
         f"{worst.model} on {worst.case}, batch {worst.batch}: "
         + (worst.problem or f"differs from Keras by {worst.difference:.2e}")
@@ -109,9 +109,7 @@ def table(rows: list[Row]) -> str:
     worst: dict[tuple[str, str], Row] = {}
     for row in rows:
         before = worst.get((row.model, row.case), row)
-        worst[row.model, row.case] = max(
-            before, row, key=lambda row: (not row.holds, row.difference)
-        )
+        worst[row.model, row.case] = max(before, row, key=_severity)
     lines = [f"{'model':<18}{'images':<16}{'worst batch':>12}{'difference':>13}{'limit':>9}"]
     for row in worst.values():
         verdict = "ok" if row.holds else row.problem or "TOO LARGE"
@@ -122,13 +120,39 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _cases(clean: Array, noisy: Array, seed: int) -> Iterator[tuple[str, Array]]:
-    shape = (max(BATCHES), *clean.shape[1:])
-    yield "held-out noisy", noisy
-    yield "held-out uint8", np.rint(clean * 255).astype(np.uint8)
-    yield "all zero", np.zeros(shape, np.float32)
-    yield "all one", np.ones(shape, np.float32)
-    yield "uniform random", np.random.default_rng(seed).random(shape, dtype=np.float32)
+def _cases(clean: Array, noisy: Array, seed: int) -> Iterator[tuple[str, Callable[[slice], Array]]]:
+    """Name → a function that gives the images of a slice, float32 or uint8 (n, H, W, C)."""
+    rng = np.random.default_rng(seed)
+
+    def shape(chunk: slice) -> tuple[int, ...]:
+        return chunk.stop - chunk.start, *clean.shape[1:]
+
+    def random(chunk: slice) -> Array:
+        nonlocal rng
+        if chunk.start == 0:  # each batch begins with the same images
+            rng = np.random.default_rng(seed)
+        return rng.random(shape(chunk), dtype=np.float32)
+
+    yield "held-out noisy", lambda chunk: noisy[chunk]
+    yield "held-out uint8", lambda chunk: to_bytes(clean[chunk])
+    yield "all zero", lambda chunk: np.zeros(shape(chunk), np.float32)
+    yield "all one", lambda chunk: np.ones(shape(chunk), np.float32)
+    yield "uniform random", random
+
+
+def _compared(engine: Engine, models: Exact, case: str, images: Array) -> Iterator[Row]:
+    """One row per model for one chunk of a batch."""
+    floats = to_floats(images) if images.dtype == np.uint8 else images
+    latents = models.encoder(floats)
+    encoded, denoised = engine.encode(images), engine.denoise(images)
+    for model, result, expected in (
+        ("encoder", encoded, latents),
+        ("decoder", engine.decode(latents), models.decoder(latents)),
+        ("autoencoder", denoised, models.autoencoder(floats)),
+        ("decoder(encoder)", engine.decode(encoded), denoised),
+    ):
+        relative = model == "encoder"
+        yield _row(model, case, len(images), result, expected, relative=relative)
 
 
 def _row(

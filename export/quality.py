@@ -6,16 +6,19 @@ PSNR and SSIM of the output against the clean images, float32 minus reduced.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from common.arrays import Array
+from export.chunks import chunks
 from service.engine import Engine
 from training.evaluation import metrics
 
 LIMITS = {"psnr": 0.05, "ssim": 0.002}  # dB and a number; means over images
 MIN_IMAGES = 64  # with fewer, a loss of that size may be chance
+MIN_SPREAD = 1 / 255  # between outputs: a constant one loses nothing, whatever the weights are
 MAX_PSNR = 100.0  # dB, so that the mean stays finite when an image has no error
 _UNITS = {"psnr": " dB", "ssim": ""}
 
@@ -36,18 +39,19 @@ def losses(full: Engine, reduced: Engine, *, clean: Array, noisy: Array) -> dict
         `images`, `limits`, `float32` figures, and in `loss` PSNR (dB) and SSIM by model; negative
         where the reduced model happens to be better.
     """
-    latents = full.encode(noisy)
-    outputs = {
-        "encoder": full.decode(reduced.encode(noisy)),
-        "decoder": reduced.decode(latents),
-        "autoencoder": reduced.denoise(noisy),
-        "decoder(encoder)": reduced.decode(reduced.encode(noisy)),
+    outputs: dict[str, Callable[[Array], Array]] = {
+        "float32": full.denoise,
+        "encoder": lambda images: full.decode(reduced.encode(images)),
+        "decoder": lambda images: reduced.decode(full.encode(images)),
+        "autoencoder": reduced.denoise,
+        "decoder(encoder)": lambda images: reduced.decode(reduced.encode(images)),
     }
-    before = _means(clean, full.denoise(noisy))
-    loss = {}
-    for name, images in outputs.items():
-        after = _means(clean, images)
-        loss[name] = {figure: before[figure] - after[figure] for figure in LIMITS}
+    means = {name: _means(clean, noisy, output) for name, output in outputs.items()}
+    before = means.pop("float32")
+    loss = {
+        name: {figure: before[figure] - after[figure] for figure in LIMITS}
+        for name, after in means.items()
+    }
     return {"images": len(clean), "limits": LIMITS, "float32": before, "loss": loss}
 
 
@@ -78,7 +82,11 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _means(clean: Array, images: Array) -> dict[str, float]:
-    values = metrics.quality(clean=clean, output=images)
+def _means(clean: Array, noisy: Array, output: Callable[[Array], Array]) -> dict[str, float]:
+    """Quality of `output(noisy)`; in chunks, since SSIM makes many copies."""
+    parts = chunks(len(clean), clean.shape[1:])
+    values = metrics.joined(
+        [metrics.quality(clean=clean[part], output=output(noisy[part])) for part in parts]
+    )
     psnr = np.minimum(values.psnr, MAX_PSNR)
     return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(values.ssim))}

@@ -111,7 +111,9 @@ class Settings:
         0, _number(0, 1024), "engine threads per worker; 0: the usable cores, shared by the workers"
     )
     max_body: int = _setting(
-        64 * MIB, _number(1024, 2**31), "largest request body in bytes, as sent and decompressed"
+        64 * MIB,
+        _number(1024, 2**31),
+        "largest request body, as sent and decompressed, and largest response, in bytes",
     )
     max_rows: int = _setting(
         100_000, _number(1, 10**9), "maximum number of images or latents in one request"
@@ -120,9 +122,9 @@ class Settings:
         64, _number(1, 10**6), "maximum concurrent requests per worker; further ones get 429"
     )
     max_buffered: int = _setting(
-        256 * MIB,
+        160 * MIB,
         _number(1024, 2**40),
-        "maximum bytes of all request bodies in memory per worker; further ones get 429",
+        "maximum bytes of requests and responses in memory per worker; further ones get 429",
     )
     timeout: float = _setting(
         60.0, _number(0.1, 86400, float), "seconds for a request body to arrive; then 408"

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 import common.errors
 from benchmarks.__main__ import main as benchmarks_main
@@ -27,6 +28,7 @@ from export.__main__ import main as export_main
 from service.__main__ import main as service_main
 from service.engine import Engine
 from service.http import problem, query
+from service.http.metrics import Metrics
 from service.http.routes import ROUTES
 from service.http.v2.models import INPUTS, OUTPUTS
 from service.settings import PREFIX, Settings
@@ -272,6 +274,17 @@ def test_every_error_is_documented() -> None:
     ]
     known = {(kind.status, kind.slug) for kind in kinds if 400 <= kind.status < 500}
     assert documented == known - {(400, "input"), (409, "fingerprint")}  # a base; bulk jobs only
+
+
+def test_every_metric_is_documented() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry)
+    known = {
+        metric.name + ("_total" if metric.type == "counter" else "")
+        for metric in registry.collect()
+    }
+    table = section(OPERATIONS.read_text("utf-8"), "Probes and metrics")
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == known
 
 
 def test_the_example_of_an_error_is_real(engine: Engine) -> None:

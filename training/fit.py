@@ -75,7 +75,8 @@ def fit(
     out = Path(out).absolute()
     stage = publishing.stage_of(out)
     publishing.recover(out)
-    publishing.check_target(out, marks=runs.MARKS, overwrite=overwrite)
+    rules: dict[str, Any] = {"marks": runs.MARKS, "contents": runs.CONTENTS, "overwrite": overwrite}
+    publishing.check_target(out, **rules)
     dataset = load_dataset(settings.dataset, resize=settings.resize)
     dataset.require_divisible(settings.stride)
     publishing.make_stage(stage)
@@ -93,6 +94,7 @@ def fit(
             except tf.errors.ResourceExhaustedError as exc:
                 raise MemoryError(str(exc)) from exc
         shutil.rmtree(stage / runs.CHECKPOINTS, ignore_errors=True)
+        publishing.check_target(out, **rules)  # someone else may have made it meanwhile
         publishing.publish(stage, out)
     return Run.load(out)
 

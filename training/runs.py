@@ -29,6 +29,8 @@ REFERENCE = "reference.npz"
 FIGURES = "figures"
 CHECKPOINTS = "checkpoints"
 MODELS = ("encoder", "decoder", "autoencoder")
+# All names in a run's folder: `--overwrite` replaces no folder that has others.
+CONTENTS = (*MARKS, HISTORY, SAMPLES, REFERENCE, FIGURES, CHECKPOINTS, "*.keras", "*.html")
 
 
 class Samples(NamedTuple):

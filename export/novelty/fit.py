@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import onnxruntime as ort
 
 from common.arrays import Array, Bytes, Floats, to_floats
 from export import convert
+from export.chunks import CHUNK_BYTES, chunks
 from export.novelty import probes
 from export.novelty.graph import Calibration, LogitWeights, Residual, novelty_model
 from export.novelty.negatives import negative_samples
@@ -42,6 +45,7 @@ SEED = 40_000
 IMAGES = 30_000  # noisy training images to fit on: the same images under several draws of noise
 MAX_DRAWS = 8
 BATCH = 1000
+SMALL, SMALL_CHUNK = 64 * 64, 32 << 20  # values; bytes: 10,000 images of 28×28×1 at once
 BANDS = 32  # of brightness, in which the residual is measured
 HIDDEN = (64, 64)
 EPOCHS = 30
@@ -88,18 +92,17 @@ def noise_model(reference: Reference, noise: Noise | None) -> AddNoise:
 
     Pairs, which have no drawn noise, lend the residuals (noisy minus clean) of training images.
     """
-    residuals: Floats | None = None
-    if noise is None and reference.train_noisy is not None:
-        residuals = to_floats(reference.train_noisy) - to_floats(reference.train)
+    train, train_noisy = reference.train, reference.train_noisy
 
     def add_noise(images: Bytes, rng: np.random.Generator) -> Floats:
         clean = to_floats(images)
         if noise is not None:
             return noise.apply(clean, rng)
-        if residuals is None:
+        if train_noisy is None:
             return clean
-        drawn = residuals[rng.integers(0, len(residuals), len(images))]
-        return np.clip(clean + drawn, 0, 1, out=drawn)
+        drawn = rng.integers(0, len(train), len(images))
+        residuals = to_floats(train_noisy[drawn]) - to_floats(train[drawn])
+        return np.clip(clean + residuals, 0, 1, out=residuals)
 
     return add_noise
 
@@ -115,7 +118,10 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
     for _ in range(int(np.clip(IMAGES // len(train), 1, MAX_DRAWS))):
         images = _noisy(train, train_noisy, add_noise, rng)
         positives.append(_outputs(engine, features, images))
-        images = add_noise(negative_samples(train, rng), rng)
+        images = (
+            add_noise(negative_samples(train[chunk], rng), rng)
+            for chunk in _chunks(len(train), shape)
+        )
         negatives.append(_outputs(engine, features, images))
     weights = _fit_logit(np.concatenate(positives), np.concatenate(negatives))
 
@@ -126,7 +132,8 @@ def fit(engine: Engine, reference: Reference, add_noise: AddNoise) -> onnx.Model
 
 def evaluate(engine: Engine, reference: Reference, add_noise: AddNoise) -> dict[str, Any]:
     """The manifest's facts on one precision's scores, as its engine computes them."""
-    scores = engine.score(_noisy_validation(reference, add_noise))
+    images = _noisy_validation(reference, add_noise)
+    scores = np.concatenate([engine.score(chunk) for chunk in images])
     return {
         "method": METHOD,
         "threshold": THRESHOLD,
@@ -154,15 +161,14 @@ def calibrate(logits: Array) -> Calibration:
     return Calibration(knots.astype(np.float64), ranks[first] / len(ranked), spread)
 
 
-def _outputs(engine: Engine, model: onnx.ModelProto, noisy: Floats) -> Floats:
-    """A graph of `graph.py` after the engine: float32 (N, H, W, C) in [0, 1] → (N, F) or (N,)."""
+def _outputs(engine: Engine, model: onnx.ModelProto, noisy: Iterable[Floats]) -> Floats:
+    """A graph of `graph.py` after the engine: chunks of images → float32 (N, F) or (N,)."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # one thread, one order of sums: the same bytes each time
     data, providers = convert.serialize(model), ["CPUExecutionProvider"]
     session = ort.InferenceSession(data, options, providers=providers)
     outputs = []
-    for start in range(0, len(noisy), BATCH):
-        images = noisy[start : start + BATCH]
+    for images in (chunk[at : at + BATCH] for chunk in noisy for at in range(0, len(chunk), BATCH)):
         latents = engine.encode(images)
         inputs = {"images": images, "latents": latents, "denoised": engine.decode(latents)}
         outputs.append(session.run(None, inputs)[0])
@@ -173,17 +179,16 @@ def _fit_residual(
     engine: Engine, reference: Reference, add_noise: AddNoise, rng: np.random.Generator
 ) -> Residual:
     """Mean and deviation of input values by the output's brightness, on 2×2 block means."""
-    noisy = reference.train_noisy
-    images = _noisy(
-        reference.train[: 2 * BATCH], None if noisy is None else noisy[: 2 * BATCH], add_noise, rng
-    )
-    source, output = _block_means(images), _block_means(engine.decode(engine.encode(images)))
-    band = np.minimum((output * BANDS).astype(np.int64), BANDS - 1).ravel()
-    counts = np.bincount(band, minlength=BANDS)
+    counts, sums, squares = np.zeros((3, BANDS))
+    for images in _noisy(reference.train[: 2 * BATCH], reference.train_noisy, add_noise, rng):
+        source, output = _block_means(images), _block_means(engine.decode(engine.encode(images)))
+        band = np.minimum((output * BANDS).astype(np.int64), BANDS - 1).ravel()
+        values = source.ravel().astype(np.float64)
+        counts += np.bincount(band, minlength=BANDS)
+        sums += np.bincount(band, values, BANDS)
+        squares += np.bincount(band, values**2, BANDS)
     filled = counts > 0
-    values = source.ravel().astype(np.float64)
-    means = np.bincount(band, values, BANDS)[filled] / counts[filled]
-    squares = np.bincount(band, values**2, BANDS)[filled] / counts[filled]
+    means, squares = (total[filled] / counts[filled] for total in (sums, squares))
     deviations = np.sqrt(np.maximum(squares - means**2, 1e-6))
     centres = (np.flatnonzero(filled) + 0.5) / BANDS
     weights = np.sqrt(counts[filled])
@@ -233,14 +238,20 @@ def _fit_logit(positives: Array, negatives: Array) -> LogitWeights:
     return LogitWeights(centre, whiten, (*layers, (WEIGHT * weights, WEIGHT * bias)))
 
 
+def _chunks(count: int, shape: tuple[int, ...]) -> Iterator[slice]:
+    """Chunks of one draw each; the larger, the more images can be spliced with each other."""
+    return chunks(count, shape, limit=SMALL_CHUNK if prod(shape) <= SMALL else CHUNK_BYTES)
+
+
 def _noisy(
     clean: Bytes, noisy: Bytes | None, add_noise: AddNoise, rng: np.random.Generator
-) -> Floats:
-    """The data's own noisy images, or a new draw of the noise; float32 in [0, 1]."""
-    return add_noise(clean, rng) if noisy is None else to_floats(noisy)
+) -> Iterator[Floats]:
+    """The data's own noisy images, or a new draw of the noise: chunks, float32 in [0, 1]."""
+    for chunk in _chunks(len(clean), clean.shape[1:]):
+        yield add_noise(clean[chunk], rng) if noisy is None else to_floats(noisy[chunk])
 
 
-def _noisy_validation(reference: Reference, add_noise: AddNoise) -> Floats:
-    """Noisy validation images, the same at each call; float32 in [0, 1]."""
+def _noisy_validation(reference: Reference, add_noise: AddNoise) -> Iterator[Floats]:
+    """Noisy validation images, the same at each call; chunks, float32 in [0, 1]."""
     rng = np.random.default_rng([SEED, 1])
     return _noisy(reference.validation, reference.validation_noisy, add_noise, rng)

@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Bytes, Floats
+from export.chunks import chunks
 from service.engine import Engine
 
 IMAGES = 500  # of each kind
 SEED = 41_000
 
 AddNoise = Callable[[Bytes, np.random.Generator], Floats]  # uint8 in 0..255 → [0, 1], same shape
+# Kind → a function of validation images, noise and generator; float32 (n, H, W, C) in [0, 1].
+KINDS: dict[str, Callable[[Bytes, AddNoise, np.random.Generator], Floats]] = {
+    "black images": lambda images, noise, rng: noise(np.zeros_like(images), rng),
+    "white images": lambda images, noise, rng: noise(np.full_like(images, 255), rng),
+    "inverted": lambda images, noise, rng: noise(255 - images, rng),
+    "rotated by 180°": lambda images, noise, rng: noise(images[:, ::-1, ::-1].copy(), rng),
+    "uniform noise": lambda images, noise, rng: rng.random(images.shape, dtype=np.float32),
+}
 
 
 def evaluate(
@@ -40,30 +49,26 @@ def evaluate(
     Returns:
         kind → `auroc` (0.5: chance, 1: perfect) and `share_above` the threshold.
     """
-    from sklearn.metrics import roc_auc_score  # slow to import
-
     results = {}
-    for kind, images in draw(validation, add_noise, np.random.default_rng(SEED)).items():
-        scores = engine.score(images)
-        novel = np.repeat([0, 1], [len(typical_scores), len(scores)])
-        results[kind] = {
-            "auroc": float(roc_auc_score(novel, np.concatenate([typical_scores, scores]))),
-            "share_above": float((scores > threshold).mean()),
-        }
+    images, rng = validation[:IMAGES], np.random.default_rng(SEED)
+    for kind, change in KINDS.items():
+        scores = np.concatenate(
+            [
+                engine.score(change(images[chunk], add_noise, rng))
+                for chunk in chunks(len(images), images.shape[1:])
+            ]
+        )
+        results[kind] = detection(typical_scores, scores, threshold)
     return results
 
 
-def draw(validation: Bytes, add_noise: AddNoise, rng: np.random.Generator) -> dict[str, Floats]:
-    """Kind → images with the run's noise, float32 (n, H, W, C) in [0, 1]."""
-    images = validation[:IMAGES]
-    clean = {
-        "black images": np.zeros_like(images),
-        "white images": np.full_like(images, 255),
-        "inverted": 255 - images,
-        "rotated by 180°": np.ascontiguousarray(images[:, ::-1, ::-1]),
-    }
-    noisy = {kind: add_noise(images, rng) for kind, images in clean.items()}
-    return {**noisy, "uniform noise": rng.random(images.shape, dtype=np.float32)}
+def detection(typical: Floats, novel: Floats, threshold: float) -> dict[str, float]:
+    """From scores (N,): the probability that a novel image has the higher one; those above."""
+    from sklearn.metrics import roc_auc_score  # slow to import
+
+    truth = np.repeat([0, 1], [len(typical), len(novel)])
+    auroc = float(roc_auc_score(truth, np.concatenate([typical, novel])))
+    return {"auroc": auroc, "share_above": float((novel > threshold).mean())}
 
 
 def line(facts: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import onnx
 
+from export.rewrite.graph import without_weights
+
 CHUNK_MACS = 64e6
 MAX_HEAVY_CHUNK = 32  # images, where a layer's weights exceed the cache
 MAX_HEAVY_MACS = 1e9  # about 20 ms of a core, for which another call may have to wait
@@ -57,6 +59,7 @@ def layers(model: onnx.ModelProto | Path) -> list[Layer]:
     proto = onnx.load(str(model)) if isinstance(model, Path) else model
     single = onnx.ModelProto()
     single.CopyFrom(proto)
+    without_weights(single)
     single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     for output in single.graph.output:
         output.ClearField("type")

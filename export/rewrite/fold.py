@@ -8,11 +8,11 @@ can be in any order, so that its output needs no transposition.
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import onnx
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from common.arrays import Array
 from export.rewrite.cost import CACHE
@@ -22,9 +22,8 @@ SHORT_SUM = 32  # products; the matrix of `classic` has 16 per sum, one for each
 
 
 def fold_linear(graph: Graph) -> None:
-    """Gemm, Reshape, Conv or ConvTranspose becomes one Gemm, while that saves multiply-adds."""
-    pattern = ("Gemm", "Reshape", ("Conv", "ConvTranspose"))
-    while any(_fold(graph, chain) for chain in graph.chains(*pattern)):
+    """Gemm, Reshape, ConvTranspose becomes Gemm, Reshape, while that saves multiply-adds."""
+    while any(_fold(graph, chain) for chain in graph.chains("Gemm", "Reshape", "ConvTranspose")):
         pass
 
 
@@ -74,30 +73,24 @@ def bias_as_row(graph: Graph) -> None:
 
 def _fold(graph: Graph, chain: list[onnx.NodeProto]) -> bool:
     """Fold the chain into one Gemm if that is cheaper; whether it was done."""
-    gemm, _, convolution = chain
-    transposed = convolution.op_type == "ConvTranspose"
+    gemm, _, up = chain
     if any(name not in graph.constants for node in chain for name in node.input[1:]):
         return False
-    # onnx.reference, which `_as_matrix` uses, computes these two wrongly.
-    if transposed and (
-        attribute(convolution, "group", 1) != 1 or attribute(convolution, "output_shape")
-    ):
+    if gemm.attribute or attribute(up, "group", 1) != 1 or attribute(up, "output_shape"):
         return False
     shapes = graph.shapes()
     before, after = (
-        [side or 0 for side in shapes[tensor][1:]]
-        for tensor in (convolution.input[0], convolution.output[0])
+        [side or 0 for side in shapes[tensor][1:]] for tensor in (up.input[0], up.output[0])
     )
-    if 0 in before or 0 in after or attribute(gemm, "transB", 0):
+    if 0 in before or 0 in after or attribute(up, "auto_pad", b"NOTSET") != b"NOTSET":
         return False
     size = len(graph.constants[gemm.input[1]])
-    positions = math.prod((before if transposed else after)[1:])
-    macs = size * math.prod(before) + graph.constants[convolution.input[1]].size * positions
-    if size * math.prod(after) > macs:
+    kernel = graph.constants[up.input[1]]
+    if size * math.prod(after) > size * math.prod(before) + kernel.size * math.prod(before[1:]):
         return False
 
-    matrix, bias = _as_matrix(graph, chain, size)
-    output = convolution.output[0]
+    matrix, bias = _as_matrix(graph, gemm, up, before, after)
+    output = up.output[0]
     weight_name = graph.add_constant(f"{output}_folded", matrix)
     bias_name = graph.add_constant(f"{output}_folded_bias", bias)
     shape = graph.add_constant(f"{output}_shape", np.array([-1, *after], np.int64))
@@ -113,26 +106,44 @@ def _fold(graph: Graph, chain: list[onnx.NodeProto]) -> bool:
     return True
 
 
-def _as_matrix(graph: Graph, chain: list[onnx.NodeProto], size: int) -> tuple[Array, Array]:
-    """The affine map of a chain as (size, outputs) and (outputs,): its values on a basis.
+def _as_matrix(
+    graph: Graph, gemm: onnx.NodeProto, up: onnx.NodeProto, before: list[int], after: list[int]
+) -> tuple[Array, Array]:
+    """The affine map of both layers as (size, outputs) and (outputs,): its values on a basis.
 
-    Computed in float64, so that folding rounds once.
+    Each value is computed in float64, so that folding rounds once.
     """
-    constants = {name: graph.constants[name] for node in chain for name in node.input[1:]}
-    double, source, output = onnx.TensorProto.DOUBLE, chain[0].input[0], chain[-1].output[0]
-    body = helper.make_graph(
-        chain,
-        "chain",
-        [helper.make_tensor_value_info(source, double, ["N", size])],
-        [helper.make_tensor_value_info(output, double, None)],
-        [
-            onnx.numpy_helper.from_array(
-                value.astype(np.float64) if value.dtype == np.float32 else value, name
+    matrix, *bias = (graph.constants[name].astype(np.float64) for name in gemm.input[1:])
+    kernel, *up_bias = (graph.constants[name].astype(np.float64) for name in up.input[1:])
+    outputs, *taps = kernel.shape[1:]
+    strides, dilations = (attribute(up, name, [1, 1]) for name in ("strides", "dilations"))
+    begin = attribute(up, "pads", [0] * 4)[:2]
+    reaches = [(side - 1) * stride + 1 for side, stride in zip(before[1:], strides, strict=True)]
+    sides = [  # of the image before it is cropped
+        max(reach + (count - 1) * dilation, first + side)
+        for reach, count, dilation, first, side in zip(
+            reaches, taps, dilations, begin, after[1:], strict=True
+        )
+    ]
+
+    def upsampled(row: Array) -> Array:
+        columns = kernel.reshape(len(kernel), -1).T @ row.reshape(len(kernel), -1)
+        parts = columns.reshape(outputs, *taps, *before[1:])
+        image = np.zeros((outputs, *sides))
+        for tap in product(*map(range, taps)):
+            place = (
+                slice(index * dilation, index * dilation + reach, stride)
+                for index, dilation, reach, stride in zip(
+                    tap, dilations, reaches, strides, strict=True
+                )
             )
-            for name, value in constants.items()
-        ],
-    )
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", graph.opset)])
-    basis = np.concatenate([np.zeros((1, size)), np.eye(size)])
-    values = ReferenceEvaluator(model).run(None, {source: basis})[0].reshape(size + 1, -1)
-    return (values[1:] - values[0]).astype(np.float32), values[0].astype(np.float32)
+            image[:, *place] += parts[:, *tap]
+        image = image[:, begin[0] : begin[0] + after[1], begin[1] : begin[1] + after[2]]
+        if up_bias:
+            image = image + up_bias[0][:, None, None]
+        return image.reshape(-1)
+
+    offset = np.broadcast_to(bias[0], matrix.shape[1:]) if bias else np.zeros(matrix.shape[1])
+    constant = upsampled(offset)
+    rows = [(upsampled(row + offset) - constant).astype(np.float32) for row in matrix]
+    return np.stack(rows), constant.astype(np.float32)

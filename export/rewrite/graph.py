@@ -88,7 +88,8 @@ class Graph:
 
     def shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Inferred shape of each tensor; None where a dimension is not fixed (the batch)."""
-        inferred = onnx.shape_inference.infer_shapes(self.model(), data_prop=True, strict_mode=True)
+        light = without_weights(self.model())
+        inferred = onnx.shape_inference.infer_shapes(light, data_prop=True, strict_mode=True)
         values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
         return {
             value.name: tuple(
@@ -141,6 +142,14 @@ class Graph:
             ready.update(name for node in able for name in node.output)
             waiting = [node for node in waiting if node not in able]
         return ordered
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, changed in place: its float tensors keep name, shape and type alone."""
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.ClearField("raw_data")
+    return model
 
 
 def node_like(

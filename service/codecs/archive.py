@@ -9,30 +9,38 @@ from pathlib import PurePosixPath
 
 from common.arrays import Array
 from service.codecs import png
+from service.codecs.steps import Steps
 
 # A fixed date, the first of the zip format: the same images give the same bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+PIECE = 2**18  # values in one step
 
 
-def encode(images: Array, names: Sequence[str] = ()) -> bytes:
+def encode(images: Array, names: Sequence[str] = ()) -> Steps[bytes]:
     """uint8 (N, H, W, C) as `00000.png` …, or under the client's names, if there are N of them.
 
-    Only a name's last part is kept, made unique, so that unpacking stays inside its folder.
+    Only a name's last part is kept, made unique, so that unpacking stays inside its folder. In
+    steps.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:  # PNGs are compressed already
-        for image, name in zip(images, _file_names(len(images), names), strict=True):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), png.encode(image))
+        step = max(1, PIECE // max(1, images[:1].size))
+        for index, name in enumerate(_file_names(len(images), names)):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), png.encode(images[index]))
+            if index % step == step - 1:
+                yield
     return stream.getvalue()
 
 
 def _file_names(count: int, names: Sequence[str]) -> list[str]:
     used: dict[str, str] = {}  # lower case → name, in order
+    following: dict[str, int] = {}  # stem → the number to try next: each try ends at another name
     for index, name in enumerate(names if len(names) == count else [""] * count):
-        stem = _safe_stem(name) or f"{index:05d}"
-        unique, tries = stem, index
+        unique = stem = _safe_stem(name) or f"{index:05d}"
+        number = max(index, following.get(stem.lower(), 0))
         while unique.lower() in used:
-            unique, tries = f"{stem}-{tries:05d}", tries + 1
+            unique, number = f"{stem}-{number:05d}", number + 1
+            following[stem.lower()] = number
         used[unique.lower()] = f"{unique}.png"
     return list(used.values())
 

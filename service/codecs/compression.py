@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 
 from common.errors import MalformedError, TooLargeError, UnsupportedTypeError
+from service.codecs.steps import Steps
 
 # zlib's window bits: 31 reads and writes gzip, 15 the zlib format that HTTP calls deflate.
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 MIN_SIZE = 1024  # bytes; a smaller response saves no packet by compression
+PIECE = 2**22  # bytes compressed or decompressed in one step
 LEVEL = 1  # the fastest: digits of floats hardly compress
 
 
-def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
-    """The body without its Content-Encoding.
+def decode(body: bytes, encoding: str, *, limit: int) -> Steps[bytes]:
+    """The body without its Content-Encoding; in steps of at most PIECE decompressed bytes.
 
     Raises:
         UnsupportedTypeError: another encoding, or several. MalformedError: damaged or truncated.
@@ -27,14 +30,21 @@ def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
     if name not in _WINDOW:
         raise UnsupportedTypeError(f"Content-Encoding {name!r}"[:80], expected="gzip or deflate")
     reader = zlib.decompressobj(_WINDOW[name])
+    plain, size, rest = io.BytesIO(), 0, body
     try:
-        plain = reader.decompress(body, limit + 1)
+        while not reader.eof and size <= limit:
+            room = min(PIECE, limit + 1 - size)
+            written = plain.write(reader.decompress(rest, room))
+            size, rest = size + written, reader.unconsumed_tail
+            if written < room:  # the input is used up
+                break
+            yield
     except zlib.error as exc:
         raise MalformedError(
             f"a {name} body that does not decompress",
             expected=f"a whole {name} stream",
         ) from exc
-    if len(plain) > limit:
+    if size > limit:
         raise TooLargeError(
             f"a {name} body of {len(body)} bytes that expands beyond {limit}",
             expected=f"at most {limit} bytes",
@@ -45,7 +55,7 @@ def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
             f"a {name} body that is truncated or has bytes after its end",
             expected=f"one whole {name} stream",
         )
-    return plain
+    return plain.getvalue()  # its buffer, not a copy
 
 
 def choose(accept_encoding: str | None, size: int, *, text: bool) -> str | None:
@@ -66,7 +76,12 @@ def choose(accept_encoding: str | None, size: int, *, text: bool) -> str | None:
     return next((name for name in ("gzip", "deflate") if accepted.get(name)), None)
 
 
-def encode(body: bytes, encoding: str) -> bytes:
-    """The body compressed as "gzip" or "deflate"."""
+def encode(body: bytes, encoding: str) -> Steps[bytes]:
+    """The body compressed as "gzip" or "deflate"; in steps."""
     writer = zlib.compressobj(LEVEL, zlib.DEFLATED, _WINDOW[encoding])
-    return writer.compress(body) + writer.flush()
+    packed = []
+    for start in range(0, len(body), PIECE):
+        if start:
+            yield
+        packed.append(writer.compress(body[start : start + PIECE]))
+    return b"".join((*packed, writer.flush()))

@@ -12,10 +12,12 @@ import orjson
 from common.arrays import Array, Floats
 from common.errors import DtypeError, MalformedError, ShapeError, TooLargeError
 from service.codecs.rows import RowSpec
+from service.codecs.steps import Steps
 
 # A parser holds the interpreter lock, about 10 ms per MB, and creates an object for each number.
 MAX_JSON = 4 * 2**20  # bytes of JSON in one request, also under /v2
 PIECE = 256 * 1024  # bytes written at once: 1 to 2 ms
+MAX_NUMBER = 16  # bytes that a float32 takes at most, with its comma: -1.1754944e-38,
 
 
 def decode(body: bytes, spec: RowSpec) -> Floats:
@@ -94,16 +96,34 @@ def to_float32(array: Array) -> Floats:
         return array.astype(np.float32)
 
 
-def encode(rows: Array, key: str, names: Sequence[str] = (), scores: Array | None = None) -> bytes:
+def encode(
+    rows: Array, key: str, names: Sequence[str] = (), scores: Array | None = None
+) -> Steps[bytes]:
     """`{key: rows}`, with `names` and `scores`, float32 (N,), where there are any.
 
     float32 is written in the fewest digits that read back to the same float32. Rows are written in
-    pieces, so that other threads run in between.
+    pieces, so that other threads run in between, and in steps.
     """
-    step = max(1, PIECE // (20 * max(1, rows[0].size))) if len(rows) else 1
-    pieces = [_dumps(rows[start : start + step]) for start in range(0, len(rows), step)]
-    joined = b",".join(piece[1:-1] for piece in pieces)
+    size = max(1, PIECE // (20 * max(1, rows[0].size))) if len(rows) else 1
+    pieces = []
+    for start in range(0, len(rows), size):
+        if start:
+            yield
+        pieces.append(_dumps(rows[start : start + size])[1:-1])
+    joined = b",".join(pieces)
     return b'{"%s":[%s]%s}' % (key.encode(), joined, _tail(names, scores))
+
+
+def flat(array: Array) -> Steps[bytes]:
+    """All numbers of a float32 array, separated by commas; in steps."""
+    numbers, size = array.reshape(-1), PIECE // 20
+    pieces = []
+    for start in range(0, len(numbers), size):
+        if start:
+            yield
+        piece = np.ascontiguousarray(numbers[start : start + size])
+        pieces.append(orjson.dumps(piece, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+    return b",".join(pieces)
 
 
 def encode_base64(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
-from email.message import Message
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from python_multipart.multipart import MultipartParser
 
 from common.errors import MalformedError, TooLargeError
+from service.codecs.steps import Steps
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -18,6 +20,12 @@ _SILENT = logging.Logger("multipart", logging.CRITICAL + 1)  # its warnings conc
 
 MAX_HEADERS = 8  # a part needs two: Content-Disposition and Content-Type
 MAX_HEADER = 2048  # bytes of one header line
+PIECE = 2**20  # bytes parsed in one step
+
+# One parameter of a header: `; name=value` or `; name="value"` (RFC 9110, 5.6.6). Each starts at a
+# semicolon and ends before the next one outside quotes, so that matching takes linear time.
+_PARAMETER = re.compile(r';[ \t]*([^\s=;"]+)=(?:"((?:[^"\\]|\\.)*)"|([^;"]*))', re.S)
+_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.I)  # RFC 8187, 3.2
 
 
 @dataclass(frozen=True)
@@ -30,14 +38,12 @@ class Part:
 
 def boundary_of(content_type: str) -> str | None:
     """The boundary parameter of a Content-Type, or None."""
-    header = Message()
-    header["Content-Type"] = content_type
-    boundary = header.get_param("boundary")
-    return boundary if isinstance(boundary, str) and 0 < len(boundary) <= 70 else None
+    boundary = _parameters(content_type).get("boundary", "")
+    return boundary if 0 < len(boundary) <= 70 else None
 
 
-def decode(body: bytes, content_type: str, *, max_parts: int) -> list[Part]:
-    """All parts of the body, in order, of any field name.
+def decode(body: bytes, content_type: str, *, max_parts: int) -> Steps[list[Part]]:
+    """All parts of the body, in order, of any field name; in steps.
 
     Raises:
         MalformedError: no boundary, an invalid structure, no closing boundary, or no parts.
@@ -55,7 +61,9 @@ def decode(body: bytes, content_type: str, *, max_parts: int) -> list[Part]:
             max_header_size=MAX_HEADER,
         )
         parser.logger = _SILENT
-        parser.write(body)
+        for start in range(0, len(body), PIECE):
+            parser.write(body[start : start + PIECE])
+            yield
         parser.finalize()
     except TooLargeError:
         raise
@@ -108,10 +116,7 @@ class _Collector:
 
     def _header_end(self) -> None:
         if self._field.lower() == b"content-disposition":
-            header = Message()
-            header["Content-Disposition"] = self._value.decode("utf-8", "replace")
-            name = header.get_param("filename", header="Content-Disposition")
-            self._name = name if isinstance(name, str) else ""
+            self._name = _file_name(self._value.decode("utf-8", "replace"))
         self._field = self._value = b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -122,6 +127,23 @@ class _Collector:
 
     def _end(self) -> None:
         self.ended = True
+
+
+def _parameters(header: str) -> dict[str, str]:
+    """The parameters of a header by their names in lower case; of equal names the first."""
+    values: dict[str, str] = {}
+    for name, quoted, token in _PARAMETER.findall(header):
+        values.setdefault(name.lower(), re.sub(r'\\(["\\])', r"\1", quoted) or token.strip())
+    return values
+
+
+def _file_name(disposition: str) -> str:
+    """The file name in a Content-Disposition: `filename*` if it can be read, else `filename`."""
+    parameters = _parameters(disposition)
+    extended = _EXTENDED.fullmatch(parameters.get("filename*", ""))
+    if extended:
+        return unquote(extended[2], extended[1], "replace")
+    return parameters.get("filename", "")
 
 
 def _malformed(received: str) -> MalformedError:

@@ -22,6 +22,8 @@ LINGER = 2.0
 # A body may arrive as slowly as over a bad mobile line, not slower: each one holds a connection and
 # memory. Apache's mod_reqtimeout has 500 bytes a second after 20 seconds.
 MIN_RATE = 1024  # bytes a second, on average
+QUIET = 4 * 2**20  # bytes in use after which freed memory is returned to the system
+PIECE = 256 * 1024  # bytes of a response given to the connection at once
 FIRST_SECONDS = 10.0  # before the rate counts
 
 
@@ -40,21 +42,30 @@ class Response:
 
 
 class Budget:
-    """The bytes that all request bodies of a worker hold in memory, and their limit."""
+    """The bytes that requests and responses of a worker hold in memory, and their limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
+        self.peak = 0  # since the last `quiet`
 
     def acquire(self, size: int) -> None:
         """Reserve `size` bytes, or raise BusyError."""
         if self.used + size > self.limit:
             raise BusyError(
-                f"{self.used} bytes of request bodies in memory",
+                f"{self.used} bytes of requests and responses in memory",
                 expected=f"at most {self.limit}",
                 hint="Try again in a second.",
             )
         self.used += size
+        self.peak = max(self.peak, self.used)
+
+    def quiet(self) -> bool:
+        """Whether much memory was in use since the last such moment, and little is now."""
+        if self.peak < QUIET or self.used > QUIET / 2:
+            return False
+        self.peak = 0
+        return True
 
     def release(self, size: int) -> None:
         """Return `size` bytes."""
@@ -131,12 +142,18 @@ class Body:
             deadline.reschedule(began + min(seconds, FIRST_SECONDS + self._size / MIN_RATE))
 
     def count(self, size: int) -> None:
-        """Add to the budget what the body takes in memory when decompressed."""
+        """Add to the budget what the request takes in memory besides its body.
+
+        Raises:
+            TooLargeError: more than the budget has. BusyError: more than is left of it.
+        """
+        if self._size + size > self._budget.limit:
+            raise _too_large(self._size + size, self._budget.limit)
         self._budget.acquire(size)
         self._size += size
 
     def release(self) -> None:
-        """Return the body's bytes to the budget."""
+        """Return the request's bytes to the budget."""
         self._budget.release(self._size)
         self._size = 0
 
@@ -155,9 +172,12 @@ class Body:
 async def send_response(
     response: Response, extra: tuple[Header, ...], method: str, send: Send
 ) -> None:
-    """Send status, headers and, unless the method is HEAD, the body."""
+    """Send status, headers and, unless the method is HEAD, the body, as fast as it is read."""
     await _start(response, extra, send)
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
+    body = b"" if method == "HEAD" else response.body
+    for start in range(0, max(1, len(body)), PIECE):
+        piece, more = body[start : start + PIECE], start + PIECE < len(body)
+        await send({"type": "http.response.body", "body": piece, "more_body": more})
 
 
 async def send_refusal(
@@ -183,7 +203,7 @@ async def _start(response: Response, extra: tuple[Header, ...], send: Send) -> N
 
 def _too_large(size: int, limit: int) -> TooLargeError:
     return TooLargeError(
-        f"a body of {size} bytes or more",
+        f"a request of {size} bytes or more",
         expected=f"at most {limit}",
         hint="Send fewer rows per request, or uint8 npy, the smallest format.",
     )

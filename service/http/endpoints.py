@@ -8,6 +8,7 @@ loop stays free for other requests and health checks.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from common.errors import BusyError, MalformedError, TooLargeError
 from service.codecs import compression
 from service.codecs.jsontext import MAX_JSON
 from service.codecs.rows import RowSpec
+from service.codecs.steps import Steps, finish, step
 from service.engine import Engine, ImageDtype, OutputName
 from service.http import formats, query
 from service.http.asgi import Body, DisconnectedError, Receive, Response, Scope
@@ -62,17 +64,20 @@ class Endpoints:
             spec = RowSpec(operation.source, manifest.row_shape(operation.source))
             # A PNG to be resized may contain millions of pixels in a few bytes.
             small = request_type == formats.NPY or (len(raw) <= INLINE and options.fit is None)
+            row_size = math.prod(spec.shape)
             rows = await self._run(
-                lambda: formats.decode(
+                formats.decode(
                     raw,
                     request_type,
                     spec,
                     content_type=content_type or "",
                     options=options,
-                    max_rows=self._settings.max_rows,
+                    max_rows=min(self._settings.max_rows, self._settings.max_body // row_size),
                 ),
                 small=small,
             )
+            if request_type != formats.NPY:  # whose rows are a view of the body
+                body.count(rows.array.nbytes)
             scored = bool(manifest.novelty)
             formats.require_scorable(
                 operation, response_type, len(rows.array), options, scored=scored
@@ -81,12 +86,20 @@ class Endpoints:
             if options.score:
                 outputs.append("scores")
             dtype = formats.answer_dtype(operation, response_type, rows.array, options)
+            values = math.prod(manifest.row_shape(operation.answer))
+            self._reserve(
+                body,
+                len(rows.array),
+                result=values * (1 if dtype == "uint8" else 4),
+                response=formats.row_bytes(operation, response_type, values, dtype),
+                smaller=formats.NPY,
+            )
             results = await self._compute(
                 operation.model, operation.source, rows.array, outputs, receive, dtype=dtype
             )
             result, scores, names = results[operation.output], results.get("scores"), rows.names
             answer = await self._run(
-                lambda: formats.encode(
+                formats.encode(
                     result, response_type, operation, names=names, options=options, scores=scores
                 ),
                 small=result.nbytes <= INLINE,
@@ -112,15 +125,23 @@ class Endpoints:
         try:
             raw = await self._read(body)
             manifest = self.engine().manifest
-            request = await self._run(
+            request = await self._call(
                 lambda: v2.read(raw, length, model, manifest),
                 small=(length or len(raw)) <= INLINE,
             )
             self._check_rows(len(request.rows))
+            result_bytes, response_bytes = v2.row_bytes(request, manifest)
+            self._reserve(
+                body,
+                len(request.rows),
+                result=result_bytes,
+                response=response_bytes,
+                smaller="binary tensors",
+            )
             outputs = [name for name, _ in request.outputs]
             results = await self._compute(model, INPUTS[model], request.rows, outputs, receive)
             answer, head = await self._run(
-                lambda: v2.write(request, results, manifest.fingerprint),
+                v2.write(request, results, manifest.fingerprint),
                 small=sum(array.nbytes for array in results.values()) <= INLINE,
             )
             if head is None:
@@ -140,6 +161,17 @@ class Endpoints:
                 hint="Split them over several requests.",
             )
 
+    def _reserve(self, body: Body, rows: int, *, result: int, response: int, smaller: str) -> None:
+        """Count `rows` of that many bytes in memory and in the response, or refuse them."""
+        limit = max(1, self._settings.max_body // response)
+        if rows > limit:
+            raise TooLargeError(
+                f"{rows} rows, which may take {rows * response} bytes in the response",
+                expected=f"at most {limit} rows for {self._settings.max_body} bytes",
+                hint=f"Split them over several requests, or ask for {smaller}.",
+            )
+        body.count(rows * (result + response))
+
     def _check_free(self) -> None:
         """Refuse a request where all places are taken."""
         if self._active >= self._settings.concurrency:
@@ -157,11 +189,10 @@ class Endpoints:
         self._metrics().entered()
 
     def _leave(self, body: Body) -> None:
-        """Release the request's place and its bytes."""
+        """Release the request's place; its bytes are released when the response is sent."""
         if body.active:
             self._active -= 1
             self._metrics().left()
-        body.release()
 
     async def _read(self, body: Body, *, json: bool = False) -> bytes:
         """The whole body, without its Content-Encoding; `json`: of at most MAX_JSON bytes."""
@@ -173,9 +204,12 @@ class Endpoints:
         encoding = body.header(b"content-encoding")
         if encoding is None:
             return raw
-        plain = await self._run(lambda: compression.decode(raw, encoding, limit=limit), small=False)
-        body.count(len(plain))
-        return plain
+        work, counted = compression.decode(raw, encoding, limit=limit), 0
+        while (plain := await self._call(lambda: step(work), small=False)) is None:
+            body.count(compression.PIECE)
+            counted += compression.PIECE
+        body.count(len(plain[0]) - counted)
+        return plain[0]
 
     async def _compute(
         self,
@@ -209,11 +243,19 @@ class Endpoints:
         if encoding is None:
             return answer
         small = len(answer.body) <= INLINE
-        packed = await self._run(lambda: compression.encode(answer.body, encoding), small=small)
+        packed = await self._run(compression.encode(answer.body, encoding), small=small)
         headers = (*answer.headers, (b"content-encoding", encoding.encode()))
         return Response(packed, answer.media_type, answer.status, headers)
 
-    async def _run(self, work: Callable[[], T], *, small: bool) -> T:
+    async def _run(self, work: Steps[T], *, small: bool) -> T:
+        """Work in steps, each after what waits for a codec thread."""
+        if small:
+            return finish(work)
+        while (result := await self._call(lambda: step(work), small=False)) is None:
+            pass
+        return result[0]
+
+    async def _call(self, work: Callable[[], T], *, small: bool) -> T:
         if small:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._codecs, work)

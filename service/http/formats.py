@@ -17,6 +17,7 @@ from common.errors import (
 )
 from service.codecs import archive, jsontext, multipart, npy, png
 from service.codecs.rows import RowSpec
+from service.codecs.steps import Steps
 from service.engine import ImageDtype, OutputName
 from service.http.query import Options
 
@@ -59,6 +60,10 @@ OPERATIONS = {
 # all takes seconds.
 MAX_FITTED = 2**27
 
+STEP_PIXELS = 2**20  # decoded in one step of a form
+PART_PIXELS = 2**14  # what a part costs besides its pixels
+PNG_EXTRA = 512  # bytes of a PNG and its entry in a zip, besides its pixels, which may not shrink
+
 # Scores of responses that are not JSON are sent in a header, 12 bytes each; servers and proxies
 # accept headers of a few kilobytes.
 MAX_HEADER_SCORES = 256
@@ -98,8 +103,8 @@ def decode(
     content_type: str = "",
     options: Options,
     max_rows: int,
-) -> Rows:
-    """The rows in a body of that media type.
+) -> Steps[Rows]:
+    """The rows in a body of that media type; in steps.
 
     Raises:
         InputError; TooLargeError for more than `max_rows`.
@@ -111,7 +116,7 @@ def decode(
             hint="Resize or invert arrays before sending them.",
         )
     if media_type == FORM:
-        return _decode_form(body, spec, content_type, options, max_rows)
+        return (yield from _decode_form(body, spec, content_type, options, max_rows))
     if media_type == PNG:
         return Rows(png.decode(body, spec, fit=options.fit, invert=options.invert))
     array = npy.decode(body, spec) if media_type == NPY else jsontext.decode(body, spec)
@@ -159,8 +164,8 @@ def encode(
     names: Sequence[str],
     options: Options,
     scores: Array | None = None,
-) -> bytes:
-    """The response's rows in that media type; JSON includes `scores`, float32 (N,).
+) -> Steps[bytes]:
+    """The response's rows in that media type; JSON includes `scores`, float32 (N,); in steps.
 
     Raises:
         NotAcceptableError: several images as one PNG.
@@ -168,11 +173,11 @@ def encode(
     if media_type == JSON:
         if operation.answer == "latents" and options.encoding == "base64":
             return jsontext.encode_base64(array, operation.answer, names, scores)
-        return jsontext.encode(array, operation.answer, names, scores)
+        return (yield from jsontext.encode(array, operation.answer, names, scores))
     if media_type == NPY:
         return npy.encode(array)
     if media_type == ZIP:
-        return archive.encode(array, names)
+        return (yield from archive.encode(array, names))
     if len(array) != 1:
         raise NotAcceptableError(
             f"{len(array)} images as one PNG",
@@ -180,6 +185,13 @@ def encode(
             hint=f"Accept {ZIP}, {NPY} or {JSON}, or send one image.",
         )
     return png.encode(array[0])
+
+
+def row_bytes(operation: Operation, media_type: str, values: int, dtype: ImageDtype) -> int:
+    """The most bytes that a row of that many values takes in the response."""
+    if media_type == JSON:
+        return values * jsontext.MAX_NUMBER
+    return values * np.dtype(dtype).itemsize + (PNG_EXTRA if media_type in (PNG, ZIP) else 0)
 
 
 def require_scorable(
@@ -221,18 +233,23 @@ def scores_header(scores: Array) -> tuple[bytes, bytes]:
 
 def _decode_form(
     body: bytes, spec: RowSpec, content_type: str, options: Options, max_rows: int
-) -> Rows:
+) -> Steps[Rows]:
     """The images of a form, one per part; an error names its part."""
-    parts = multipart.decode(body, content_type, max_parts=max_rows)
-    area = sum(png.pixels(part.data) for part in parts)
-    if options.fit and area > MAX_FITTED:
+    parts = yield from multipart.decode(body, content_type, max_parts=max_rows)
+    areas = [png.pixels(part.data) for part in parts]
+    if options.fit and sum(areas) > MAX_FITTED:
         raise TooLargeError(
-            f"{area:,} pixels to resize",
+            f"{sum(areas):,} pixels to resize",
             expected=f"at most {MAX_FITTED:,} in one request",
             hint="Shrink the images, or send fewer per request.",
         )
     images = np.empty((len(parts), *spec.shape), np.uint8)
+    pixels = 0
     for index, part in enumerate(parts):
+        if pixels > STEP_PIXELS:
+            pixels = 0
+            yield
+        pixels += areas[index] + PART_PIXELS
         try:
             images[index] = png.decode(part.data, spec, fit=options.fit, invert=options.invert)
         except InputError as exc:

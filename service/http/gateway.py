@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import orjson
 
+from common import memory
 from common.errors import DenoiserError, MethodError, NotFoundError, UnauthorizedError
 from service.engine import Engine
 from service.http import pages, problem
@@ -108,24 +109,31 @@ class Gateway:
                 return
             response = await self._handlers[route.handler](scope, body, receive)
         except DisconnectedError:
+            body.release()
             return
         except DenoiserError as error:
+            body.release()
             response = _refusal(error, path, route)
             self._metrics().refused(error.slug)
         except Exception:
             log.exception("%s %s failed", method, label)
             response = _internal_error(path)
         extra = ((b"x-model-fingerprint", self._engine().manifest.fingerprint.encode("ascii")),)
-        if body.unread and response.status >= 400:
-            await send_refusal(response, extra, body, send)
-        else:
-            await send_response(response, extra, method, send)
+        try:
+            if body.unread and response.status >= 400:
+                await send_refusal(response, extra, body, send)
+            else:
+                await send_response(response, extra, method, send)
+        finally:
+            body.release()
         self._metrics().answered(label, response.status, time.perf_counter() - started)
 
     async def _flush_each_second(self) -> None:
         while True:
             await asyncio.sleep(1)
             self._metrics().flush()
+            if self._budget.quiet():  # or glibc keeps what large requests left, in pieces
+                await asyncio.to_thread(memory.trim)
 
     def _authorize(self, route: Route | None, body: Body) -> None:
         key = self._settings.api_key

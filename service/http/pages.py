@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from service.codecs import compression
+from service.codecs.steps import finish
 from service.http.asgi import Body, Header, Receive, Response, Scope
 
 FOLDER = Path(__file__).resolve().parents[1] / "playground"
@@ -111,7 +112,7 @@ async def root(scope: Scope, body: Body, receive: Receive) -> Response:
 
 def _read(path: Path) -> File:
     body = path.read_bytes()
-    gzipped = compression.encode(body, "gzip")
+    gzipped = finish(compression.encode(body, "gzip"))
     if len(gzipped) >= len(body):
         gzipped = b""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'

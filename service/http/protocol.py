@@ -24,6 +24,7 @@ from service.settings import Settings
 
 MAX_HEAD_BYTES = 32 * 1024  # nginx accepts 4 × 8 KiB, Node 16 KiB
 MAX_HEAD_FIELDS = 100  # Apache's LimitRequestFields
+WRITE_SECONDS = 60.0  # for a client to read a piece of a response; nginx's send_timeout
 HEAD_SECONDS = 10.0  # from connecting, or from a head's first byte, to its last
 UVICORN_KEEP_ALIVE = 5  # seconds; what BentoML passes when --timeout-keep-alive is not used
 MAX_PIPELINED = 64  # requests behind the one that is answered; no common client sends more
@@ -52,6 +53,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # received while no head was complete
         self._fields_bytes = 0  # of the parsed part: request line, names, values
         self._head_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._since = 0.0
         self._active: Any = None  # the request that is being answered
         self._boundary = False
@@ -73,6 +75,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, with the requests that were queued on it."""
         self._stop_head_timer()
+        self._stop_write_timer()
         self.pipeline.clear()  # nobody reads their answers
         if self._active is not None:  # uvicorn knows the newest request only
             self._active.disconnected = True
@@ -108,6 +111,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(431)
         elif self._head_bytes and self.idle and self._head_timer is None:
             self._start_head_timer()
+
+    def pause_writing(self) -> None:
+        """Wait for a client to read what is buffered for it, but not for ever."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        self._stop_write_timer()
+        super().resume_writing()
 
     # the parser's side
 
@@ -190,6 +203,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _refuse(self, status: int) -> None:
         """Answer that no request could be made of the bytes, and close."""

@@ -10,19 +10,18 @@ import pytest
 
 from benchmarks import bulk
 from benchmarks.__main__ import SPEED
-from benchmarks.models import Models as Material
+from benchmarks.models import Models
 from benchmarks.settings import Settings
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_quick_run(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quick_run(bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "bulk" in SPEED
-    material = Material(tmp_path, bundle_path, tmp_path, "none", seed=0)
-    lines: list[str] = []
+    models = Models(tmp_path, bundle_path, tmp_path, "none", seed=0)
     settings = Settings(bundle=bundle_path, out=tmp_path, quick=True)
-    result = bulk.run(settings, material, lines.append)
+    result = bulk.run(settings, models)
     assert json.loads((tmp_path / "bulk.json").read_text())["array"]["images"] == 2_000
-    assert set(result["array"]["of_engine"]) == {"bulk"}
-    assert set(result["folder"]["of_pillow"]) == {"bulk", "reader", "pillow_processes"}
+    assert set(result["array"]["seconds"]) == {"engine", "bulk"}
+    assert set(result["folder"]["seconds"]) == {"bulk", "reader", "pillow", "pillow_processes"}
     assert result["array"]["peak_bytes"] > result["array"]["bare_bytes"] > 0
-    assert "python -m service encode" in "\n".join(lines)
+    assert "python -m service encode" in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,27 @@ def test_sizes_are_checked_before_pixels() -> None:
         images.read(huge, size=(28, 28))
     with pytest.raises(TooLargeError):
         images.read(huge, size=(28, 28), fit="stretch")
+
+
+def png_with(*chunks: bytes) -> bytes:
+    """A whole PNG with further chunks before its pixels."""
+    body = saved(Image.linear_gradient("L"), "PNG")
+    return body[:33] + b"".join(chunks) + body[33:]
+
+
+def test_a_png_has_a_limit_of_chunks() -> None:
+    """Pillow takes microseconds for each: millions fit in a small body."""
+    empty = bytes(4) + b"aaAa" + zlib.crc32(b"aaAa").to_bytes(4, "big")
+    np.testing.assert_array_equal(images.read(png_with(*[empty] * 1000)), images.read(png_with()))
+    with pytest.raises(TooLargeError, match="chunks"):
+        images.read(png_with(*[empty] * images.MAX_PNG_CHUNKS))
+
+
+def test_large_exif_is_not_read() -> None:
+    """Each of its tags may refer to all of it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = saved(picture("L"), "PNG", exif=exif)
+    exif[0x9286] = "x" * images.MAX_EXIF
+    large = saved(picture("L"), "PNG", exif=exif)
+    assert images.read(turned).shape[:2] == images.read(large).shape[1::-1]

@@ -232,6 +232,41 @@ def test_a_folder_of_another_kind_is_never_replaced(tmp_path: Path, overwrite: b
     assert names(tmp_path) == ["photographs"]
 
 
+def test_a_folder_with_other_contents_is_never_replaced(tmp_path: Path) -> None:
+    """Photographs that were put into a run's folder, or runs into that of another."""
+    make(tmp_path / "target", "one")
+    (tmp_path / "target" / "photographs").mkdir()
+    with (
+        pytest.raises(TargetExistsError, match="holds photographs, which would be lost"),
+        staged_folder(tmp_path / "target", marks=MARKS, contents=("top.txt", "inn*")),
+    ):
+        pass
+    assert names(tmp_path / "target") == ["inner", "photographs", "top.txt"]
+    assert names(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_meanwhile_is_kept(tmp_path: Path, overwrite: bool) -> None:
+    with (
+        pytest.raises(TargetExistsError),
+        staged_folder(tmp_path / "target", marks=MARKS, overwrite=overwrite) as stage,
+    ):
+        fill(stage, "one")
+        (tmp_path / "target").mkdir()
+        (tmp_path / "target" / "mine.txt").write_text("mine")
+    assert (tmp_path / "target" / "mine.txt").read_text() == "mine"
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_file_and_a_link_to_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(TargetExistsError), staged_folder(tmp_path / name, marks=MARKS):
+            pass
+    assert names(tmp_path) == ["file", "link"]
+
+
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     make(tmp_path / "target", "one")
@@ -240,6 +275,6 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 def test_places_that_hold_no_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    for target in (Path("/"), tmp_path / "file" / "x", Path("/proc/x")):
+    for target in (Path("/"), tmp_path / "..", tmp_path / "file" / "x", Path("/proc/x")):
         with pytest.raises(TargetUnusableError), staged_folder(target, marks=MARKS):
             pass

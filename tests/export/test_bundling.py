@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from common.publishing import TargetExistsError
 from export import __main__ as command
 from export import bundling, card, convert
 from export.bundling import export_run
-from export.errors import ParityError
+from export.errors import NetworkError, ParityError
 from service.bundle import MODELS, Bundle, write_manifest
 from service.engine import Engine
 from tests.support.paths import ROOT
@@ -127,6 +129,17 @@ def test_the_shipped_cards_are_those_of_their_manifests(name: str) -> None:
     assert "CC BY-SA" in text and "AUROC for black images" in text
 
 
+def test_a_folder_with_a_known_name_gets_no_credit(exported: Path) -> None:
+    manifest = Bundle.open(exported).manifest
+    data = {**manifest.training["data"], "name": "mnist"}
+    renamed = replace(manifest, training={**manifest.training, "data": data})
+    assert "Source of the data: not recorded" in card.text(renamed)
+    builtin = replace(
+        manifest, training={**renamed.training, "data": {**data, "source": "builtin"}}
+    )
+    assert "CC BY-SA" in card.text(builtin)
+
+
 def test_a_bundle_names_no_path_of_the_machine(tiny_run: Path, exported: Path) -> None:
     for name, data in contents(exported).items():
         for trace in (str(tiny_run.parent), str(exported.parent), str(ROOT)):
@@ -185,7 +198,7 @@ def test_overwriting_replaces_the_whole_bundle(
     tiny_run: Path, exported: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(exported, tmp_path / "out"))
-    (out / "old-only.txt").write_text("x")
+    (out / "old-only.onnx").write_text("x")
     export_run(tiny_run, out, overwrite=True)
     assert names(out) == names(exported)
     Engine.load(out, threads=1)
@@ -237,7 +250,7 @@ def start(run: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 # The file whose appearance ends the child; each export writes all of these, in this order.
-MOMENTS = ["", "encoder.onnx", "parity.json", "manifest.json"]
+MOMENTS = ["", "autoencoder.onnx", "parity.json", "manifest.json"]
 
 
 def test_kill_9_at_any_moment_leaves_no_bundle_or_a_whole_one(
@@ -275,3 +288,90 @@ def test_kill_9_at_any_moment_leaves_no_bundle_or_a_whole_one(
         export_run(tiny_run, out, overwrite=True)  # clears away what the killed one left
         assert not out.with_name(f".{out.name}.partial").exists()
         Engine.load(out, threads=1)
+
+
+# --- networks that cannot be exported
+
+
+def changed_run(run: Path, folder: Path, change: Callable[[list[Any]], None]) -> Path:
+    """A copy of a run whose decoder's weights, and so the autoencoder's, are changed."""
+    shutil.copytree(run, folder)
+    models = Run.load(folder).models()
+    for name in ("decoder", "autoencoder"):
+        weights = getattr(models, name).get_weights()
+        change(weights)
+        getattr(models, name).set_weights(weights)
+        getattr(models, name).save(folder / f"{name}.keras")
+    return folder
+
+
+def white(weights: list[Any]) -> None:
+    """The last layer: no sums, a bias that saturates the sigmoid."""
+    weights[-2][...], weights[-1][...] = 0, 50
+
+
+def nan(weights: list[Any]) -> None:
+    weights[-1][0] = np.nan
+
+
+def infinite(weights: list[Any]) -> None:
+    weights[-2][...] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [(white, "output differs by 0e"), (nan, "weights that are NaN"), (infinite, "weights that")],
+)
+def test_a_collapsed_or_diverged_network_is_refused(
+    tiny_run: Path,
+    tmp_path: Path,
+    change: Callable[[list[Any]], None],
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = changed_run(tiny_run, tmp_path / "run", change)
+    with pytest.raises(NetworkError, match=problem):
+        export_run(run, tmp_path / "out")
+    assert command.main([str(run), "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert problem in printed.err and len(printed.err.splitlines()) == 1
+    assert "nodes" not in printed.out  # refused before any conversion
+    assert names(tmp_path) == ["run"]
+
+
+def test_a_network_that_onnx_cannot_express_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    """A kernel of 1 at stride 2: tf2onnx writes a ConvTranspose with negative pads."""
+    from training.model import ModelSettings, classic
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    settings = ModelSettings(image_shape=(8, 8, 1), filters=(8,), latent_size=6, kernel_size=1)
+    models, rng = classic(settings), np.random.default_rng(0)
+    for weights in models.autoencoder.weights:
+        weights.assign(rng.normal(0, 0.5, weights.shape))
+    for name, model in models._asdict().items():
+        model.save(tmp_path / "run" / f"{name}.keras")
+    with pytest.raises(NetworkError, match=r"autoencoder, which cannot be converted \(.*negative"):
+        export_run(tmp_path / "run", tmp_path / "out")
+    assert names(tmp_path) == ["run"]
+
+
+# --- what --overwrite may replace
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("out", ["run", ".", "bundle", "link", "file", "dangling"])
+def test_nothing_but_a_bundle_is_replaced(
+    tiny_run: Path, exported: Path, tmp_path: Path, out: str, overwrite: bool
+) -> None:
+    """The run itself, its parent, a bundle that holds it, links, files: before any work."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    if out == "bundle":
+        shutil.copytree(exported, tmp_path / "bundle")
+        run = run.rename(tmp_path / "bundle" / "run")
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "link").symlink_to(run)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(TargetExistsError):
+        export_run(run, tmp_path / out, overwrite=overwrite)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -135,43 +135,6 @@ def test_a_transposed_convolution_goes_into_the_matrix_where_that_is_cheaper(
     assert_same(graph, rows, expected)
 
 
-@settings(max_examples=40)
-@given(
-    size=st.integers(1, 6),
-    channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    image=sides,
-    kernel=kernels,
-    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    cut=st.tuples(*[st.integers(0, 3)] * 4),
-    biases=st.tuples(st.booleans(), st.booleans()),
-)
-@example(9, (1, 4), (3, 3), (2, 2), (1, 1), (0, 0, 0, 0), (True, True))  # folds
-@example(10, (1, 4), (3, 3), (2, 2), (1, 1), (0, 0, 0, 0), (True, True))  # does not
-def test_a_convolution_goes_into_the_matrix_where_that_is_cheaper(
-    size: int,
-    channels: tuple[int, int],
-    image: tuple[int, int],
-    kernel: tuple[int, int],
-    strides: tuple[int, int],
-    cut: tuple[int, int, int, int],
-    biases: tuple[bool, bool],
-) -> None:
-    kernel = (min(kernel[0], image[0]), min(kernel[1], image[1]))
-    pads = [min(cut[i], kernel[i % 2] - 1) for i in range(4)]
-    after = (channels[1], *((image[i] + pads[i] + pads[2 + i] - kernel[i]) // strides[i] + 1
-                           for i in range(2)))  # fmt: skip
-    before = (channels[0], *image)
-    graph = chain("Conv", before, after, (*channels[::-1], *kernel), size=size, biases=biases,
-                  strides=list(strides), pads=pads)  # fmt: skip
-    rows = rows_for(size)
-    expected = in_runtime(graph, rows)
-    fold_linear(graph)
-    separate = size * prod(before) + prod(channels) * prod(kernel) * prod(after[1:])
-    if size * prod(after) != separate:
-        assert ("Conv" not in ops(graph)) == (size * prod(after) < separate)
-    assert_same(graph, rows, expected)
-
-
 @pytest.mark.parametrize(("size", "folds"), [(3, True), (4, True), (5, False), (6, False)])
 def test_the_boundary_counts_positions_in_for_a_transposed_convolution(
     size: int, folds: bool
@@ -181,16 +144,6 @@ def test_the_boundary_counts_positions_in_for_a_transposed_convolution(
     expected = in_runtime(graph, rows_for(size))
     fold_linear(graph)
     assert ops(graph) == (["Gemm", "Reshape"] if folds else ["Gemm", "Reshape", "ConvTranspose"])
-    assert_same(graph, rows_for(size), expected)
-
-
-@pytest.mark.parametrize(("size", "folds"), [(8, True), (9, True), (10, False), (20, False)])
-def test_the_boundary_counts_positions_out_for_a_convolution(size: int, folds: bool) -> None:
-    """1 × 3×3 → 4 × 2×2: one matrix costs 16·size, two layers 9·size + 64."""
-    graph = chain("Conv", (1, 3, 3), (4, 2, 2), (4, 1, 2, 2), size=size)
-    expected = in_runtime(graph, rows_for(size))
-    fold_linear(graph)
-    assert ops(graph) == (["Gemm", "Reshape"] if folds else ["Gemm", "Reshape", "Conv"])
     assert_same(graph, rows_for(size), expected)
 
 
@@ -205,39 +158,34 @@ def test_two_convolutions_in_a_row_both_go_into_the_matrix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "weight", "after", "attributes"),
+    ("weight", "after", "attributes"),
     [
-        ("ConvTranspose", (4, 5, 3, 3), (5, 8, 8), {"output_padding": [1, 1]}),
-        ("ConvTranspose", (4, 5, 3, 3), (5, 9, 9), {"dilations": [2, 2]}),
-        ("ConvTranspose", (4, 5, 3, 3), (5, 6, 6), {"auto_pad": "SAME_UPPER"}),
-        ("ConvTranspose", (4, 5, 3, 3), (5, 6, 6), {"auto_pad": "SAME_LOWER"}),
-        ("ConvTranspose", (4, 5, 3, 3), (5, 6, 6), {"output_shape": [6, 6]}),
-        ("ConvTranspose", (4, 2, 3, 3), (4, 7, 7), {"group": 2}),
-        ("ConvTranspose", (4, 1, 3, 3), (4, 7, 7), {"group": 4}),
-        ("Conv", (5, 4, 2, 2), (5, 1, 1), {"dilations": [2, 2]}),
-        ("Conv", (5, 4, 2, 2), (5, 2, 2), {"auto_pad": "SAME_UPPER"}),
-        ("Conv", (5, 4, 2, 2), (5, 2, 2), {"auto_pad": "SAME_LOWER"}),
-        ("Conv", (6, 2, 2, 2), (6, 1, 1), {"group": 2}),
+        ((4, 5, 3, 3), (5, 8, 8), {"output_padding": [1, 1]}),
+        ((4, 5, 3, 3), (5, 9, 9), {"dilations": [2, 2]}),
+        ((4, 5, 3, 3), (5, 6, 6), {"auto_pad": "SAME_UPPER"}),
+        ((4, 5, 3, 3), (5, 6, 6), {"auto_pad": "SAME_LOWER"}),
+        ((4, 5, 3, 3), (5, 6, 6), {"output_shape": [6, 6]}),
+        ((4, 2, 3, 3), (4, 7, 7), {"group": 2}),
+        ((4, 1, 3, 3), (4, 7, 7), {"group": 4}),
     ],
 )
 def test_unusual_convolutions_fold_right_or_not_at_all(
-    op: str, weight: tuple[int, ...], after: tuple[int, int, int], attributes: dict[str, Any]
+    weight: tuple[int, ...], after: tuple[int, int, int], attributes: dict[str, Any]
 ) -> None:
     """Size 1: one matrix is the cheaper in each case, so that what computes it matters."""
-    graph = chain(op, (4, 3, 3), after, weight, size=1, strides=[2, 2], **attributes)
+    graph = chain("ConvTranspose", (4, 3, 3), after, weight, size=1, strides=[2, 2], **attributes)
     rows = rows_for(1)
     expected = in_runtime(graph, rows)
     fold_linear(graph)
     result = in_runtime(graph, rows)  # not in the reference: it errs on groups
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-5)
-    if "group" not in attributes and "output_shape" not in attributes:
+    if not {"group", "output_shape", "auto_pad"} & attributes.keys():
         assert ops(graph) == ["Gemm", "Reshape"]
 
 
 @pytest.mark.parametrize("target", [[-1, 3, 4, 2], [0, 3, 4, 2], [0, 3, -1, 2]])
-def test_factors_and_other_ways_to_write_the_target(target: list[int]) -> None:
-    graph = chain("ConvTranspose", (3, 4, 2), (2, 8, 4), (3, 2, 2, 2), strides=[2, 2],
-                  gemm={"alpha": 0.25, "beta": 3.0})  # fmt: skip
+def test_other_ways_to_write_the_target(target: list[int]) -> None:
+    graph = chain("ConvTranspose", (3, 4, 2), (2, 8, 4), (3, 2, 2, 2), strides=[2, 2])
     graph.constants["shape"] = np.array(target)
     expected = in_runtime(graph, rows_for(2))
     fold_linear(graph)
@@ -343,10 +291,12 @@ def test_what_is_no_chain_of_constants_is_left_alone(name: str) -> None:
 
 
 def test_a_transposed_matrix_is_left_alone_even_where_folding_would_pay() -> None:
-    graph = chain("Conv", (3, 4, 2), (2, 1, 1), (2, 3, 4, 2), gemm={"transB": 1})
+    graph = chain(
+        "ConvTranspose", (3, 4, 2), (2, 8, 4), (3, 2, 2, 2), strides=[2, 2], gemm={"transB": 1}
+    )
     graph.constants["m"] = np.ascontiguousarray(graph.constants["m"].T)
     before = graph.model().SerializeToString()
-    assert in_runtime(graph, rows_for(2)).shape == (3, 2, 1, 1)
+    assert in_runtime(graph, rows_for(2)).shape == (3, 2, 8, 4)
     fold_linear(graph)
     assert graph.model().SerializeToString() == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from export import parity
+from export.chunks import chunks
 from export.errors import ParityError
 from export.exact import Compute, Exact
 from export.parity import LIMIT, Row, compare, enforce, report, summary, table
@@ -194,3 +196,26 @@ def test_the_table_shows_the_worst_batch_of_each() -> None:
     assert first.split() == ["encoder", "held-out", "noisy", "1,000", "9.00e-07", "1e-05", "ok"]
     assert second.endswith("float64; Keras gives float32")
     assert "TOO LARGE" in table([replace(GOOD, difference=1.0)])
+
+
+def test_a_difference_in_a_later_chunk_is_detected(
+    engine: Engine, network: Any, held_out: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = compare(engine, reference(network), **held_out)
+    monkeypatch.setattr(parity, "chunks", partial(chunks, limit=30 * 8 * 8 * 4))
+    batches: set[tuple[str, int]] = set()
+    rows = compare(engine, reference(network, batches=batches), **held_out)
+    assert max(size for _, size in batches) == 30
+    assert [(r.model, r.case, r.batch) for r in rows] == [(r.model, r.case, r.batch) for r in whole]
+    images = [r.difference for r in rows if r.model != "encoder"]  # latents: relative to a chunk's
+    assert images == pytest.approx([r.difference for r in whole if r.model != "encoder"], abs=1e-7)
+
+    changed = reference(network)
+    wrong = changed._replace(
+        autoencoder=lambda x: changed.autoencoder(x) + np.float32(1e-3) * (len(x) == 10)
+    )
+    rows = compare(engine, wrong, **held_out)  # 100 = 30 + 30 + 30 + 10
+    assert {(r.model, r.batch) for r in rows if not r.holds} == {
+        ("autoencoder", 100),
+        ("autoencoder", 1000),
+    }

@@ -14,12 +14,12 @@ import pytest
 from onnx import numpy_helper
 
 from common.errors import BundleMissingError
-from export import convert, quality, quantise
+from export import bundling, convert, quality, quantise
 from export.bundling import export_run
 from export.rewrite.graph import Graph
 from service.bundle import GOLDEN, INT8, MODELS, Bundle, golden_file, model_file
 from service.engine import Engine
-from training.runs import Run
+from training.runs import Run, Samples
 
 SHAPE = (12, 8, 3)
 INT8_FILES = sorted([golden_file(INT8), *(model_file(model, INT8) for model in MODELS)])
@@ -334,3 +334,19 @@ def test_a_run_that_loses_too_much_ships_without_int8_and_with_the_figures(
     assert tried.figures["loss"]["decoder"]["psnr"] > 0.05
     assert not [path for path in (tmp_path / "out").iterdir() if "int8" in path.name]
     assert Engine.load(tmp_path / "out").manifest.available == ["float32"]
+
+
+def test_a_constant_output_measures_no_loss(
+    models: dict[str, onnx.ModelProto], images: np.ndarray, tmp_path: Path
+) -> None:
+    """Whatever int8 does to the weights, it loses nothing: it does not ship."""
+    engine: Any = None  # refused before anything is computed
+    samples = Samples(images, images)
+    work, stage = tmp_path / "work", tmp_path / "stage"
+    for folder in (work, stage):
+        folder.mkdir()
+    for name, model in models.items():
+        (work / model_file(name)).write_bytes(convert.serialize(model))
+    precision = bundling._reduce(stage, work, engine, samples, {}, spread=0.003)
+    assert "differs by 0.0030 between images" in precision.reason and not precision.fingerprint
+    assert not list(stage.iterdir())

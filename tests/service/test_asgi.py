@@ -206,7 +206,8 @@ def test_a_response(method: str) -> None:
         (b"allow", b"GET"),
         (b"x", b"y"),
     ]
-    assert body == {"type": "http.response.body", "body": b"" if method == "HEAD" else b"text"}
+    content = b"" if method == "HEAD" else b"text"
+    assert body == {"type": "http.response.body", "body": content, "more_body": False}
 
 
 def test_a_refusal_is_sent_before_the_rest_is_drained() -> None:

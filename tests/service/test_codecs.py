@@ -20,6 +20,7 @@ from PIL import Image, PngImagePlugin
 from common.errors import DtypeError, InputError, MalformedError, ShapeError
 from service.codecs import jsontext, npy, png
 from service.codecs.rows import RowSpec
+from service.codecs.steps import finish
 
 GREY = RowSpec("images", (8, 8, 1))
 COLOUR = RowSpec("images", (12, 8, 3))
@@ -349,21 +350,23 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 @given(arrays.arrays(np.float32, st.tuples(st.integers(0, 5), st.just(4)), elements=FINITE))
 def test_json_round_trip_is_exact_to_the_last_bit(rows: np.ndarray) -> None:
-    body = jsontext.encode(rows, "latents")
+    body = finish(jsontext.encode(rows, "latents"))
     assert list(json.loads(body)) == ["latents"]
     np.testing.assert_array_equal(jsontext.decode(body, LATENTS), rows)
 
 
 def test_json_writes_few_digits() -> None:
-    assert jsontext.encode(np.array([[0.1, 0.5]], np.float32), "latents") == (
+    assert finish(jsontext.encode(np.array([[0.1, 0.5]], np.float32), "latents")) == (
         b'{"latents":[[0.1,0.5]]}'
     )
 
 
 def test_json_of_arrays_that_are_not_contiguous() -> None:
     rows = np.arange(16, dtype=np.float32).reshape(4, 4)
-    assert json.loads(jsontext.encode(rows[:, ::-1][:1], "latents"))["latents"] == [[3, 2, 1, 0]]
-    assert json.loads(jsontext.encode(rows[:0], "latents")) == {"latents": []}
+    assert json.loads(finish(jsontext.encode(rows[:, ::-1][:1], "latents")))["latents"] == [
+        [3, 2, 1, 0]
+    ]
+    assert json.loads(finish(jsontext.encode(rows[:0], "latents"))) == {"latents": []}
 
 
 JSON_VALUES = st.recursive(

@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 
 from common.errors import InputError, MalformedError, TooLargeError, UnsupportedTypeError
 from service.codecs import compression
+from service.codecs.compression import PIECE
+from service.codecs.steps import finish
 
 TEXT = b"Some text, again. " * 100
+
+
+def decode(body: bytes, encoding: str, *, limit: int) -> bytes:
+    return finish(compression.decode(body, encoding, limit=limit))
 
 
 @pytest.mark.parametrize(
@@ -29,10 +35,10 @@ TEXT = b"Some text, again. " * 100
     ],
 )
 def test_encodings_that_are_read(encoding: str, body: bytes) -> None:
-    assert compression.decode(body, encoding, limit=len(TEXT)) == TEXT
+    assert decode(body, encoding, limit=len(TEXT)) == TEXT
     if body != TEXT:
         with pytest.raises(TooLargeError, match=str(len(TEXT) - 1)):
-            compression.decode(body, encoding, limit=len(TEXT) - 1)
+            decode(body, encoding, limit=len(TEXT) - 1)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +48,7 @@ def test_encodings_that_are_read(encoding: str, body: bytes) -> None:
 )  # fmt: skip
 def test_other_encodings_are_refused(encoding: str) -> None:
     with pytest.raises(UnsupportedTypeError) as caught:
-        compression.decode(gzip.compress(TEXT, mtime=0), encoding, limit=10_000)
+        decode(gzip.compress(TEXT, mtime=0), encoding, limit=10_000)
     assert len(str(caught.value)) < 200
 
 
@@ -55,7 +61,7 @@ def test_a_bomb_allocates_no_more_than_the_limit(encoding: str, size: int) -> No
     tracemalloc.start()
     try:
         with pytest.raises(TooLargeError):
-            compression.decode(bomb, encoding, limit=1_000_000)
+            decode(bomb, encoding, limit=1_000_000)
         assert tracemalloc.get_traced_memory()[1] < 2_500_000 + len(bomb)
     finally:
         tracemalloc.stop()
@@ -84,22 +90,22 @@ GZIP, DEFLATE = gzip.compress(TEXT, mtime=0), zlib.compress(TEXT)
 )
 def test_broken_streams_are_malformed(encoding: str, body: bytes) -> None:
     with pytest.raises(MalformedError):
-        compression.decode(body, encoding, limit=10_000)
+        decode(body, encoding, limit=10_000)
 
 
 @given(st.binary(max_size=200), st.sampled_from(["gzip", "deflate"]))
 def test_any_bytes_are_read_or_refused(body: bytes, encoding: str) -> None:
     for some in (body, GZIP[:10] + body):
         try:
-            assert len(compression.decode(some, encoding, limit=100)) <= 100
+            assert len(decode(some, encoding, limit=100)) <= 100
         except InputError:
             continue
 
 
 @given(st.binary(max_size=2000), st.sampled_from(["gzip", "deflate"]))
 def test_round_trip(body: bytes, encoding: str) -> None:
-    packed = compression.encode(body, encoding)
-    assert compression.decode(packed, encoding, limit=len(body)) == body
+    packed = finish(compression.encode(body, encoding))
+    assert decode(packed, encoding, limit=len(body)) == body
     assert (gzip if encoding == "gzip" else zlib).decompress(packed) == body
 
 
@@ -139,3 +145,14 @@ def test_whom_an_answer_is_compressed_for(
 ) -> None:
     assert compression.choose(accept, size, text=True) == text
     assert compression.choose(accept, size, text=False) == binary
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 7])
+def test_large_bodies_are_read_in_pieces(size: int) -> None:
+    plain = bytes(range(256)) * (size // 256 + 1)
+    packed = gzip.compress(plain[:size])
+    assert decode(packed, "gzip", limit=size) == plain[:size]
+    assert gzip.decompress(finish(compression.encode(plain[:size], "gzip"))) == plain[:size]
+    if size:
+        with pytest.raises(TooLargeError):
+            decode(packed, "gzip", limit=size - 1)

@@ -23,11 +23,20 @@ from common.errors import (
 )
 from service.codecs import jsontext, npy, png
 from service.codecs.rows import RowSpec
+from service.codecs.steps import finish
 from service.http import formats
 from service.http.formats import FORM, JSON, NPY, OPERATIONS, PNG, ZIP
 from service.http.query import PLAIN, Options
 
 ENCODE, DECODE, DENOISE = OPERATIONS["/encode"], OPERATIONS["/decode"], OPERATIONS["/denoise"]
+
+
+def decode(*arguments: Any, **options: Any) -> formats.Rows:
+    return finish(formats.decode(*arguments, **options))
+
+
+def encode(*arguments: Any, **options: Any) -> bytes:
+    return finish(formats.encode(*arguments, **options))
 
 
 @pytest.mark.parametrize(
@@ -201,20 +210,18 @@ def form(bodies: list[bytes], names: list[str]) -> tuple[bytes, str]:
 
 
 def test_one_image_is_a_png_and_two_are_not() -> None:
-    one = formats.encode(PIXELS[:1], PNG, DENOISE, names=(), options=PLAIN)
+    one = encode(PIXELS[:1], PNG, DENOISE, names=(), options=PLAIN)
     with Image.open(io.BytesIO(one)) as image:
         np.testing.assert_array_equal(np.asarray(image), PIXELS[0, :, :, 0])
     for some in (PIXELS, PIXELS[:0]):
         with pytest.raises(NotAcceptableError, match=f"{len(some)} images as one PNG"):
-            formats.encode(some, PNG, DENOISE, names=(), options=PLAIN)
+            encode(some, PNG, DENOISE, names=(), options=PLAIN)
 
 
 def test_names_go_into_json_and_zip() -> None:
-    message = json.loads(
-        formats.encode(PIXELS / 255, JSON, DENOISE, names=("a", "ü", ""), options=PLAIN)
-    )
+    message = json.loads(encode(PIXELS / 255, JSON, DENOISE, names=("a", "ü", ""), options=PLAIN))
     assert message["names"] == ["a", "ü", ""]
-    packed = formats.encode(PIXELS, ZIP, DENOISE, names=("a.png", "ü", ""), options=PLAIN)
+    packed = encode(PIXELS, ZIP, DENOISE, names=("a.png", "ü", ""), options=PLAIN)
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.namelist() == ["a.png", "ü.png", "00002.png"]
 
@@ -222,24 +229,24 @@ def test_names_go_into_json_and_zip() -> None:
 def test_latents_as_base64_only_where_they_are_asked_for() -> None:
     latents = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     options = Options(encoding="base64")
-    message = json.loads(formats.encode(latents, JSON, ENCODE, names=(), options=options))
+    message = json.loads(encode(latents, JSON, ENCODE, names=(), options=options))
     found = [np.frombuffer(base64.b64decode(text), "<f4") for text in message["latents"]]
     np.testing.assert_array_equal(found, latents)
     assert message["encoding"] == "base64"
-    images = json.loads(formats.encode(PIXELS / 255, JSON, DENOISE, names=(), options=options))
+    images = json.loads(encode(PIXELS / 255, JSON, DENOISE, names=(), options=options))
     assert list(images) == ["images"]
-    as_npy = formats.encode(latents, NPY, ENCODE, names=(), options=options)
+    as_npy = encode(latents, NPY, ENCODE, names=(), options=options)
     np.testing.assert_array_equal(np.load(io.BytesIO(as_npy)), latents)
 
 
 def test_a_form_is_rows_in_order_with_their_names() -> None:
     names = ["b.png", "a.png", "ü.png"]
     body, content_type = form([png.encode(image) for image in PIXELS], names)
-    rows = formats.decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=3)
+    rows = decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=3)
     np.testing.assert_array_equal(rows.array, PIXELS)
     assert rows.names == tuple(names)
     with pytest.raises(TooLargeError, match="at most 2"):
-        formats.decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=2)
+        decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=2)
 
 
 @pytest.mark.parametrize(
@@ -255,25 +262,30 @@ def test_a_fault_in_a_form_names_the_part(broken: bytes, kind: type[InputError])
     bodies = [png.encode(PIXELS[0]), broken, png.encode(PIXELS[1])]
     body, content_type = form(bodies, ["a.png", "b.png", "c.png"])
     with pytest.raises(kind, match=r"part 2 of 3 \(b\.png\)"):
-        formats.decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=9)
+        decode(body, FORM, GREY, content_type=content_type, options=PLAIN, max_rows=9)
 
 
 @pytest.mark.parametrize("options", [Options(fit="contain"), Options(invert=True)])
 def test_arrays_are_neither_fitted_nor_inverted(options: Options) -> None:
     for media_type, body in [(NPY, npy.encode(PIXELS)), (JSON, b'{"images": []}')]:
         with pytest.raises(OptionError, match="fit or invert"):
-            formats.decode(body, media_type, GREY, options=options, max_rows=9)
-    assert formats.decode(
-        png.encode(PIXELS[0]), PNG, GREY, options=options, max_rows=9
-    ).array.shape == (1, 8, 8, 1)
+            decode(body, media_type, GREY, options=options, max_rows=9)
+    assert decode(png.encode(PIXELS[0]), PNG, GREY, options=options, max_rows=9).array.shape == (
+        1,
+        8,
+        8,
+        1,
+    )
 
 
 @pytest.mark.parametrize("media_type", [NPY, JSON])
 def test_rows_are_counted(media_type: str) -> None:
-    body = npy.encode(PIXELS) if media_type == NPY else jsontext.encode(PIXELS / 255, "images")
-    assert len(formats.decode(body, media_type, GREY, options=PLAIN, max_rows=3).array) == 3
+    body = (
+        npy.encode(PIXELS) if media_type == NPY else finish(jsontext.encode(PIXELS / 255, "images"))
+    )
+    assert len(decode(body, media_type, GREY, options=PLAIN, max_rows=3).array) == 3
     with pytest.raises(TooLargeError, match="3 rows; expected at most 2"):
-        formats.decode(body, media_type, GREY, options=PLAIN, max_rows=2)
+        decode(body, media_type, GREY, options=PLAIN, max_rows=2)
 
 
 def test_an_operation_reads_and_writes_what_it_can_hold() -> None:
@@ -294,8 +306,8 @@ def test_a_form_of_huge_images_to_be_fitted_is_refused_by_their_headers(
     )
     body, spec = parts + b"--x--\r\n", RowSpec("images", (8, 8, 1))
     how: Any = {"content_type": f"{FORM}; boundary=x", "max_rows": 9}
-    fitted = formats.decode(body, FORM, spec, options=Options(fit="contain"), **how)
+    fitted = decode(body, FORM, spec, options=Options(fit="contain"), **how)
     assert fitted.array.shape == (2, 8, 8, 1)
     monkeypatch.setattr(formats, "MAX_FITTED", 2 * 64 * 64 - 1)
     with pytest.raises(TooLargeError, match="8,192 pixels"):
-        formats.decode(body, FORM, spec, options=Options(fit="contain"), **how)
+        decode(body, FORM, spec, options=Options(fit="contain"), **how)

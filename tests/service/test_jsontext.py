@@ -16,6 +16,7 @@ from common.arrays import Array
 from common.errors import DtypeError, InputError, MalformedError, ShapeError, TooLargeError
 from service.codecs import jsontext
 from service.codecs.rows import RowSpec
+from service.codecs.steps import finish
 from service.engine import Engine
 from tests.support.asgi import post
 from tests.support.tiny import some_images
@@ -159,9 +160,9 @@ def test_writing_in_pieces_is_writing_at_once(
     size: int, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.random.default_rng(0).normal(size=(size, 2, 2, 1)).astype(np.float32)
-    whole = jsontext.encode(rows, "images")
+    whole = finish(jsontext.encode(rows, "images"))
     monkeypatch.setattr(jsontext, "PIECE", piece)
-    assert jsontext.encode(rows, "images") == whole
+    assert finish(jsontext.encode(rows, "images")) == whole
     np.testing.assert_array_equal(jsontext.decode(whole, SMALL), rows)
 
 
@@ -170,7 +171,7 @@ def test_writing_in_pieces_is_writing_at_once(
 )
 def test_names_are_written_after_the_rows(names: tuple[str, str]) -> None:
     rows = np.ones((2, 3), np.float32)
-    for write in (jsontext.encode, jsontext.encode_base64):
+    for write in (lambda *rest: finish(jsontext.encode(*rest)), jsontext.encode_base64):
         message: dict[str, Any] = json.loads(write(rows, "latents", names))
         assert message["names"] == list(names)
         assert "names" not in json.loads(write(rows, "latents"))

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from service.http.protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_HEAD_FIELDS
+from service.settings import Settings
 from tests.support.processes import Server, require_serving, serving
 from tests.support.wire import as_npy, some_images
 
@@ -117,6 +118,23 @@ def test_silent_clients_shut_nobody_out(tmp_path: Path) -> None:
             for one in silent:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 one.close()
+
+
+@pytest.mark.parametrize(("seconds", "open_"), [(None, True), ("1", False)])
+def test_an_idle_connection_stays_open_as_long_as_is_set(
+    tmp_path: Path, seconds: str | None, open_: bool
+) -> None:
+    """By default longer than nginx and load balancers keep theirs, which is 60 seconds."""
+    assert Settings().keep_alive > 60
+    require_serving()
+    settings = {"DENOISER_KEEP_ALIVE": seconds} if seconds else {}
+    with serving(tmp_path, settings=settings) as server, connection(server) as opened:
+        opened.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert opened.recv(1000).startswith(b"HTTP/1.1 200")
+        time.sleep(6)  # uvicorn's own limit is 5
+        opened.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        with suppress(ConnectionResetError):
+            assert opened.recv(1000).startswith(b"HTTP/1.1 200") == open_
 
 
 def test_an_offer_of_http2_is_answered_over_http1(server: Server) -> None:

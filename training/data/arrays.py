@@ -28,7 +28,7 @@ LAYOUTS = (
 )
 
 BLOCK = 2**24  # bytes that are read at a time
-MAX_SAMPLE = 2**26  # values in a sample of large images
+MAX_SAMPLE = 2**26  # bytes in a sample of large images
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 Labels = NDArray[np.int64]
@@ -110,11 +110,14 @@ class Part(NamedTuple):
         noisy = None if self.noisy is None else Rows(self.noisy, indices)
         return Part(Rows(self.images, indices), labels, noisy)
 
-    def sample(self, maximum: int, rng: np.random.Generator) -> Part:
-        """At most `maximum` of the images at random, fewer of large ones, in their own order."""
+    def sample(self, maximum: int, rng: np.random.Generator, *, itemsize: int = 1) -> Part:
+        """At most `maximum` of the images at random, in their own order.
+
+        Of large ones there are fewer: 64 MiB, at `itemsize` bytes for each value.
+        """
+        fitting = max(1, MAX_SAMPLE // (itemsize * math.prod(self.images.shape[1:])))
         count = len(self.images)
-        maximum = min(maximum, count, max(32, MAX_SAMPLE // math.prod(self.images.shape[1:])))
-        return self.take(np.sort(rng.choice(count, maximum, replace=False)))
+        return self.take(np.sort(rng.choice(count, min(maximum, fitting, count), replace=False)))
 
     def resized(self, size: tuple[int, int]) -> Part:
         """All images at another height and width."""

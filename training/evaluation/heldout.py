@@ -52,7 +52,8 @@ def _floats(images: Images) -> Floats:
 
 def draw_samples(dataset: Dataset, noise: Noise | None) -> tuple[Samples, Labels | None]:
     """Up to 1,024 random pairs of the test split, and their labels, int64 (N,) or None."""
-    chosen = dataset.test.sample(MAX_SAMPLES, np.random.default_rng(EVALUATION_SEED))
+    rng = np.random.default_rng(EVALUATION_SEED)
+    chosen = dataset.test.sample(MAX_SAMPLES, rng, itemsize=4)  # they become float32
     pairs = add_noise(chosen.images, noise, key=len(dataset.test.images), noisy=chosen.noisy)
     return Samples(*pairs), chosen.labels
 

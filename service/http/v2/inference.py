@@ -25,11 +25,16 @@ from common.errors import (
     TooLargeError,
 )
 from service.bundle import Manifest
+from service.codecs import jsontext
 from service.codecs.jsontext import MAX_JSON, booleans, numbers, to_float32
+from service.codecs.steps import Steps
 from service.engine import OutputName
 from service.http.v2.models import INPUTS, OUTPUTS, VERSION, Json, output_names
 
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
+
+# The kind of rows of each output.
+KINDS = {"latents": "latents", "images": "images", "denoised": "images"}
 
 # Extensions that change where or how an output is returned. Other parameters that a client may
 # send, such as MLServer's content_type, are ignored, as the protocol has it.
@@ -74,10 +79,22 @@ def read(body: bytes, header_length: int | None, model: str, manifest: Manifest)
     return Request(model, rows, _read_outputs(message, model, manifest), _read_id(message))
 
 
+def row_bytes(request: Request, manifest: Manifest) -> tuple[int, int]:
+    """The bytes of a row in the results, and the most that it takes in the response."""
+    values = [
+        (1 if name == "scores" else math.prod(manifest.row_shape(KINDS[name])), binary)
+        for name, binary in request.outputs
+    ]
+    return (
+        sum(4 * count for count, _ in values),
+        sum(count * (4 if binary else jsontext.MAX_NUMBER) for count, binary in values),
+    )
+
+
 def write(
     request: Request, results: Mapping[str, Array], fingerprint: str
-) -> tuple[bytes, int | None]:
-    """The response's bytes and, if a tensor is binary, the length of its JSON part."""
+) -> Steps[tuple[bytes, int | None]]:
+    """The response's bytes and, if a tensor is binary, the length of its JSON part; in steps."""
     tensors, tail = [], []
     for name, binary in request.outputs:
         array = np.ascontiguousarray(results[name])
@@ -85,17 +102,17 @@ def write(
         if binary:
             tensor["parameters"] = {"binary_data_size": array.nbytes}
             tail.append(array.reshape(-1).view(np.uint8).data)
+            tensors.append(orjson.dumps(tensor))
         else:
-            tensor["data"] = array.reshape(-1)
-        tensors.append(tensor)
+            text = yield from jsontext.flat(array)
+            tensors.append(b'%s,"data":[%s]}' % (orjson.dumps(tensor)[:-1], text))
     message: Json = {
         "model_name": request.model,
         "model_version": VERSION,
         **({"id": request.id} if request.id is not None else {}),
         "parameters": {"fingerprint": fingerprint},
-        "outputs": tensors,
     }
-    head = orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+    head = b'%s,"outputs":[%s]}' % (orjson.dumps(message)[:-1], b",".join(tensors))
     if not any(binary for _, binary in request.outputs):
         return head, None
     return b"".join((head, *tail)), len(head)
