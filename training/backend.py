@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from training.errors import RunError
 
@@ -25,7 +26,7 @@ def load_tensorflow() -> None:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        with _silent_stderr():
+        with _silent_stderr(), _home_untouched():
             import keras  # noqa: F401
             import tensorflow
     except ModuleNotFoundError as exc:
@@ -40,6 +41,19 @@ def load_tensorflow() -> None:
 def versions(*packages: str) -> dict[str, str]:
     """The versions of Python and of installed packages, by name."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+@contextmanager
+def _home_untouched() -> Iterator[None]:
+    """Let Keras, and Matplotlib which it imports, write settings and caches where they vanish."""
+    names = [name for name in ("KERAS_HOME", "MPLCONFIGDIR") if name not in os.environ]
+    with TemporaryDirectory(prefix="denoiser-") as folder:
+        os.environ.update(dict.fromkeys(names, folder))
+        try:
+            yield
+        finally:
+            for name in names:
+                del os.environ[name]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import sys
 from pathlib import Path
@@ -79,8 +80,12 @@ def test_splits_are_separate_and_always_the_same() -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 @pytest.mark.tensorflow
-def test_a_failed_download_says_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_says_what_to_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import keras
+
+    monkeypatch.setenv("HOME", str(tmp_path))
 
     def fail() -> None:
         raise Exception("URL fetch failure on https://example.org: None")
@@ -92,8 +97,12 @@ def test_a_failed_download_says_what_to_do(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 @pytest.mark.tensorflow
-def test_a_download_keeps_its_own_test_split(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_keeps_its_own_test_split(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import keras
+
+    monkeypatch.setenv("HOME", str(tmp_path))
 
     x, y = random_images(60, 28, 28), np.arange(60, dtype=np.uint8)
     module = getattr(keras.datasets, name.replace("-", "_"))
@@ -104,6 +113,22 @@ def test_a_download_keeps_its_own_test_split(name: str, monkeypatch: pytest.Monk
     assert dataset.validation.labels is not None
     np.testing.assert_array_equal(dataset.validation.images[..., 0], x[dataset.validation.labels])
     assert dataset.source == "builtin"
+
+
+@pytest.mark.tensorflow
+def test_earlier_downloads_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".keras" / "datasets" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 48), ("t10k", 12)):
+        for kind, header, values in (
+            ("labels-idx1", 8, np.arange(count)),
+            ("images-idx3", 16, random_images(count, 28, 28)),
+        ):
+            body = bytes(header) + values.astype(np.uint8).tobytes()
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(body))
+    assert len(load_dataset("fashion-mnist").test.images) == 12
 
 
 @needs_mnist

@@ -231,7 +231,7 @@ def test_patience_ends_training_and_keeps_the_best_weights(
     data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A rate this high makes the loss jump: some early epoch is the best, and soon nothing beats it.
-    wild = settings(data, epochs=40, patience=2, learning_rate=0.3, schedule="constant")
+    wild = settings(data, epochs=40, patience=2, learning_rate=0.02, schedule="constant")
     caplog.set_level(logging.INFO, "denoiser.training")
     run = fit(wild, tmp_path / "wild", verbose=0)
     history = losses(run)[:, 1]

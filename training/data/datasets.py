@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,9 +123,13 @@ def has_own_noise(source: str) -> bool:
 
 def _from_keras(name: str) -> _Source:
     import keras
+    from keras.src.backend import config
 
     module = keras.datasets.mnist if name == "mnist" else keras.datasets.fashion_mnist
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     try:
+        home.mkdir(parents=True, exist_ok=True)  # else Keras takes /tmp, where anyone writes
+        config._KERAS_DIR = str(home)  # see `training.backend`
         (x_train, y_train), (x_test, y_test) = module.load_data()
     except Exception as exc:  # Keras raises a bare Exception when a download fails
         raise DatasetError(
