@@ -83,6 +83,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
 def test_reading_takes_far_less_memory_than_the_array(tmp_path: Path, name: str) -> None:
     shape, path = (300, 512, 512, 3), tmp_path / name  # 236 MB

@@ -1,4 +1,4 @@
-"""The kinds of noise, in plain numpy. A new kind is a class here and a place in `KINDS`.
+"""The kinds of noise, in plain numpy. A new kind is a class here and a place in `ALL`.
 
 Each kind is a frozen dataclass whose fields are the numbers of its spec, in that order. With
 `x` a value of the clean image, all return new float32 (N, H, W, C), clipped to [0, 1]. A number
