@@ -33,7 +33,7 @@ def with_any_numbers(kind: type[Kind]) -> st.SearchStrategy[Kind]:
     return st.builds(kind, *(ranges(each.minimum, each.maximum) for each in limits))
 
 
-anything = st.one_of(map(with_any_numbers, KINDS.values()))
+anything = st.one_of([with_any_numbers(kind) for kind in KINDS.values()])
 
 
 @given(st.lists(anything, min_size=1, max_size=4))
