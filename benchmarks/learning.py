@@ -71,9 +71,11 @@ def _progress(
     noise = parse_noise(str(fit.noise))
     keras.utils.set_random_seed(fit.seed)
     autoencoder = build(fit, dataset.image_shape).autoencoder
-    batches = NoisyBatches(dataset.train, noise=noise, batch_size=fit.batch_size, seed=fit.seed)
+    batches = NoisyBatches(
+        dataset.train.images, noise=noise, batch_size=fit.batch_size, seed=fit.seed
+    )
     compile_for(autoencoder, fit, len(batches))
-    clean, noisy = add_noise(dataset.validation, noise, key=0)
+    clean, noisy = add_noise(dataset.validation.images, noise, key=0)
     swaps = averaged(fit)
     for swap in swaps:
         swap.set_model(autoencoder)

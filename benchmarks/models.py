@@ -19,7 +19,7 @@ from service.bundle import MODELS, Bundle
 from service.engine import Engine
 from training import runs
 from training.backend import load_tensorflow
-from training.data.arrays import resized
+from training.data.arrays import Rows, resized
 from training.data.digits import load_digits_28
 from training.settings import FitSettings
 
@@ -123,13 +123,13 @@ def digits_run(folder: Path, fit: FitSettings, image_shape: tuple[int, int, int]
     with TemporaryDirectory(prefix="denoiser-digits-") as work:
         path = Path(work) / "digits.npz"
         np.savez(path, images=tinted_digits(image_shape, seed=fit.seed))
-        train(replace(fit, dataset=str(path)), folder, verbose=0, say=lambda line: None)
+        train(replace(fit, dataset=str(path)), folder, verbose=0)
 
 
 def tinted_digits(image_shape: tuple[int, int, int], *, seed: int) -> Bytes:
     """The embedded digits, uint8 (1797, H, W, C); of several channels each has its own strength."""
     height, width, channels = image_shape
-    digits = resized(load_digits_28()[0], (height, width)).astype(np.float32)
+    digits = resized(Rows(load_digits_28()[0]), (height, width))[:].astype(np.float32)
     if channels > 1:
         tints = np.random.default_rng(seed).uniform(0.3, 1.0, (len(digits), 1, 1, channels))
         return np.rint(digits * tints).astype(np.uint8)

@@ -70,7 +70,7 @@ def _images(settings: Settings, dataset: Dataset, noise: Noise | None) -> Groups
     """The images to score, float32 (n, H, W, C) in [0, 1], the digits first in each group."""
     rng = np.random.default_rng(SEED)
     count = 100 if settings.quick else 2_000
-    digits, shape = dataset.test[: 5 * count], dataset.image_shape
+    digits, shape = dataset.test.images[: 5 * count], dataset.image_shape
     clean = {"digits": digits}
     clean |= {kind: draw(count, shape, rng) for kind, draw in outliers.DRAWN.items()}
     clean |= {kind: change(digits[:count]) for kind, change in outliers.CHANGED.items()}

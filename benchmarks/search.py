@@ -35,7 +35,7 @@ def run(settings: Settings) -> None:
         return
     dataset = load_dataset(settings.dataset, resize=engine.manifest.image_shape[:2])
     count = settings.sizes.images
-    clean, train = dataset.test[:count], dataset.train[:count]
+    clean, train = dataset.test.images[:count], dataset.train.images[:count]
     results = measure(engine, noise, clean=clean, train=train, seed=settings.seed)
     head = [f"noisy query, clean original among {len(clean):,}", *(f"top {k}" for k in DEPTHS)]
     lines = [[name, *(f"{100 * share:.1f} %" for share in shares)] for name, shares in results]

@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         load_tensorflow()  # first and quietly: what follows imports it
         from export.bundling import export_run
 
+        sys.dont_write_bytecode = True  # else AutoGraph leaves a file in /tmp/__pycache__
         export_run(options.run, options.out, overwrite=options.overwrite)
     except (DenoiserError, OSError) as exc:
         print(f"export: {exc}", file=sys.stderr)

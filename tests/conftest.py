@@ -25,9 +25,10 @@ MARKS = {
         benchmarks/test_benchmarks.py export/test_bundling.py export/test_convert.py
         export/test_exact.py export/test_quantise.py training/test_batches.py
         training/test_classical.py training/test_compare.py training/test_evaluate.py
-        training/test_figures.py training/test_fit.py training/test_heldout.py
+        training/test_figures.py training/test_fit.py training/test_heldout.py training/test_home.py
         training/test_latents.py training/test_main.py training/test_metrics.py
         training/test_model.py training/test_pairs.py training/test_report.py
+        training/test_watch.py
     """,
 }
 TESTS = Path(__file__).parent

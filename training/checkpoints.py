@@ -1,11 +1,11 @@
-"""Checkpoints: weights, optimizer and history after an epoch, so that a killed run can go on.
+"""Checkpoints: weights, optimizer and history after an epoch, so that a killed run can be resumed.
 
-A checkpoint is one `.npz`, written under a temporary name and then renamed; it costs about 10 ms
-for the classic network. The last two are kept. Where epochs are short, at most one is written in
-five seconds; a Ctrl-C still writes the last finished epoch through `flush`.
+A checkpoint is one `.npz` that appears whole; it costs about 10 ms for the classic network. The
+last two are kept. Where epochs are short, at most one is written in five seconds; on Ctrl-C `flush`
+writes the last finished epoch.
 
-With a `patience` the weights of the best epoch so far, by validation loss, are kept beside them,
-written before the checkpoint that knows of them.
+With a `patience` the weights of the best epoch so far, by validation loss, are kept in `best.npz`,
+written before the checkpoint whose history refers to them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from training.runs import staged_file
+
 KEPT = 2
 BEST = "best.npz"
-PAUSE = 5.0  # seconds between two checkpoints, at least
+MIN_SECONDS = 5.0  # between two checkpoints
 
 Row = dict[str, float]  # one epoch: epoch (from 1), loss, val_loss, learning_rate, seconds
 
@@ -43,22 +45,23 @@ class Checkpoints(keras.callbacks.Callback):
         self._wrote = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Note the time."""
+        """Start the epoch's clock."""
         self._began = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Append to the history, and write a checkpoint when it is due."""
+        """Add the epoch to the history; stop the training where patience has run out."""
         now = time.monotonic()
         row = {"epoch": epoch + 1, "loss": logs["loss"], "val_loss": logs["val_loss"]}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         self.history.append({**row, "seconds": round(now - self._began, 3)})
-        self._unwritten = _state(self.model, self.history)
+        history = np.array(json.dumps(self.history))
+        self._unwritten = {**_copied(_variables(self.model)), "history": history}
         if self.patience is not None and since_best(self.history) == 0:
-            self._unwritten_best = _kept(self.model)
+            self._unwritten_best = _averaged_weights(self.model)
         stop = exhausted(self.history, self.patience)
         if stop:
             self.model.stop_training = True
-        if now - self._wrote >= PAUSE or epoch + 1 == self.epochs or stop:
+        if now - self._wrote >= MIN_SECONDS or epoch + 1 == self.epochs or stop:
             self.flush()
 
     def flush(self) -> None:
@@ -83,7 +86,7 @@ def since_best(history: list[Row]) -> int:
 
 
 def exhausted(history: list[Row], patience: int | None) -> bool:
-    """Whether so many epochs brought no lower validation loss that training ends."""
+    """Whether `patience` epochs have passed without a lower validation loss."""
     return patience is not None and bool(history) and since_best(history) >= patience
 
 
@@ -100,7 +103,7 @@ def written(folder: Path) -> list[Path]:
 
 
 def restore(folder: Path, model: Any, compile_at: Callable[[int], None]) -> list[Row]:
-    """Bring a model to the newest whole checkpoint; its history, [] where none is.
+    """Bring a model to the newest whole checkpoint; returns its history, [] where there is none.
 
     `compile_at(epoch)` compiles the model as it is for that epoch, counted from 1.
     """
@@ -109,7 +112,7 @@ def restore(folder: Path, model: Any, compile_at: Callable[[int], None]) -> list
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 state = {name: arrays[name] for name in arrays.files}
             history: list[Row] = json.loads(str(state.pop("history")))
-        except Exception:  # a damaged file, in whatever way: the one before it will do
+        except Exception:  # damaged, in any way: use the one before it
             continue
         compile_at(len(history))
         model.optimizer.build(model.trainable_variables)
@@ -119,25 +122,20 @@ def restore(folder: Path, model: Any, compile_at: Callable[[int], None]) -> list
     return []
 
 
-def _kept(model: Any) -> dict[str, Any]:
-    """A copy of the weights that validation saw: averaged, where the optimizer averages them."""
-    at_work = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
+def _averaged_weights(model: Any) -> dict[str, Any]:
+    """A copy of the weights that were validated: averaged, where the optimizer averages them."""
+    current = [keras.ops.convert_to_numpy(v).copy() for v in model.trainable_variables]
     model.optimizer.finalize_variable_values(model.trainable_variables)
-    kept = {
-        name: keras.ops.convert_to_numpy(variable).copy()
-        for name, variable in _variables(model).items()
-        if name.startswith("weight_")
-    }
-    for variable, value in zip(model.trainable_variables, at_work, strict=True):
+    weights = {k: v for k, v in _variables(model).items() if k.startswith("weight_")}
+    averaged = _copied(weights)
+    for variable, value in zip(model.trainable_variables, current, strict=True):
         variable.assign(value)
-    return kept
+    return averaged
 
 
 def _write(target: Path, arrays: dict[str, Any]) -> None:
-    temporary = target.with_name(f".{target.name}.new")
-    with temporary.open("wb") as file:
+    with staged_file(target) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
-    temporary.replace(target)
 
 
 def _variables(model: Any) -> dict[str, Any]:
@@ -146,10 +144,6 @@ def _variables(model: Any) -> dict[str, Any]:
     return {f"{kind}_{k}": v for kind, group in groups.items() for k, v in enumerate(group)}
 
 
-def _state(model: Any, history: list[Row]) -> dict[str, Any]:
-    """A copy of all that a checkpoint holds."""
-    state = {
-        name: keras.ops.convert_to_numpy(variable).copy()  # training goes on in the same buffers
-        for name, variable in _variables(model).items()
-    }
-    return {**state, "history": np.array(json.dumps(history))}
+def _copied(variables: dict[str, Any]) -> dict[str, Any]:
+    """Values as numpy; copies, since training continues in the same buffers."""
+    return {name: keras.ops.convert_to_numpy(v).copy() for name, v in variables.items()}

@@ -1,6 +1,6 @@
 """The networks: encoder, decoder and autoencoder, three Keras models that share their weights.
 
-A preset is a function from `ModelSettings` to `Models`, and joins by a line in `PRESETS`.
+A preset is a function from `ModelSettings` to `Models`, listed in `PRESETS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.settings import FitSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """What shapes a network; `stride` (2 for each entry of filters) divides height and width."""
+    """The shape of a network; 2 ** len(filters), its stride, divides height and width."""
 
     image_shape: tuple[int, int, int]  # height, width, channels
     filters: tuple[int, ...] = (32, 64)
@@ -40,19 +40,24 @@ class Models(NamedTuple):
 
 
 def classic(settings: ModelSettings) -> Models:
-    """The classic network: stride-2 convolutions down to a small vector, and back up again.
+    """The tutorials' convolutional autoencoder: stride-2 convolutions to a vector and back.
 
-    With the default settings and 28×28×1 images it has 178,001 parameters.
+    Network, noise N(0.5, 0.5²) and loss are those of Keras's own example
+    `mnist_denoising_autoencoder.py` (keras-team/keras, 2017), in the line of F. Chollet, "Building
+    Autoencoders in Keras", The Keras Blog, 2016. Denoising as the training task: P. Vincent et al.,
+    "Extracting and composing robust features with denoising autoencoders", ICML 2008. With the
+    default settings and 28×28×1 images it has 178,001 parameters.
     """
-    height, width, channels = settings.image_shape
+    height, width, _ = settings.image_shape
     stride = 2 ** len(settings.filters)
     small = (height // stride, width // stride, settings.filters[-1])
-    down = {"kernel_size": settings.kernel_size, "padding": "same", "activation": "relu"}
+    strided = {"kernel_size": settings.kernel_size, "strides": 2, "padding": "same"}
 
     images = keras.Input(settings.image_shape, name="images")
     x = images
     for filters in settings.filters:
-        x = layers.Conv2D(filters, strides=2, **down)(x)  # (N, 14, 14, 32), (N, 7, 7, 64)
+        # (N, 14, 14, 32), (N, 7, 7, 64)
+        x = layers.Conv2D(filters, activation="relu", **strided)(x)
     x = layers.Flatten()(x)  # (N, 3136)
     x = layers.Dense(settings.latent_size, name="latent_vector")(x)  # (N, 16)
     encoder = keras.Model(images, x, name="encoder")
@@ -61,38 +66,26 @@ def classic(settings: ModelSettings) -> Models:
     x = layers.Dense(small[0] * small[1] * small[2])(latents)  # (N, 3136)
     x = layers.Reshape(small)(x)  # (N, 7, 7, 64)
     for filters in reversed(settings.filters):
-        x = layers.Conv2DTranspose(filters, strides=2, **down)(
-            x
-        )  # (N, 14, 14, 64), (N, 28, 28, 32)
-    x = layers.Conv2DTranspose(
-        channels,
-        kernel_size=settings.kernel_size,
-        padding="same",
-        activation="sigmoid",
-        name="decoder_output",
-    )(x)  # (N, 28, 28, 1)
-    decoder = keras.Model(latents, x, name="decoder")
-
-    whole = keras.Input(settings.image_shape, name="images")
-    return Models(encoder, decoder, keras.Model(whole, decoder(encoder(whole)), name="autoencoder"))
+        # (N, 14, 14, 64), (N, 28, 28, 32)
+        x = layers.Conv2DTranspose(filters, activation="relu", **strided)(x)
+    return _finished(settings, encoder, latents, x)
 
 
-HIDDEN = 256  # between the last picture of features and the latent vector, and after it
-START = 16  # channels of the picture that the decoder's matrix writes, at half the sides
+HIDDEN = 256  # the dense layer on either side of the latent
+START = 16  # channels of the feature map that the decoder starts from, at half the sides
 BARE: dict[str, Any] = {"padding": "same", "use_bias": False}  # the normalisation has a bias
-BLOCKS = (1, 2)  # residual blocks after each stride-2 convolution, the last figure for the rest
+BLOCKS = (1, 2)  # residual blocks after each stride-2 convolution; the last number for the rest
 
 
 def standard(settings: ModelSettings) -> Models:
     """A better denoiser, at about 0.4 of the classic network's images per second.
 
-    What it has over `classic`, measured in benchmarks/LOG.md: residual blocks (He et al.,
-    2015) in the encoder, where they cost least; batch normalisation (Ioffe and Szegedy, 2015),
-    which vanishes into the weights at export; a hidden layer on either side of the latent vector;
-    and a decoder that begins at half the sides. With the default settings and 28×28×1 images it
-    has 1,819,729 parameters.
+    In addition to `classic`, measured in benchmarks/LOG.md: residual blocks (He et al., 2015) in
+    the encoder, where they cost least; batch normalisation (Ioffe and Szegedy, 2015), which export
+    folds into the weights; a hidden layer on either side of the latent; and a decoder that starts
+    at half the sides. With the default settings and 28×28×1 images it has 1,819,729 parameters.
     """
-    height, width, channels = settings.image_shape
+    height, width, _ = settings.image_shape
     kernel = settings.kernel_size
 
     images = keras.Input(settings.image_shape, name="images")
@@ -112,13 +105,23 @@ def standard(settings: ModelSettings) -> Models:
     x = _normalised(layers.Dense(start[0] * start[1] * START, use_bias=False), x)  # (N, 3136)
     x = layers.Reshape(start)(x)  # (N, 14, 14, 16)
     x = _normalised(layers.Conv2DTranspose(settings.filters[0], kernel, strides=2, **BARE), x)
+    return _finished(settings, encoder, latents, x)
+
+
+def _finished(settings: ModelSettings, encoder: Any, latents: Any, x: Any) -> Models:
+    """The models, with the decoder's last layer on its features `x`, (N, 28, 28, 32)."""
     x = layers.Conv2DTranspose(
-        channels, kernel, padding="same", activation="sigmoid", name="decoder_output"
+        settings.image_shape[2],
+        settings.kernel_size,
+        padding="same",
+        activation="sigmoid",
+        name="decoder_output",
     )(x)  # (N, 28, 28, 1)
     decoder = keras.Model(latents, x, name="decoder")
-
-    whole = keras.Input(settings.image_shape, name="images")
-    return Models(encoder, decoder, keras.Model(whole, decoder(encoder(whole)), name="autoencoder"))
+    images = keras.Input(settings.image_shape, name="images")
+    return Models(
+        encoder, decoder, keras.Model(images, decoder(encoder(images)), name="autoencoder")
+    )
 
 
 def _normalised(layer: Any, x: Any) -> Any:
@@ -149,12 +152,11 @@ def build(settings: FitSettings, image_shape: tuple[int, int, int]) -> Models:
 
 
 def freeze_normalisation(models: Models, frozen: bool) -> None:
-    """Fix every batch normalisation at its averages, or let it learn again.
+    """Freeze every batch normalisation at its averages, or let it learn again.
 
-    Frozen, it is the same linear map in training as in the exported graph: what a batch's own
-    statistics add as noise, which holds a network back that is nearly done, is gone, and a step is
-    cheaper (Wu and Johnson, 2021, "Frozen BatchNorm"; measured in benchmarks/LOG.md). Compile
-    afterwards.
+    Frozen, it is the same linear map in training as in the exported graph. That removes per-batch
+    noise, which limits a nearly converged network, and makes a step cheaper (Y. Wu and J. Johnson,
+    "Rethinking 'Batch' in BatchNorm", 2021; measured in benchmarks/LOG.md). Compile afterwards.
     """
     for half in (models.encoder, models.decoder):
         for layer in half.layers:
@@ -165,17 +167,16 @@ def freeze_normalisation(models: Models, frozen: bool) -> None:
 def compile_for(
     autoencoder: Any, settings: FitSettings, steps_per_epoch: int, *, done: int = 0
 ) -> None:
-    """Loss mse and Adam, at a constant rate or with a cosine that ends at zero.
+    """Mean squared error and Adam, at a constant rate or with a cosine that ends at zero.
 
-    After `done` epochs it is a new Adam for those that are left, from the rate that the cosine has
-    come down to.
+    With `done` epochs it is a new Adam for the rest, from the cosine's rate after those epochs.
 
     "warm-cosine" first climbs to the rate over half an epoch (Loshchilov and Hutter, 2017; Goyal
-    et al., 2017), for rates that a fresh network would not stand. With `averaging` the optimizer
+    et al., 2017), for rates at which a fresh network would diverge. With `averaging` the optimizer
     also keeps a moving average of the weights after each step (Polyak and Juditsky, 1992), which
-    Keras puts in their place when training ends, and `averaged` for validation.
+    replaces them when training ends (by Keras) and for validation (by `averaged`).
 
-    Neither XLA nor fewer Python steps are left to Keras's "auto": on 2 cores a step of 32 images
+    XLA and steps per execution are set, not left to Keras's "auto": on 2 cores a step of 32 images
     takes 17 ms like this, 20 ms with one step an execution, and 26 ms or more under XLA.
     """
     rate: Any = settings.learning_rate
@@ -195,5 +196,5 @@ def compile_for(
 
 
 def averaged(settings: FitSettings) -> list[Any]:
-    """The callback with which `fit` validates the averaged weights, where there are such."""
+    """The callback by which `fit` validates the averaged weights; none without averaging."""
     return [] if settings.averaging is None else [keras.callbacks.SwapEMAWeights()]

@@ -1,19 +1,21 @@
 """The run folder: its file names, its writer and its reader.
 
-A run is put together in a hidden folder beside its target (`runs/.classic.partial`) and renamed
-last, so that a folder with the final name is always whole. `export` reads runs through `Run`.
+A run is put together in a hidden folder beside its target (`runs/.classic.partial`, see
+common/publishing.py), so a folder with the final name is always whole.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from common.arrays import Floats
 from common.publishing import stage_of
 from training.errors import RunError
 from training.reference import Reference, read_reference
@@ -32,10 +34,10 @@ CONTENTS = (*MARKS, HISTORY, SAMPLES, REFERENCE, FIGURES, CHECKPOINTS, "*.keras"
 
 
 class Samples(NamedTuple):
-    """Held-out pairs, float32 (N, H, W, C) in [0, 1]; `noisy` is what the model is given."""
+    """Held-out pairs, float32 (N, H, W, C) in [0, 1]; `noisy` is the models' input."""
 
-    clean: NDArray[np.float32]
-    noisy: NDArray[np.float32]
+    clean: Floats
+    noisy: Floats
 
 
 class RunModels(NamedTuple):
@@ -59,13 +61,12 @@ class Run:
         """Open a finished run; a folder that is missing, incomplete or damaged is a RunError."""
         path = Path(path)
         if not path.is_dir():
-            partial = stage_of(path)
+            unfinished = stage_of(path).is_dir()
+            option = " --resume" * unfinished
             raise RunError(
-                f"no run folder {path}" + (" (an unfinished one is there)" * partial.is_dir()),
+                f"no run folder {path}" + " (there is an unfinished one)" * unfinished,
                 expected="the folder of a finished run",
-                hint=f"Train it with: python -m training fit --out {path}"
-                + (" --resume" * partial.is_dir())
-                + ".",
+                hint=f"Train it with: python -m training fit --out {path}{option}.",
             )
         files = [CONFIG, METRICS, HISTORY, SAMPLES, *(f"{name}.keras" for name in MODELS)]
         missing = [name for name in files if not (path / name).is_file()]
@@ -77,13 +78,13 @@ class Run:
         """Load encoder, decoder and autoencoder (imports Keras)."""
         import keras
 
-        loaded = []
+        models = []
         for name in MODELS:
             try:
-                loaded.append(keras.saving.load_model(self.path / f"{name}.keras", compile=False))
+                models.append(keras.saving.load_model(self.path / f"{name}.keras", compile=False))
             except Exception as exc:  # Keras raises many kinds for a damaged file
                 raise _damaged(self.path, f"with an unreadable {name}.keras") from exc
-        return RunModels(*loaded)
+        return RunModels(*models)
 
     def samples(self) -> Samples:
         """The held-out pairs of `samples.npz`."""
@@ -91,7 +92,7 @@ class Run:
             with (self.path / SAMPLES).open("rb") as file:
                 arrays = np.load(file, allow_pickle=False)
                 samples = Samples(arrays["clean"], arrays["noisy"])
-        except Exception as exc:  # zip, zlib, header and key errors all mean the same here
+        except Exception as exc:  # zip, zlib, header and key errors
             raise _damaged(self.path, f"with an unreadable {SAMPLES}") from exc
         shape = (len(samples.clean), *self.config["data"]["image_shape"])
         if any(array.shape != shape or array.dtype != np.float32 for array in samples):
@@ -99,24 +100,35 @@ class Run:
         return samples
 
     def reference(self) -> Reference | None:
-        """The images of `reference.npz`; None for a run from before there was one."""
+        """The images of `reference.npz`; None if the run has no such file."""
         if not (self.path / REFERENCE).is_file():
             return None
         try:
             return read_reference(self.path / REFERENCE, tuple(self.config["data"]["image_shape"]))
-        except Exception as exc:  # as with samples, and arrays that are missing or too many
+        except Exception as exc:  # as with samples, and missing or unknown arrays
             raise _damaged(self.path, f"with an unreadable {REFERENCE}") from exc
 
 
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that is renamed to it when the block ends well."""
+    temporary = target.with_name(f".{target.name}.new")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON under a temporary name and rename it: the file is whole or not there."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    """Write JSON so that the file is whole or not there."""
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with staged_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object of a run folder; what cannot be read is a RunError."""
+    """A JSON object of a run folder; an unreadable one is a RunError."""
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except (ValueError, OSError) as exc:

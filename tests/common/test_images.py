@@ -17,7 +17,7 @@ from common.errors import MalformedError, RangeError, ShapeError, TooLargeError
 from service.bulk.decoding import imagefile
 from service.codecs import png
 from service.codecs.rows import RowSpec
-from training.data.folders import read_pictures
+from training.data.folders import Skipped, read_images
 
 SIZE = (9, 7)  # height, width
 ORIENTATION = 0x0112
@@ -101,7 +101,7 @@ def test_every_stage_reads_the_same_pixels(name: str, channels: int, tmp_path: P
     assert served.shape == (1, *SIZE, channels)
     if name.startswith("PNG"):
         np.testing.assert_array_equal(png.decode(body, spec, fit="stretch"), served)
-    trained = read_pictures([path], tmp_path, SIZE)
+    trained = read_images([path], tmp_path, SIZE, Skipped())
     if trained.shape[3] == 3 and channels == 1:  # luma before resizing, or after: a step of 255
         assert (
             np.abs(images.read(body, channels=1, size=SIZE, fit="stretch") - served[0]).max() == 0

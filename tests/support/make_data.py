@@ -167,7 +167,7 @@ def write_runs(folder: Path) -> None:
         "one": one,
         "other": replace(one, epochs=12, seed=1),
     }.items():
-        fit(settings, folder / name, verbose=0, say=lambda _: None)
+        fit(settings, folder / name, verbose=0)
         shutil.rmtree(folder / name / "figures")
     noise.unlink()
 

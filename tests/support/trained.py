@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -38,3 +38,11 @@ def waves() -> tuple[Floats, Array]:
     rows, columns = np.mgrid[:12, :8]
     images = np.sin(rows * (0.2 + 0.7 * labels[:, None, None]) + phase) * np.cos(columns * 0.3)
     return ((images + 1) / 2).astype(np.float32), labels
+
+
+def evaluate(path: Path, **options: Any) -> dict[str, Any]:
+    """One run as `python -m training evaluate --json` measures it; options as in `assess`."""
+    from training.evaluation.assess import assess
+    from training.evaluation.summary import evaluation, summarise
+
+    return evaluation(summarise(assess([path], **options)))

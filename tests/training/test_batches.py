@@ -12,6 +12,7 @@ import keras  # noqa: E402
 
 from common.arrays import to_floats  # noqa: E402
 from training.batches import NoisyBatches, Pair  # noqa: E402
+from training.data.arrays import Rows  # noqa: E402
 from training.noise.spec import parse_noise  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 1), dtype=np.uint8)
@@ -19,7 +20,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (70, 4, 4, 1), dtype=np.uint8
 
 def batches(seed: int = 3, epoch: int = 0, noisy: bool = True) -> NoisyBatches:
     noise = parse_noise("gaussian") if noisy else None
-    data = NoisyBatches(IMAGES, noise=noise, batch_size=32, seed=seed)
+    data = NoisyBatches(Rows(IMAGES), noise=noise, batch_size=32, seed=seed)
     data.begin(epoch)
     return data
 
@@ -68,7 +69,7 @@ def test_without_noise_input_and_target_are_the_same() -> None:
 
 
 def test_given_noisy_images_go_with_their_clean_ones() -> None:
-    data = NoisyBatches(IMAGES, noise=None, noisy=255 - IMAGES, batch_size=32, seed=3)
+    data = NoisyBatches(Rows(IMAGES), noise=None, noisy=Rows(255 - IMAGES), batch_size=32, seed=3)
     drawn = [data[k] for k in range(len(data))]
     for given, target in drawn:
         np.testing.assert_allclose(given, 1 - target, atol=1e-6)
@@ -92,7 +93,7 @@ def test_keras_draws_every_epoch_in_order_also_when_it_starts_late() -> None:
     def drawn(first_epoch: int) -> set[tuple[int, int, float]]:
         model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(1, 1)])
         model.compile("sgd", "mse", steps_per_execution=8)
-        data = Recorder(IMAGES, noise=parse_noise("gaussian"), batch_size=32, seed=0)
+        data = Recorder(Rows(IMAGES), noise=parse_noise("gaussian"), batch_size=32, seed=0)
         data.drawn = []
         model.fit(
             data,

@@ -36,7 +36,7 @@ def test_rows_are_estimated_as_if_alone_and_always_alike() -> None:
 def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(4).normal(size=500)
     whole = estimate(values)
-    monkeypatch.setattr("training.evaluation.bootstrap.ROOM", 4000)
+    monkeypatch.setattr("training.evaluation.bootstrap.MAX_BATCH", 4000)
     parts = estimate(values)
     assert parts.low == pytest.approx(whole.low, abs=0.01)
     assert parts.high == pytest.approx(whole.high, abs=0.01)
@@ -53,4 +53,4 @@ def test_what_has_no_interval_has_none() -> None:
 def test_figures_are_left_as_they_are() -> None:
     values = np.arange(9, dtype=np.float32)
     values.setflags(write=False)
-    assert estimate(values).as_json()["mean"] == 4.0
+    assert estimate(values).mean == 4.0

@@ -12,6 +12,7 @@ from training.backend import load_tensorflow
 
 load_tensorflow()
 
+from training.data.arrays import Part, Rows  # noqa: E402
 from training.data.datasets import Dataset  # noqa: E402
 from training.errors import RunError, SettingsError  # noqa: E402
 from training.evaluation import classical  # noqa: E402
@@ -28,9 +29,12 @@ def held(spec: str | None, *, channels: int = 1, times: int = 1) -> HeldOut:
     images = np.rint(waves()[0][..., None] * 255).astype(np.uint8)
     images = images.repeat(times, axis=1).repeat(times, axis=2)
     images = np.concatenate([np.roll(images, k, axis=2) for k in range(channels)], axis=3)
-    data = Dataset("waves", "file", images[40:], images[20:40], images[:20])
+    train, validation, test = (
+        Part(Rows(some)) for some in (images[40:], images[20:40], images[:20])
+    )
+    data = Dataset("waves", "file", train, validation, test)
     noise = parse_noise(spec) if spec else None
-    return HeldOut("here", spec, noise, data.test, dataset=data)
+    return HeldOut("here", spec, noise, data.test.images, dataset=data)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -64,8 +68,8 @@ def test_the_setting_is_the_best_on_validation_images() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_bm3d(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("bm3d", reason="the package bm3d is not installed")
-    monkeypatch.setattr(classical, "VALIDATION", 1)  # a third of a second an image
-    monkeypatch.setattr(classical, "TESTED", 2)
+    monkeypatch.setattr(classical, "MAX_VALIDATION", 1)  # a third of a second an image
+    monkeypatch.setattr(classical, "MAX_TESTED", 2)
     data = held("gaussian:0.0,0.2", channels=channels, times=2)
     found = run_classical(data, [METHODS["bm3d"]])
     clean, noisy = data.pairs(found.indices.tolist())
@@ -77,7 +81,7 @@ def test_bm3d_is_kept_from_images_that_end_its_process() -> None:
     pytest.importorskip("bm3d", reason="the package bm3d is not installed")
     found = run_classical(held("gaussian:0.0,0.2"), [METHODS["bm3d"], METHODS["median"]])
     assert [result.method.title for result in found.results] == ["Median"]
-    assert found.left_out == {"BM3D": "sides under 9 pixels are too short for it"}
+    assert found.left_out == {"BM3D": "it needs images of at least 9x9 pixels"}
 
 
 def test_methods_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +97,8 @@ def test_methods_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_noise_and_validation_images_are_needed() -> None:
-    with pytest.raises(SettingsError, match=r"without noise; .*. Pass --noise"):
+    with pytest.raises(SettingsError, match=r"without noise; .*\. Pass --noise"):
         run_classical(held(None), [METHODS["median"]])
     samples = HeldOut("samples.npz", "gaussian", None, held("gaussian").images)
-    with pytest.raises(SettingsError, match=r"on samples.npz; .* with --dataset"):
+    with pytest.raises(SettingsError, match=r"on samples\.npz; .* with --dataset"):
         run_classical(samples, [METHODS["median"]])

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.trained import Trained, trained  # noqa: F401
+from tests.support.trained import Trained, evaluate, trained  # noqa: F401
 from training.backend import load_tensorflow
 
 load_tensorflow()
 
 from training.errors import SettingsError  # noqa: E402
-from training.evaluation.assess import Assessment, assess  # noqa: E402
-from training.evaluation.compare import compare, describe, require_several  # noqa: E402
-from training.evaluation.evaluate import evaluate  # noqa: E402
+from training.evaluation.assess import Assessment, assess, require_several  # noqa: E402
 from training.evaluation.summary import summarise  # noqa: E402
+from training.evaluation.text import comparison  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +61,7 @@ def test_each_run_is_measured_as_if_alone(
 
 def test_a_copy_is_no_different(trained: Trained, tmp_path: Path) -> None:  # noqa: F811
     copy = shutil.copytree(trained.one, tmp_path / "one")
-    found = compare([trained.one, copy], levels=[])
+    found = summarise(assess([trained.one, copy], levels=[]))
     assert [run["name"] for run in found["runs"]] == ["one", "one (2)"]
     for value in found["runs"][1]["difference"].values():
         assert value == {"mean": 0, "low": 0, "high": 0}
@@ -71,9 +70,9 @@ def test_a_copy_is_no_different(trained: Trained, tmp_path: Path) -> None:  # no
 
 def test_it_is_json_and_can_be_read_by_people(result: dict[str, Any]) -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    text = describe(result)
+    text = comparison(result)
     found = result["runs"][1]["difference"]["psnr"]
-    assert "less one, image by image:" in text
+    assert "difference to one, image by image:" in text
     assert f"{found['mean']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]" in text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ def save(path: Path, **arrays: Any) -> str:
     return str(path)
 
 
-def pictures(folder: Path, count: int = 30, mode: str = "L", suffix: str = ".png") -> Path:
+def image_files(folder: Path, count: int = 30, mode: str = "L", suffix: str = ".png") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     shape = (16, 12) if mode == "L" else (16, 12, 3)
     for k in range(count):
@@ -33,7 +35,7 @@ def pictures(folder: Path, count: int = 30, mode: str = "L", suffix: str = ".png
 
 
 def all_images(dataset: Dataset) -> np.ndarray:
-    return np.concatenate([dataset.train, dataset.validation, dataset.test])
+    return np.concatenate([dataset.train.images, dataset.validation.images, dataset.test.images])
 
 
 def as_rows(images: np.ndarray) -> set[bytes]:
@@ -58,15 +60,16 @@ def test_digits_are_placed_as_mnist_places_them() -> None:
     columns = (mass.sum(axis=1) @ (np.arange(28) + 0.5)) / mass.sum(axis=(1, 2))
     assert abs(rows - 14).max() <= 0.51  # centred by mass, to the pixel
     assert abs(columns - 14).max() <= 0.51
-    assert dataset.train_labels is not None
-    assert set(dataset.train_labels.tolist()) == set(range(10))
+    assert dataset.train.labels is not None
+    assert set(dataset.train.labels.tolist()) == set(range(10))
 
 
 def test_splits_are_separate_and_always_the_same() -> None:
     one, two = load_dataset("digits"), load_dataset("digits")
     assert one.facts() == two.facts()
     assert one.facts()["counts"] == {"train": 1413, "validation": 128, "test": 256}
-    train, validation, test = map(as_rows, (one.train, one.validation, one.test))
+    parts = (one.train, one.validation, one.test)
+    train, validation, test = (as_rows(part.images[:]) for part in parts)
     assert not train & validation
     assert not train & test
     assert not validation & test
@@ -77,8 +80,12 @@ def test_splits_are_separate_and_always_the_same() -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 @pytest.mark.tensorflow
-def test_a_failed_download_says_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_says_what_to_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import keras
+
+    monkeypatch.setenv("HOME", str(tmp_path))
 
     def fail() -> None:
         raise Exception("URL fetch failure on https://example.org: None")
@@ -90,18 +97,38 @@ def test_a_failed_download_says_what_to_do(name: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 @pytest.mark.tensorflow
-def test_a_download_keeps_its_own_test_split(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_keeps_its_own_test_split(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import keras
+
+    monkeypatch.setenv("HOME", str(tmp_path))
 
     x, y = random_images(60, 28, 28), np.arange(60, dtype=np.uint8)
     module = getattr(keras.datasets, name.replace("-", "_"))
     monkeypatch.setattr(module, "load_data", lambda: ((x[:48], y[:48]), (x[48:], y[48:])))
     dataset = load_dataset(name)
     assert dataset.image_shape == (28, 28, 1)
-    np.testing.assert_array_equal(dataset.test[..., 0], x[48:])
-    assert dataset.validation_labels is not None
-    np.testing.assert_array_equal(dataset.validation[..., 0], x[dataset.validation_labels])
+    np.testing.assert_array_equal(dataset.test.images[..., 0], x[48:])
+    assert dataset.validation.labels is not None
+    np.testing.assert_array_equal(dataset.validation.images[..., 0], x[dataset.validation.labels])
     assert dataset.source == "builtin"
+
+
+@pytest.mark.tensorflow
+def test_earlier_downloads_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / ".keras" / "datasets" / "fashion-mnist"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 48), ("t10k", 12)):
+        for kind, header, values in (
+            ("labels-idx1", 8, np.arange(count)),
+            ("images-idx3", 16, random_images(count, 28, 28)),
+        ):
+            body = bytes(header) + values.astype(np.uint8).tobytes()
+            (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(body))
+    assert len(load_dataset("fashion-mnist").test.images) == 12
 
 
 @needs_mnist
@@ -111,7 +138,7 @@ def test_the_genuine_mnist() -> None:
     assert facts["counts"] == {"train": 55_000, "validation": 5_000, "test": 10_000}
     assert facts["name"] == "mnist.npz"
     with np.load(MNIST) as arrays:
-        np.testing.assert_array_equal(dataset.test[..., 0], arrays["x_test"])
+        np.testing.assert_array_equal(dataset.test.images[..., 0], arrays["x_test"])
 
 
 # --- files
@@ -122,10 +149,10 @@ def test_npz_with_images_and_labels(tmp_path: Path) -> None:
     dataset = load_dataset(save(tmp_path / "things.npz", images=x, labels=y))
     assert (dataset.name, dataset.source, dataset.image_shape) == ("things.npz", "file", (8, 12, 3))
     assert as_rows(all_images(dataset)) == as_rows(x)
-    assert dataset.test_labels is not None
-    np.testing.assert_array_equal(dataset.test, x[dataset.test_labels])
-    assert dataset.train_labels is not None
-    np.testing.assert_array_equal(dataset.train, x[dataset.train_labels])
+    assert dataset.test.labels is not None
+    np.testing.assert_array_equal(dataset.test.images, x[dataset.test.labels])
+    assert dataset.train.labels is not None
+    np.testing.assert_array_equal(dataset.train.images, x[dataset.train.labels])
     assert str(tmp_path) not in str(dataset.facts())
     assert len(dataset.facts()["file_sha256"]) == 64
 
@@ -134,9 +161,11 @@ def test_npz_with_keras_names_keeps_its_test_split(tmp_path: Path) -> None:
     x = random_images(50, 8, 8)
     path = save(tmp_path / "k.npz", x_train=x[:40], x_test=x[40:])
     dataset = load_dataset(path)
-    np.testing.assert_array_equal(dataset.test[..., 0], x[40:])
-    assert as_rows(dataset.train) | as_rows(dataset.validation) == as_rows(x[:40])
-    assert dataset.test_labels is None
+    np.testing.assert_array_equal(dataset.test.images[..., 0], x[40:])
+    assert as_rows(dataset.train.images[:]) | as_rows(dataset.validation.images[:]) == as_rows(
+        x[:40]
+    )
+    assert dataset.test.labels is None
 
 
 def test_npy_and_resize(tmp_path: Path) -> None:
@@ -168,7 +197,7 @@ def test_facts_change_with_the_images(tmp_path: Path) -> None:
 def test_other_types_become_uint8(tmp_path: Path, given: np.ndarray, expected: list[int]) -> None:
     x = np.broadcast_to(given[:, None, None], (3, 4, 4)).repeat(10, axis=0)
     dataset = load_dataset(save(tmp_path / "x.npz", images=x))
-    assert dataset.train.dtype == np.uint8
+    assert dataset.train.images[:].dtype == np.uint8
     assert sorted(set(all_images(dataset).ravel().tolist())) == sorted(set(expected))
 
 
@@ -196,7 +225,7 @@ def nan_images() -> np.ndarray:
         ({"images": random_images(10, 8, 8)}, "10 images; expected at least 24"),
         ({"images": random_images(30, 8, 8), "labels": np.arange(29)}, "'labels' has the shape"),
         ({"images": random_images(30, 8, 8), "labels": np.ones(30)}, "type float64"),
-        ({"pictures": random_images(30, 8, 8)}, "holds the arrays pictures"),
+        ({"photos": random_images(30, 8, 8)}, "holds the arrays photos"),
         (
             {"x_train": random_images(30, 8, 8), "x_test": random_images(9, 8, 4)},
             "training images",
@@ -244,25 +273,25 @@ def test_sides_must_be_divisible(tmp_path: Path, shape: tuple[int, int], fits: b
     if fits:
         dataset.require_divisible(4)
     else:
-        with pytest.raises(DatasetError, match=r"that 4 divides. Pass --resize \d+x\d+"):
+        with pytest.raises(DatasetError, match=r"that 4 divides\. Pass --resize \d+x\d+,"):
             dataset.require_divisible(4)
 
 
 # --- folders
 
 
-def test_a_folder_of_grey_pictures(tmp_path: Path) -> None:
-    dataset = load_dataset(str(pictures(tmp_path / "grey")))
+def test_a_folder_of_grey_image_files(tmp_path: Path) -> None:
+    dataset = load_dataset(str(image_files(tmp_path / "grey")))
     assert (dataset.name, dataset.source) == ("grey", "folder")
     assert dataset.image_shape == (16, 12, 1)
-    assert dataset.train_labels is None
+    assert dataset.train.labels is None
     expected = as_rows(np.stack([random_images(16, 12, seed=k) for k in range(30)]))
     assert as_rows(all_images(dataset)) == expected
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".TIF"])
 def test_lossless_formats_in_colour(tmp_path: Path, suffix: str) -> None:
-    dataset = load_dataset(str(pictures(tmp_path / "rgb", mode="RGB", suffix=suffix)))
+    dataset = load_dataset(str(image_files(tmp_path / "rgb", mode="RGB", suffix=suffix)))
     expected = as_rows(np.stack([random_images(16, 12, 3, seed=k) for k in range(30)]))
     assert as_rows(all_images(dataset)) == expected
 
@@ -276,52 +305,155 @@ def test_jpeg(tmp_path: Path) -> None:
 
 
 def test_nested_folders_are_labels_and_hidden_names_are_passed_over(tmp_path: Path) -> None:
-    pictures(tmp_path / "set" / "cats", 15)
-    pictures(tmp_path / "set" / "dogs" / "small", 15, mode="RGB")
-    pictures(tmp_path / "set" / ".thumbnails", 5)
-    (tmp_path / "set" / "notes.txt").write_text("not a picture")
+    image_files(tmp_path / "set" / "cats", 15)
+    image_files(tmp_path / "set" / "dogs" / "small", 15, mode="RGB")
+    image_files(tmp_path / "set" / ".thumbnails", 5)
+    (tmp_path / "set" / "notes.txt").write_text("not an image")
     dataset = load_dataset(str(tmp_path / "set"))
     assert dataset.image_shape == (16, 12, 3)
     assert len(all_images(dataset)) == 30
-    assert dataset.train_labels is not None
-    grey = (dataset.train[..., :1] == dataset.train).all(axis=(1, 2, 3))
-    np.testing.assert_array_equal(dataset.train_labels, np.where(grey, 0, 1))
+    assert dataset.train.labels is not None
+    grey = (dataset.train.images[..., :1] == dataset.train.images).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(dataset.train.labels, np.where(grey, 0, 1))
 
 
-def test_train_and_test_folders_keep_their_split(tmp_path: Path) -> None:
-    pictures(tmp_path / "set" / "train", 24)
-    pictures(tmp_path / "set" / "test", 7)
-    assert len(load_dataset(str(tmp_path / "set")).test) == 7
+@pytest.mark.parametrize(
+    "names",
+    [("train", "test"), ("Train", "Test"), ("TRAINING", "Testing"), ("train", "val"),
+     ("Train", "Valid"), ("train", "validation", "test"), ("training", "VAL", "TEST")],
+)  # fmt: skip
+def test_folders_of_splits_keep_them(tmp_path: Path, names: tuple[str, ...]) -> None:
+    counts = dict(zip(names, (40, 7, 9), strict=False))
+    for name, count in counts.items():
+        image_files(tmp_path / "set" / name / "cats", count)
+        image_files(tmp_path / "set" / name / "dogs", count)
+    dataset = load_dataset(str(tmp_path / "set"))
+    own = {name[0].lower() + name[1:2].lower(): 2 * count for name, count in counts.items()}
+    test = own.get("te", 80 // 7)
+    left = 80 if "te" in own else 80 - test
+    validation = own.get("va", left // 12)
+    train = left if "va" in own else left - validation
+    assert (
+        len(dataset.train.images),
+        len(dataset.validation.images),
+        len(dataset.test.images),
+    ) == (
+        train,
+        validation,
+        test,
+    )
+    for labels in (dataset.train.labels, dataset.validation.labels, dataset.test.labels):
+        assert labels is not None and set(labels.tolist()) == {0, 1}
+
+
+def test_class_numbers_are_the_same_in_all_splits(tmp_path: Path) -> None:
+    values = {"a": 10, "b": 128, "c": 245}
+    for split, classes in (("train", "abc"), ("val", "b"), ("test", "bc")):
+        for name in classes:
+            (tmp_path / split / name).mkdir(parents=True)
+            for k in range(12):
+                Image.new("L", (8, 8), values[name]).save(tmp_path / split / name / f"{k}.png")
+    dataset = load_dataset(str(tmp_path))
+    for images, labels in (
+        (dataset.train.images, dataset.train.labels),
+        (dataset.validation.images, dataset.validation.labels),
+        (dataset.test.images, dataset.test.labels),
+    ):
+        assert labels is not None
+        expected = [sorted(values.values()).index(value) for value in images[:, 0, 0, 0]]
+        assert labels.tolist() == expected
+
+
+def test_a_split_without_classes_has_no_labels(tmp_path: Path) -> None:
+    image_files(tmp_path / "train" / "cats", 30)
+    image_files(tmp_path / "test", 5)
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.train.labels is not None and dataset.test.labels is None
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "training", "test"):
+        image_files(tmp_path / name, 24)
+    with pytest.raises(DatasetError, match="the folders train and training in"):
+        load_dataset(str(tmp_path))
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image_files(tmp_path / "elsewhere", 20)
+    image_files(tmp_path / "set" / "z", 20)
+    (tmp_path / "set" / "a").symlink_to(tmp_path / "set" / "z")  # the real one counts
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "z" / "loop").symlink_to(tmp_path / "set")
+    with caplog.at_level(logging.INFO, "denoiser.training"):
+        dataset = load_dataset(str(tmp_path / "set"))
+    assert len(all_images(dataset)) == 40
+    assert dataset.train.labels is not None and set(dataset.train.labels.tolist()) == {0, 1}
+    assert caplog.messages == ["not read from set: linked folders read before (2)"]
+
+
+def test_what_is_not_read_is_counted_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image_files(tmp_path / "set" / "train", 24, mode="RGB")
+    image_files(tmp_path / "set" / "test", 4, mode="RGB", suffix=".gif")
+    image_files(tmp_path / "set" / "extra", 4)
+    (tmp_path / "set" / "train" / "notes.txt").write_text("not an image")
+    (tmp_path / "set" / "train" / "README").write_text("nor this")
+    pages = [Image.fromarray(random_images(16, 12, 3, seed=k)) for k in range(4)]
+    for k in range(2):
+        path = tmp_path / "set" / "test" / f"pages-{k}.tif"
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    with caplog.at_level(logging.INFO, "denoiser.training"):
+        dataset = load_dataset(str(tmp_path / "set"))
+    assert len(dataset.test.images) == 6
+    assert caplog.messages == [
+        "not read from set: .txt files (1), files and folders beside the splits (1), "
+        "further frames or pages (6), other files (1)"
+    ]
+    caplog.clear()
+    load_dataset(str(image_files(tmp_path / "plain")))
+    assert not caplog.messages
 
 
 def test_sizes_must_agree_unless_resized(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "mixed")
+    folder = image_files(tmp_path / "mixed")
     Image.new("L", (9, 9), 100).save(folder / "odd.png")
     with pytest.raises(DatasetError, match=r"16x12 \(000\.png\) and 9x9 \(odd\.png\).*--resize"):
         load_dataset(str(folder))
     assert load_dataset(str(folder), resize=(8, 20)).image_shape == (8, 20, 1)
 
 
-@pytest.mark.parametrize("damage", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_an_unreadable_picture_is_named_within_the_folder(tmp_path: Path, damage: bytes) -> None:
-    folder = pictures(tmp_path / "bad")
+@pytest.mark.parametrize("damage", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_an_unreadable_image_is_named_within_the_folder(tmp_path: Path, damage: bytes) -> None:
+    folder = image_files(tmp_path / "bad")
     (folder / "deep").mkdir()
     (folder / "deep" / "x.png").write_bytes(damage)
-    with pytest.raises(DatasetError, match=r"the picture 'deep/x\.png' cannot be read") as caught:
+    with pytest.raises(DatasetError, match=r"the image 'deep/x\.png' cannot be read") as caught:
         load_dataset(str(folder))
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_truncated_picture_is_refused(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "cut")
+def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
+    folder = image_files(tmp_path / "cut")
     whole = (folder / "003.png").read_bytes()
     (folder / "003.png").write_bytes(whole[:-60])
     with pytest.raises(DatasetError, match=r"'003\.png' cannot be read"):
         load_dataset(str(folder))
 
 
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="no pictures"):
+def test_a_tag_of_the_wrong_type_is_a_refusal(tmp_path: Path) -> None:
+    """A strip's offset as a fraction: a TypeError within Pillow."""
+    folder = image_files(tmp_path / "bad", suffix=".tif")
+    path = folder / "003.tif"
+    body = path.read_bytes()
+    at = body.index(b"\x11\x01\x04\x00")  # StripOffsets, LONG
+    path.write_bytes(body[: at + 2] + b"\x05" + body[at + 3 :])
+    with pytest.raises(DatasetError, match=r"'003\.tif' cannot be read"):
+        load_dataset(str(folder))
+
+
+def test_a_folder_without_image_files(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no images"):
         load_dataset(str(tmp_path))
 
 
@@ -333,7 +465,7 @@ def test_sixteen_bits_transparency_and_palettes(tmp_path: Path) -> None:
         Image.fromarray(sixteen).save(folder / f"{k:02}.png")
     dataset = load_dataset(str(folder))
     assert dataset.image_shape == (8, 8, 1)
-    assert set(dataset.train.ravel().tolist()) == {128}
+    assert set(dataset.train.images[:].ravel().tolist()) == {128}
 
     clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
     clear.save(folder / "clear.png")

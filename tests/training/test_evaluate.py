@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.trained import NOISE, Trained, trained  # noqa: F401
+from tests.support.trained import NOISE, Trained, evaluate, trained  # noqa: F401
 from training.backend import load_tensorflow
 
 load_tensorflow()
 
 from training.errors import SettingsError  # noqa: E402
+from training.evaluation import text as texts  # noqa: E402
 from training.evaluation.assess import Assessment, assess  # noqa: E402
-from training.evaluation.evaluate import describe, evaluate, evaluation  # noqa: E402
 from training.evaluation.measure import table  # noqa: E402
-from training.evaluation.summary import summarise  # noqa: E402
+from training.evaluation.summary import evaluation, summarise  # noqa: E402
 from training.runs import Run  # noqa: E402
 
 
@@ -75,7 +75,7 @@ def test_cases_are_the_extremes(assessment: Assessment, result: dict[str, Any]) 
         clean, noisy = held.pairs([case["index"]])
         np.testing.assert_array_equal(assessment.clean[place], clean[0])
         np.testing.assert_array_equal(assessment.noisy[place], noisy[0])
-        error = np.mean((assessment.scores[0].answers[place] - clean[0]) ** 2)
+        error = np.mean((assessment.scores[0].denoised[place] - clean[0]) ** 2)
         assert -10 * np.log10(error) == pytest.approx(case["psnr"], abs=0.01)
 
 
@@ -85,7 +85,7 @@ def test_the_latents_are_judged_where_there_are_labels(
 ) -> None:
     latents = result["latents"]
     assert (latents["fitted"], latents["classes"], latents["neighbours"]) == (165, 3, 5)
-    assert latents["clean"]["neighbours"]["mean"] > latents["commonest"]
+    assert latents["clean"]["neighbours"]["mean"] > latents["majority"]
     bare = evaluate(trained.one, levels=[])
     assert bare["latents"] is None and bare["levels"] == []
     assert "samples.npz" in bare["source"] and "--dataset" in bare["no_latents"]
@@ -94,7 +94,7 @@ def test_the_latents_are_judged_where_there_are_labels(
 
 def test_it_is_json_and_can_be_read_by_people(result: dict[str, Any]) -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    text = describe(result)
+    text = texts.evaluation(result)
     psnr, (low, high) = result["output"]["psnr"], result["output_intervals"]["psnr"]
     assert f"{psnr:.2f} [{low:.2f}, {high:.2f}]" in text
     assert "0.5 × the noise" in text and "by 5 neighbours" in text
@@ -114,7 +114,7 @@ def test_other_noise_and_other_images_are_said_to_be_others(
     assert found["noise"] == "mask:0.2..0.6"
     assert found["levels"][0]["noise"] == "mask:0.6"  # one strength, the strongest that it draws
     assert not found["own_test_images"]
-    assert "may have trained on some" in describe(found)
+    assert "may have trained on some" in texts.evaluation(found)
     assert found["no_latents"] == "others.npz has no labels"
 
 
@@ -122,11 +122,11 @@ def test_classical_denoisers_are_held_beside_the_run(trained: Trained) -> None: 
     pytest.importorskip("skimage", reason="the extra `evaluate` is not installed")
     found = evaluate(trained.one, dataset=trained.data, levels=[], classical=["median"])
     (median,) = found["classical"]["methods"]
-    ahead = median["behind"]["one"]["psnr"]
+    ahead = median["run_differences"]["one"]["psnr"]
     ours = found["classical"]["runs"]["one"]["psnr"]["mean"]
     assert ahead["mean"] == pytest.approx(ours - median["psnr"]["mean"], abs=1e-4)
     assert found["classical"]["n"] == 30 and found["classical"]["validation"] == 15
-    assert "Median" in describe(found)
+    assert "Median" in texts.evaluation(found)
     json.dumps(found, allow_nan=False)
 
 

@@ -15,6 +15,7 @@ load_tensorflow()
 from training.evaluation import figures  # noqa: E402
 from training.model import build  # noqa: E402
 from training.noise.kinds import KINDS  # noqa: E402
+from training.noise.ranges import LEVELS  # noqa: E402
 from training.noise.spec import parse_noise  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
 
@@ -55,7 +56,7 @@ def test_grids_show_their_images(tmp_path: Path, count: int, channels: int) -> N
 def test_noise_levels_grow(tmp_path: Path, channels: int) -> None:
     clean = images(1, channels)[0]
     levels = figures.levels_of(clean, parse_noise("gaussian:0,0.3"))
-    assert levels.noisy.shape == (len(figures.STRENGTHS), *clean.shape)
+    assert levels.noisy.shape == (len(LEVELS), *clean.shape)
     errors = abs(levels.noisy - clean).mean(axis=(1, 2, 3))
     assert (np.diff(errors) > 0).all()
     drawn = pixels(figures.noise_levels(tmp_path, levels, clean=clean, output=levels.noisy))

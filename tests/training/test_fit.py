@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.trained import evaluate
 from training.backend import load_tensorflow
 
 load_tensorflow()
@@ -24,7 +26,6 @@ from training import fit as fitting  # noqa: E402
 from training.batches import NoisyBatches  # noqa: E402
 from training.data.datasets import load_dataset  # noqa: E402
 from training.errors import DatasetError, RunError  # noqa: E402
-from training.evaluation.evaluate import evaluate  # noqa: E402
 from training.evaluation.heldout import add_noise  # noqa: E402
 from training.fit import fit  # noqa: E402
 from training.noise.spec import parse_noise  # noqa: E402
@@ -49,21 +50,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def whole(data: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that nothing disturbed."""
-    return fit(settings(data), tmp_path_factory.mktemp("runs") / "whole", verbose=0, say=quiet)
+    return fit(settings(data), tmp_path_factory.mktemp("runs") / "whole", verbose=0)
 
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take half of the time of a tiny run."""
-    monkeypatch.setattr(fitting, "_draw", lambda *given: None)
+    monkeypatch.setattr(fitting, "_draw", lambda *args: None)
 
 
 def settings(data: str, **changes: Any) -> FitSettings:
     return FitSettings.resolve(dataset=data, **TINY | changes)
-
-
-def quiet(text: str) -> None:
-    """Say nothing."""
 
 
 def losses(run: Run) -> np.ndarray:
@@ -105,26 +102,24 @@ def test_saved_models_and_samples_fit_together(whole: Run, data: str) -> None:
     np.testing.assert_allclose(output, halves, atol=1e-6)
     assert encoder.output_shape == (None, 3)
     assert whole.metrics["parameters"] == autoencoder.count_params()
-    test = {image.tobytes() for image in load_dataset(data).test}
+    test = {image.tobytes() for image in load_dataset(data).test.images}
     assert {np.rint(image * 255).astype(np.uint8).tobytes() for image in clean} == test
     assert abs(clean - noisy).mean() > 0.1
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_the_same_seed_gives_the_same_run(whole: Run, data: str, tmp_path: Path) -> None:
-    assert same_outcome(fit(settings(data), tmp_path / "run", verbose=0, say=quiet), whole)
+    assert same_outcome(fit(settings(data), tmp_path / "run", verbose=0), whole)
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_the_test_split_has_no_say_in_training(whole: Run, data: str, tmp_path: Path) -> None:
     dataset = load_dataset(data)
-    x_train = np.concatenate([dataset.validation, dataset.train])
+    x_train = np.concatenate([dataset.validation.images, dataset.train.images])
     weights = []
-    for name, x_test in (("one", dataset.test), ("two", 255 - dataset.test)):
+    for name, x_test in (("one", dataset.test.images), ("two", 255 - dataset.test.images[:])):
         np.savez(tmp_path / f"{name}.npz", x_train=x_train, x_test=x_test)
-        run = fit(
-            settings(str(tmp_path / f"{name}.npz"), epochs=1), tmp_path / name, verbose=0, say=quiet
-        )
+        run = fit(settings(str(tmp_path / f"{name}.npz"), epochs=1), tmp_path / name, verbose=0)
         weights.append(run.models().autoencoder.get_weights())
     for one, two in zip(*weights, strict=True):
         np.testing.assert_allclose(one, two, atol=1e-6)
@@ -137,8 +132,8 @@ load_tensorflow()
 from training import checkpoints, fit, runs
 from training.__main__ import main
 
-checkpoints.PAUSE = 0
-fit._draw = lambda *given: None
+checkpoints.MIN_SECONDS = 0
+fit._draw = lambda *args: None
 moment = sys.argv.pop(1)
 writes = 0
 savez = checkpoints.np.savez
@@ -173,7 +168,7 @@ def test_killed_three_times_and_resumed_it_is_the_same_run(
     options = ["fit", "--dataset", data, "--out", str(out), "--filters", "4", "--resume"]
     for name in ("latent_size", "batch_size", "epochs", "schedule"):
         options += [f"--{name.replace('_', '-')}", str(TINY[name])]
-    said = {}
+    output = {}
     for moment in ("checkpoint", "measure", "publish"):
         done = subprocess.run(
             [sys.executable, "-c", KILLER, moment, *options],
@@ -181,14 +176,14 @@ def test_killed_three_times_and_resumed_it_is_the_same_run(
         )  # fmt: skip
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert not out.exists()
-        said[moment] = done.stdout
+        output[moment] = done.stdout
         if moment == "checkpoint":  # the half one has not got a checkpoint's name
-            found = checkpoints.written(stage_of(out) / runs.CHECKPOINTS)
-            assert [path.stem for path in found] == ["epoch-00001"]
-    assert "resuming" not in said["checkpoint"]
-    assert "resuming after epoch 1 of 3" in said["measure"]
-    assert "resuming after epoch 3 of 3" in said["publish"]
-    run = fit(settings(data), out, resume=True, verbose=0, say=quiet)
+            written = checkpoints.written(stage_of(out) / runs.CHECKPOINTS)
+            assert [path.stem for path in written] == ["epoch-00001"]
+    assert "resuming" not in output["checkpoint"]
+    assert "resuming after epoch 1 of 3" in output["measure"]
+    assert "resuming after epoch 3 of 3" in output["publish"]
+    run = fit(settings(data), out, resume=True, verbose=0)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert not (out / runs.CHECKPOINTS).exists()
     assert same_outcome(run, whole)
@@ -208,41 +203,45 @@ def interrupt_at(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_figures")
 def test_ctrl_c_keeps_the_last_finished_epoch(
-    whole: Run, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Run,
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     out = tmp_path / "run"
-    said: list[str] = []
+    caplog.set_level(logging.INFO, "denoiser.training")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(2, patch)
-        fit(settings(data), out, verbose=0, say=said.append)
-    assert "stopped after epoch 2 of 3" in said[-1]
+        fit(settings(data), out, verbose=0)
+    assert "stopped after epoch 2 of 3" in caplog.messages[-1]
     assert not out.exists()
     # A second fit neither loses that work nor mixes it with other settings.
     with pytest.raises(RunError, match=r"unfinished run .*epoch-00002.*--resume"):
-        fit(settings(data), out, verbose=0, say=quiet)
+        fit(settings(data), out, verbose=0)
     with pytest.raises(RunError, match=r"other settings: learning_rate \(0\.001 → 0\.5\)"):
-        fit(settings(data, learning_rate=0.5), out, resume=True, verbose=0, say=quiet)
-    run = fit(settings(data), out, resume=True, verbose=0, say=said.append)
-    assert "resuming after epoch 2 of 3" in said
+        fit(settings(data, learning_rate=0.5), out, resume=True, verbose=0)
+    run = fit(settings(data), out, resume=True, verbose=0)
+    assert "resuming after epoch 2 of 3" in caplog.messages
     assert same_outcome(run, whole)
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_patience_ends_training_and_keeps_the_best_weights(
-    data: str, tmp_path: Path, without_figures: None
+    data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A rate this high makes the loss jump: some early epoch is the best, and soon nothing beats it.
-    wild = settings(data, epochs=40, patience=2, learning_rate=0.3, schedule="constant")
-    said: list[str] = []
-    run = fit(wild, tmp_path / "wild", verbose=0, say=said.append)
+    wild = settings(data, epochs=40, patience=2, learning_rate=0.02, schedule="constant")
+    caplog.set_level(logging.INFO, "denoiser.training")
+    run = fit(wild, tmp_path / "wild", verbose=0)
     history = losses(run)[:, 1]
     best = int(np.argmin(history))
     assert best == len(history) - 3 < 37, "it stopped two epochs after the best"
-    assert f"weights of epoch {best + 1}, the best by validation" in said
+    assert f"weights of epoch {best + 1}, the best by validation" in caplog.messages
     dataset = load_dataset(data)
-    clean, noisy = add_noise(dataset.validation, parse_noise("gaussian"), key=0)
-    found = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
-    assert found == pytest.approx(history[best], rel=1e-4)
+    clean, noisy = add_noise(dataset.validation.images, parse_noise("gaussian"), key=0)
+    mse = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
+    assert mse == pytest.approx(history[best], rel=1e-4)
     assert history[-1] > history[best] * 1.001, "else the last weights would do as well"
 
 
@@ -253,33 +252,36 @@ def test_averaged_weights_are_validated_kept_and_resumed(
 ) -> None:
     """Batches of two images and a high rate: the last weights are not their average."""
     jumpy = settings(data, averaging=0.9, patience=patience, learning_rate=0.02, batch_size=2)
-    run = fit(jumpy, tmp_path / "run", verbose=0, say=quiet)
+    run = fit(jumpy, tmp_path / "run", verbose=0)
     dataset = load_dataset(data)
-    clean, noisy = add_noise(dataset.validation, parse_noise("gaussian"), key=0)
-    found = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
+    clean, noisy = add_noise(dataset.validation.images, parse_noise("gaussian"), key=0)
+    mse = np.mean((run.models().autoencoder.predict(noisy, verbose=0) - clean) ** 2)
     history = losses(run)[:, 1]
-    assert found == pytest.approx(history[-1] if patience is None else min(history), rel=1e-4)
-    plain = fit(replace(jumpy, averaging=None), tmp_path / "plain", verbose=0, say=quiet)
+    assert mse == pytest.approx(history[-1] if patience is None else min(history), rel=1e-4)
+    plain = fit(replace(jumpy, averaging=None), tmp_path / "plain", verbose=0)
     assert np.abs(losses(plain)[:, 0] - losses(run)[:, 0]).max() < 1e-4, "the same steps"
     assert not np.allclose(losses(plain)[:, 1], history, rtol=1e-3), "other weights validated"
 
     interrupt_at(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        fit(jumpy, tmp_path / "again", verbose=0, say=quiet)
+        fit(jumpy, tmp_path / "again", verbose=0)
     monkeypatch.undo()
-    again = fit(jumpy, tmp_path / "again", resume=True, verbose=0, say=quiet)
+    again = fit(jumpy, tmp_path / "again", resume=True, verbose=0)
     assert same_outcome(again, run)
 
 
 def test_frozen_normalisation_is_resumed_on_either_side_of_the_change(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(fitting, "_draw", lambda *given: None)
+    monkeypatch.setattr(fitting, "_draw", lambda *args: None)
     changes = {"epochs": 4, "freeze_after": 2, "averaging": 0.9, "schedule": "warm-cosine"}
     frozen = settings(data, preset="standard", **changes)
-    said: list[str] = []
-    run = fit(frozen, tmp_path / "run", verbose=0, say=said.append)
-    assert "batch normalisation is frozen after epoch 2" in said
+    caplog.set_level(logging.INFO, "denoiser.training")
+    run = fit(frozen, tmp_path / "run", verbose=0)
+    assert "batch normalisation is frozen after epoch 2" in caplog.messages
     with (run.path / "history.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     assert rates == pytest.approx([2.85e-3, 1.83e-3, 1.125e-3, 0.0], rel=0.01, abs=1e-9)
@@ -289,9 +291,9 @@ def test_frozen_normalisation_is_resumed_on_either_side_of_the_change(
     for last in (2, 3):  # epoch 2 is the last with a learning normalisation
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             interrupt_at(last, patch)
-            fit(frozen, tmp_path / "again", resume=True, verbose=0, say=quiet)
-    again = fit(frozen, tmp_path / "again", resume=True, verbose=0, say=said.append)
-    assert "resuming after epoch 3 of 4" in said
+            fit(frozen, tmp_path / "again", resume=True, verbose=0)
+    again = fit(frozen, tmp_path / "again", resume=True, verbose=0)
+    assert "resuming after epoch 3 of 4" in caplog.messages
     assert same_outcome(again, run)
 
 
@@ -300,9 +302,9 @@ def test_normalisation_frozen_from_the_start_keeps_what_it_began_with(
     data: str, tmp_path: Path
 ) -> None:
     first = settings(data, preset="standard", epochs=1, freeze_after=None)
-    begun = fit(first, tmp_path / "begun", verbose=0, say=quiet)
+    begun = fit(first, tmp_path / "begun", verbose=0)
     more = replace(first, epochs=2, freeze_after=0, start=str(begun.path))
-    run = fit(more, tmp_path / "more", verbose=0, say=quiet)
+    run = fit(more, tmp_path / "more", verbose=0)
     before, after = (one.models().encoder.weights for one in (begun, run))
     kept = [
         np.array_equal(old.numpy(), new.numpy())
@@ -318,13 +320,13 @@ def test_a_run_can_start_from_another(
 ) -> None:
     # With a rate of almost nothing the weights stay what they were.
     still = settings(data, epochs=1, learning_rate=1e-12, start=str(whole.path))
-    run = fit(still, tmp_path / "more", verbose=0, say=quiet)
+    run = fit(still, tmp_path / "more", verbose=0)
     before, after = (r.models().autoencoder.get_weights() for r in (whole, run))
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(before, after, strict=True))
     assert run.config["settings"]["start"] == whole.path.name
     wider = settings(data, epochs=1, start=str(whole.path), filters=(5,))
     with pytest.raises(RunError, match="its encoder is another network"):
-        fit(wider, tmp_path / "wider", verbose=0, say=quiet)
+        fit(wider, tmp_path / "wider", verbose=0)
     assert not (tmp_path / "wider").exists()
 
 
@@ -344,36 +346,39 @@ def test_resume_refuses_other_images(
     mine = settings(str(tmp_path / "tiny.npz"))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(0, patch)
-        fit(mine, tmp_path / "run", verbose=0, say=quiet)
+        fit(mine, tmp_path / "run", verbose=0)
     np.savez(tmp_path / "tiny.npz", images=1 - images)
     with pytest.raises(RunError, match="the images themselves"):
-        fit(mine, tmp_path / "run", resume=True, verbose=0, say=quiet)
+        fit(mine, tmp_path / "run", resume=True, verbose=0)
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(checkpoints, "PAUSE", 0)
+    monkeypatch.setattr(checkpoints, "MIN_SECONDS", 0)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(2, patch)
-        fit(settings(data), tmp_path / "run", verbose=0, say=quiet)
+        fit(settings(data), tmp_path / "run", verbose=0)
     newest, older = checkpoints.written(tmp_path / ".run.partial" / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:900])
-    said: list[str] = []
-    fit(settings(data), tmp_path / "run", resume=True, verbose=0, say=said.append)
+    caplog.set_level(logging.INFO, "denoiser.training")
+    fit(settings(data), tmp_path / "run", resume=True, verbose=0)
     assert older.stem == "epoch-00001"
-    assert "resuming after epoch 1 of 3" in said
+    assert "resuming after epoch 1 of 3" in caplog.messages
 
 
-def test_a_finished_run_is_replaced_only_when_asked(data: str, tmp_path: Path) -> None:
+def test_a_finished_run_is_replaced_only_with_overwrite(data: str, tmp_path: Path) -> None:
     quick = settings(data, epochs=1, task="reconstruct")
-    first = fit(quick, tmp_path / "run", verbose=0, say=quiet)
+    first = fit(quick, tmp_path / "run", verbose=0)
     with pytest.raises(TargetExistsError, match=r"run exists.*--overwrite"):
-        fit(quick, tmp_path / "run", resume=True, verbose=0, say=quiet)
+        fit(quick, tmp_path / "run", resume=True, verbose=0)
     second = fit(
         settings(data, epochs=2, task="reconstruct"),
-        tmp_path / "run", overwrite=True, verbose=0, say=quiet,
+        tmp_path / "run", overwrite=True, verbose=0,
     )  # fmt: skip
     assert (first.metrics["epochs"], second.metrics["epochs"]) == (1, 2)
     # The task reconstruct has no noise: not in the samples, the figures or the metrics.
@@ -383,11 +388,19 @@ def test_a_finished_run_is_replaced_only_when_asked(data: str, tmp_path: Path) -
     assert not (second.path / "figures" / "denoising.png").exists()
 
 
+def test_overwrite_keeps_what_is_no_run(data: str, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "other").mkdir(parents=True)
+    (tmp_path / "runs" / "other" / "notes.txt").write_text("precious")
+    with pytest.raises(TargetExistsError, match="a folder that this command made"):
+        fit(settings(data), tmp_path / "runs", overwrite=True, verbose=0)
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "other", "notes.txt"]
+
+
 def test_indivisible_images_are_refused_before_anything_is_written(
     data: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DatasetError, match="that 16 divides"):
-        fit(settings(data, filters=(2, 2, 2, 2)), tmp_path / "run", verbose=0, say=quiet)
+        fit(settings(data, filters=(2, 2, 2, 2)), tmp_path / "run", verbose=0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -417,5 +430,5 @@ def test_a_reconstruction_that_fails_leaves_no_final_folder(
 
     monkeypatch.setattr(fitting, "_draw", fail)
     with pytest.raises(OSError, match="no space"):
-        fit(settings(data, epochs=1), tmp_path / "run", verbose=0, say=quiet)
+        fit(settings(data, epochs=1), tmp_path / "run", verbose=0)
     assert not (tmp_path / "run").exists()

@@ -15,7 +15,7 @@ from training.backend import load_tensorflow
 load_tensorflow()
 
 from training.errors import DatasetError, RunError, SettingsError  # noqa: E402
-from training.evaluation import heldout  # noqa: E402
+from training.evaluation import heldout, metrics  # noqa: E402
 from training.evaluation.heldout import hold_out  # noqa: E402
 from training.runs import Run  # noqa: E402
 
@@ -29,7 +29,7 @@ def test_pairs_are_those_of_the_chunks(
     trained: Trained,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(heldout, "CHUNK", 7)
+    monkeypatch.setattr(metrics, "CHUNK", 7)
     held = hold_out([Run.load(trained.one)], dataset=trained.data)
     clean, noisy = joined(held)
     assert clean.shape == noisy.shape == (30, 12, 8, 1)
@@ -43,7 +43,7 @@ def test_every_part_has_noise_of_its_own(
     trained: Trained,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(heldout, "CHUNK", 10)
+    monkeypatch.setattr(metrics, "CHUNK", 10)
     held = hold_out([Run.load(trained.one)], dataset=trained.data, noise="gaussian:0.0,0.05")
     parts = [*held.chunks(), *held.training_chunks(np.arange(20)), held.validation_pairs(10)]
     drawn = [(noisy - clean).ravel() for clean, noisy in parts]
@@ -103,7 +103,7 @@ def test_runs_that_cannot_be_measured_together_are_refused(
     with pytest.raises(RunError, match=r"wide for images \(12, 12, 1\) beside .*\(12, 8, 1\)"):
         hold_out([run, wide], dataset=trained.data)
     elsewhere = altered("elsewhere", "sha256", {"test": "0" * 64})
-    with pytest.raises(RunError, match=r"the same test images. Name the images .* --dataset"):
+    with pytest.raises(RunError, match=r"the same test images\. Pass the images .* --dataset"):
         hold_out([run, elsewhere])
     assert len(hold_out([run, elsewhere], dataset=trained.data)) == 30
 

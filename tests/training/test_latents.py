@@ -10,10 +10,11 @@ from training.backend import load_tensorflow
 
 load_tensorflow()
 
+from training.data.arrays import Part, Rows  # noqa: E402
 from training.data.datasets import Dataset  # noqa: E402
 from training.evaluation import latents  # noqa: E402
 from training.evaluation.heldout import HeldOut  # noqa: E402
-from training.evaluation.latents import read_latents, why_not  # noqa: E402
+from training.evaluation.latents import classify_latents, why_not  # noqa: E402
 from training.noise.spec import parse_noise  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -24,14 +25,11 @@ def held(labels: np.ndarray | None, spec: str | None = "gaussian:0.0,0.4") -> He
     """4×4 images as grey as their class; 100 to test on."""
     grey = np.array([40, 120, 200])[LABELS]
     images = (grey[:, None, None, None] + RNG.integers(-20, 20, (300, 4, 4, 1))).astype(np.uint8)
-    known = None if labels is None else labels
-    data = Dataset(
-        "greys", "file", images[100:], images[:0], images[:100],
-        train_labels=None if known is None else known[100:],
-        test_labels=None if known is None else known[:100],
-    )  # fmt: skip
+    whole = Part(Rows(images), labels)
+    train, test = whole.take(np.arange(100, 300)), whole.take(np.arange(100))
+    data = Dataset("greys", "file", train, whole.take(np.arange(0)), test)
     noise = parse_noise(spec) if spec else None
-    return HeldOut("here", spec, noise, data.test, labels=data.test_labels, dataset=data)
+    return HeldOut("here", spec, noise, data.test.images, labels=data.test.labels, dataset=data)
 
 
 def brightness() -> keras.Model:
@@ -42,30 +40,30 @@ def brightness() -> keras.Model:
 
 
 def test_clean_latents_tell_more_than_noisy_ones() -> None:
-    found = read_latents(brightness(), held(LABELS))
+    found = classify_latents(brightness(), held(LABELS))
     assert found.noisy is not None
     for flags in found.clean:
         assert flags.shape == (100,) and flags.dtype == bool
         assert flags.mean() > 0.98
     for flags in found.noisy:
         assert 0.5 < flags.mean() < 0.97
-    assert (found.fitted, found.classes, found.commonest) == (200, 3, 0.34)
+    assert (found.fitted, found.classes, found.majority) == (200, 3, 0.34)
 
 
 def test_labels_that_mean_nothing_cannot_be_read() -> None:
-    found = read_latents(brightness(), held(RNG.permutation(LABELS)))
+    found = classify_latents(brightness(), held(RNG.permutation(LABELS)))
     assert all(flags.mean() < 0.55 for flags in found.clean)
 
 
 def test_without_noise_only_clean_latents_are_read() -> None:
-    found = read_latents(brightness(), held(LABELS, None))
+    found = classify_latents(brightness(), held(LABELS, None))
     assert found.noisy is None
     assert found.clean.neighbours.mean() > 0.98
 
 
 def test_some_training_images_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latents, "FITTED", 60)
-    found = read_latents(brightness(), held(LABELS))
+    monkeypatch.setattr(latents, "MAX_FITTED", 60)
+    found = classify_latents(brightness(), held(LABELS))
     assert found.fitted == 60
     assert found.clean.neighbours.mean() > 0.98
 

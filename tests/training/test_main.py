@@ -121,14 +121,14 @@ def test_a_run_is_evaluated_and_compared_from_the_command_line(
     assert report.read_text(encoding="utf-8").rstrip().endswith("</html>")
     done = run("evaluate", str(trained.one), "--noise", "mask:0.3", "--levels", "1")
     assert (done.returncode, done.stderr) == (0, "")
-    for part in ("30 images: samples.npz", "noise: mask:0.3", "PSNR dB", "latents not judged"):
+    for part in ("30 images: samples.npz", "noise: mask:0.3", "PSNR dB", "latents not measured"):
         assert part in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["compare", "a"], "error: compare with a; expected two or more different runs. Name"),
+        (["compare", "a"], "error: compare with a; expected two or more different runs"),
         (["evaluate", "a", "--html", "no/such/x.html"], "error: --html no/such/x.html; expected a"),
         (["evaluate", "a", "--classical", "b"], "error: the classical method 'b'; expected some"),
         (["evaluate", "a", "--levels", "nan"], "error: noise level nan; expected"),
@@ -145,8 +145,8 @@ def test_help_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "--help"])
     text = "".join(capsys.readouterr().out.split())
-    from training.evaluation.assess import LEVELS
     from training.evaluation.classical import METHODS
+    from training.noise.ranges import LEVELS
 
     assert ",".join(METHODS) in text
     assert f"(default:{','.join(f'{level:g}' for level in LEVELS)})" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,14 +28,12 @@ def ranges(low: float, high: float) -> st.SearchStrategy[Range]:
     return ends.map(lambda pair: Range(min(pair), max(pair)))
 
 
-anything = st.one_of(
-    st.builds(KINDS["gaussian"], ranges(-1e6, 1e6), ranges(0, 1e6)),
-    st.builds(KINDS["salt-pepper"], ranges(0, 1)),
-    st.builds(KINDS["speckle"], ranges(0, 1e6)),
-    st.builds(KINDS["poisson"], ranges(0.001, 1e6)),
-    st.builds(KINDS["mask"], ranges(0, 1)),
-    st.builds(KINDS["blur"], ranges(0, 100)),
-)
+def with_any_numbers(kind: type[Kind]) -> st.SearchStrategy[Kind]:
+    limits = [part.metadata["limits"] for part in fields(kind)]
+    return st.builds(kind, *(ranges(each.minimum, each.maximum) for each in limits))
+
+
+anything = st.one_of([with_any_numbers(kind) for kind in KINDS.values()])
 
 
 @given(st.lists(anything, min_size=1, max_size=4))

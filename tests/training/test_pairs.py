@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.trained import evaluate
 from training.backend import load_tensorflow
 
 load_tensorflow()
@@ -18,7 +20,6 @@ from training.batches import NoisyBatches  # noqa: E402
 from training.data.datasets import Dataset, load_dataset  # noqa: E402
 from training.data.pairs import holds_pairs  # noqa: E402
 from training.errors import DatasetError, RunError, SettingsError  # noqa: E402
-from training.evaluation.evaluate import evaluate  # noqa: E402
 from training.fit import fit  # noqa: E402
 from training.runs import Run  # noqa: E402
 from training.settings import FitSettings  # noqa: E402
@@ -57,12 +58,12 @@ def picture_pairs(folder: Path, clean: np.ndarray, suffix: str = ".png") -> Path
 
 
 def splits(dataset: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    found = {}
+    pairs = {}
     for name in ("train", "validation", "test"):
-        noisy = getattr(dataset, f"{name}_noisy")
-        assert noisy is not None
-        found[name] = getattr(dataset, name), noisy
-    return found
+        part = getattr(dataset, name)
+        assert part.noisy is not None
+        pairs[name] = part.images, part.noisy
+    return pairs
 
 
 def require_partners(dataset: Dataset, clean: np.ndarray) -> None:
@@ -70,7 +71,7 @@ def require_partners(dataset: Dataset, clean: np.ndarray) -> None:
     rows = []
     for name, (mine, noisy) in splits(dataset).items():
         assert len(mine) == len(noisy) > 0, name
-        np.testing.assert_array_equal(noisy, made_noisy(mine))
+        np.testing.assert_array_equal(noisy, made_noisy(mine[:]))
         rows += [image.tobytes() for image in mine]
     assert sorted(rows) == sorted(image.tobytes() for image in clean)
 
@@ -85,9 +86,10 @@ def test_a_folder_of_pairs_keeps_partners_together(tmp_path: Path) -> None:
     dataset = load_dataset(str(folder))
     assert (dataset.source, dataset.image_shape) == ("folder", (8, 12, 1))
     require_partners(dataset, clean)
-    assert dataset.train_labels is not None
+    assert dataset.train.labels is not None
     numbers = {image.tobytes(): k % 3 for k, image in enumerate(clean)}
-    assert [numbers[image.tobytes()] for image in dataset.train] == dataset.train_labels.tolist()
+    found = [numbers[image.tobytes()] for image in dataset.train.images]
+    assert found == dataset.train.labels.tolist()
 
 
 def test_an_npz_of_pairs_keeps_partners_together(tmp_path: Path) -> None:
@@ -96,16 +98,16 @@ def test_an_npz_of_pairs_keeps_partners_together(tmp_path: Path) -> None:
     path = save(tmp_path / "set.npz", clean=clean, noisy=made_noisy(clean), labels=labels)
     dataset = load_dataset(path)
     require_partners(dataset, clean)
-    assert dataset.test_labels is not None
-    np.testing.assert_array_equal(dataset.test[..., 0], clean[dataset.test_labels])
+    assert dataset.test.labels is not None
+    np.testing.assert_array_equal(dataset.test.images[..., 0], clean[dataset.test.labels])
 
 
 def test_pairs_split_as_the_clean_images_alone_do(tmp_path: Path) -> None:
     clean = clean_images()
     pairs = load_dataset(save(tmp_path / "a.npz", clean=clean, noisy=made_noisy(clean)))
     alone = load_dataset(save(tmp_path / "b.npz", images=clean))
-    np.testing.assert_array_equal(pairs.test, alone.test)
-    assert alone.test_noisy is None
+    np.testing.assert_array_equal(pairs.test.images, alone.test.images)
+    assert alone.test.noisy is None
     hashes = alone.facts()["sha256"]
     assert {name: pairs.facts()["sha256"][name] for name in hashes} == hashes
 
@@ -116,13 +118,13 @@ def test_train_and_test_folders_of_pairs_keep_their_split(tmp_path: Path) -> Non
     picture_pairs(tmp_path / "test", clean[24:])
     dataset = load_dataset(str(tmp_path))
     require_partners(dataset, clean)
-    assert len(dataset.test) == 7
+    assert len(dataset.test.images) == 7
     for path in (tmp_path / "test" / "noisy").rglob("*.png"):
         path.unlink()
-    with pytest.raises(DatasetError, match="pictures without a partner in 'test'"):
+    with pytest.raises(DatasetError, match="images without a partner in 'test'"):
         load_dataset(str(tmp_path))
     (tmp_path / "test" / "noisy").rename(tmp_path / "elsewhere")
-    with pytest.raises(DatasetError, match="pairs in only some of test/, train/"):
+    with pytest.raises(DatasetError, match="pairs in only some of train, test of"):
         load_dataset(str(tmp_path))
 
 
@@ -163,7 +165,7 @@ def test_what_holds_pairs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "named"), [(1, 1), (5, 5), (7, 5)])
-def test_pictures_without_a_partner_are_named(tmp_path: Path, count: int, named: int) -> None:
+def test_images_without_a_partner_are_named(tmp_path: Path, count: int, named: int) -> None:
     folder = picture_pairs(tmp_path / "set", clean_images())
     (folder / "clean" / "0" / "000.png").unlink()
     for k in range(1, count):
@@ -177,7 +179,7 @@ def test_pictures_without_a_partner_are_named(tmp_path: Path, count: int, named:
         assert "noisy/0/000.png" in caught.value.received
 
 
-def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     folder = picture_pairs(tmp_path, clean_images())
     (folder / "clean" / "0" / "000.bmp").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"clean/0/000\.bmp and clean/0/000\.png"):
@@ -187,7 +189,7 @@ def test_two_pictures_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_empty_sides_are_refused(tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
     (tmp_path / "noisy").mkdir()
-    with pytest.raises(DatasetError, match="no pictures in"):
+    with pytest.raises(DatasetError, match="no images in"):
         load_dataset(str(tmp_path))
 
 
@@ -224,11 +226,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def run(data: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs") / "run"
-    return fit(FitSettings.resolve(dataset=data, **TINY), out, verbose=0, say=quiet)
-
-
-def quiet(text: str) -> None:
-    """Say nothing."""
+    return fit(FitSettings.resolve(dataset=data, **TINY), out, verbose=0)
 
 
 def test_a_run_on_pairs_has_their_noise_everywhere(run: Run) -> None:
@@ -262,11 +260,11 @@ def test_it_is_evaluated_on_its_own_noise_or_on_what_is_asked(run: Run, data: st
 def test_any_run_is_evaluated_on_pairs_as_they_are(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "_draw", lambda *given: None)
+    monkeypatch.setattr(fitting, "_draw", lambda *args: None)
     images = save(tmp_path / "images.npz", images=clean_images(96))
     drawn = fit(
         FitSettings.resolve(dataset=images, noise="mask:0.1..0.4+blur:1", **TINY | {"epochs": 1}),
-        tmp_path / "run", verbose=0, say=quiet,
+        tmp_path / "run", verbose=0,
     )  # fmt: skip
     assert [part["kind"] for part in drawn.config["noise"]] == ["mask", "blur"]
     found = evaluate(drawn.path, dataset=data)
@@ -276,9 +274,13 @@ def test_any_run_is_evaluated_on_pairs_as_they_are(
 
 
 def test_it_is_resumed_on_the_same_pairs_alone(
-    run: Run, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(fitting, "_draw", lambda *given: None)
+    monkeypatch.setattr(fitting, "_draw", lambda *args: None)
     begin = NoisyBatches.begin
 
     def interrupted(self: NoisyBatches, now: int) -> None:
@@ -291,13 +293,13 @@ def test_it_is_resumed_on_the_same_pairs_alone(
     settings = FitSettings.resolve(dataset=mine, **TINY)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(NoisyBatches, "begin", interrupted)
-        fit(settings, tmp_path / "run", verbose=0, say=quiet)
+        fit(settings, tmp_path / "run", verbose=0)
     save(tmp_path / "pairs.npz", clean=clean, noisy=made_noisy(clean) + np.uint8(1))
     with pytest.raises(RunError, match="the images themselves"):
-        fit(settings, tmp_path / "run", resume=True, verbose=0, say=quiet)
+        fit(settings, tmp_path / "run", resume=True, verbose=0)
     save(tmp_path / "pairs.npz", clean=clean, noisy=made_noisy(clean))
-    said: list[str] = []
-    resumed = fit(settings, tmp_path / "run", resume=True, verbose=0, say=said.append)
-    assert "resuming after epoch 1 of 2" in said
+    caplog.set_level(logging.INFO, "denoiser.training")
+    resumed = fit(settings, tmp_path / "run", resume=True, verbose=0)
+    assert "resuming after epoch 1 of 2" in caplog.messages
     mine_mse, whole_mse = (one.metrics["test"]["output"]["mse"] for one in (resumed, run))
     assert mine_mse == pytest.approx(whole_mse, rel=1e-3)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.training.test_runs import fake_run
 from training import reference
+from training.data.arrays import Part, Rows
 from training.data.datasets import Dataset
 from training.errors import RunError
 from training.reference import Reference, draw_reference, read_reference, write_reference
@@ -26,25 +27,24 @@ def numbered(count: int, start: int = 0) -> np.ndarray:
 
 
 def dataset(*, pairs: bool = False) -> Dataset:
-    train, validation, test = numbered(100), numbered(50, 100), numbered(60, 150)
-    noisy = [255 - images if pairs else None for images in (train, validation, test)]
-    return Dataset(
-        "some", "file", train, validation, test,
-        train_noisy=noisy[0], validation_noisy=noisy[1], test_noisy=noisy[2],
-    )  # fmt: skip
+    train, validation, test = (
+        Part(Rows(images), noisy=Rows(255 - images) if pairs else None)
+        for images in (numbered(100), numbered(50, 100), numbered(60, 150))
+    )
+    return Dataset("some", "file", train, validation, test)
 
 
 def test_small_data_is_kept_whole() -> None:
     data = dataset()
     found = draw_reference(data)
-    np.testing.assert_array_equal(found.train, data.train)
-    np.testing.assert_array_equal(found.validation, data.validation)
+    np.testing.assert_array_equal(found.train, data.train.images)
+    np.testing.assert_array_equal(found.validation, data.validation.images)
     assert found.train_noisy is None and found.validation_noisy is None
 
 
 def test_of_more_some_are_kept_from_all_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "TRAIN", 30)
-    monkeypatch.setattr(reference, "VALIDATION", 20)
+    monkeypatch.setattr(reference, "MAX_TRAIN", 30)
+    monkeypatch.setattr(reference, "MAX_VALIDATION", 20)
     found, again = draw_reference(dataset()), draw_reference(dataset())
     np.testing.assert_array_equal(found.train, again.train)
     for images, first, last, count in (
@@ -58,7 +58,7 @@ def test_of_more_some_are_kept_from_all_over(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_noisy_images_stay_beside_their_clean_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "TRAIN", 30)
+    monkeypatch.setattr(reference, "MAX_TRAIN", 30)
     found = draw_reference(dataset(pairs=True))
     assert found.train_noisy is not None and found.validation_noisy is not None
     np.testing.assert_array_equal(found.train_noisy, 255 - found.train)

@@ -23,7 +23,6 @@ from training.errors import SettingsError  # noqa: E402
 from training.evaluation.assess import Assessment, assess  # noqa: E402
 from training.evaluation.summary import summarise  # noqa: E402
 from training.report import page  # noqa: E402
-from training.report.pictures import LARGEST, data_uri  # noqa: E402
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 HOSTILE = "<b>x</b> & \"quoted\" $a_1$ '{{ 1 }}'"
@@ -117,8 +116,9 @@ def test_its_pictures_are_the_images(text: str, alone: Assessment) -> None:
 
 def test_pictures_in_colour_are_made_small() -> None:
     image = np.random.default_rng(0).random((400, 200, 3), dtype=np.float32)
-    with Image.open(io.BytesIO(base64.b64decode(data_uri(image).partition(",")[2]))) as picture:
-        assert picture.mode == "RGB" and picture.size == (LARGEST // 2, LARGEST)
+    body = base64.b64decode(page.data_uri(image).partition(",")[2])
+    with Image.open(io.BytesIO(body)) as picture:
+        assert picture.mode == "RGB" and picture.size == (page.MAX_SIDE // 2, page.MAX_SIDE)
 
 
 def test_a_comparison_names_every_run_and_pairs_them(both: Assessment) -> None:
@@ -127,7 +127,7 @@ def test_a_comparison_names_every_run_and_pairs_them(both: Assessment) -> None:
     shown = " ".join(parsed.text.split())
     found = summary["runs"][1]["difference"]["psnr"]
     signed = page.fixed(found["mean"], 2, signed=True)
-    assert shown.count(signed) >= 2 and "Paired: each image's figure" in shown
+    assert shown.count(signed) >= 2 and "Paired: each image's value" in shown
     assert "Differences to one" in shown
     assert len(parsed.of("img")) == 4 * (12 + 8 + 8)
     assert len(parsed.of("svg")) == 4  # two curves, two maps
@@ -147,8 +147,8 @@ def test_names_from_outside_are_text(both: Assessment) -> None:
 def test_it_copes_with_what_is_missing(trained: Trained) -> None:  # noqa: F811
     bare = assess([trained.one], levels=[])
     shown = Page(page.render(bare, summarise(bare))).text
-    assert "was not measured: training images and labels are not known" in shown
-    assert "By strength of the noise" not in shown
+    assert "Not measured: training images and labels are not known" in shown
+    assert "By noise level" not in shown
 
 
 def test_classical_denoisers_are_ranked(trained: Trained) -> None:  # noqa: F811
@@ -158,7 +158,7 @@ def test_classical_denoisers_are_ranked(trained: Trained) -> None:  # noqa: F811
     shown = " ".join(Page(page.render(found, summary)).text.split())
     for method in summary["classical"]["methods"]:
         assert f"{method['psnr']['mean']:.2f}" in shown and method["source"] in shown
-    rows = [row["psnr"]["mean"] for row in page._rivals(summary)]
+    rows = [row["psnr"]["mean"] for row in page._ranking(summary)]
     assert rows == sorted(rows, reverse=True) and len(rows) == 4
 
 

@@ -1,4 +1,4 @@
-"""The run folder: whole or refused, published last, one writer."""
+"""The run folder: whole or refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_missing_run_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no run folder .*fit --out \S*run\.$"):
         Run.load(tmp_path / "run")
     stage_of(tmp_path / "run").mkdir()
-    with pytest.raises(RunError, match=r"an unfinished one is there.*--resume"):
+    with pytest.raises(RunError, match=r"there is an unfinished one.*--resume"):
         Run.load(tmp_path / "run")
 
 

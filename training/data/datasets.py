@@ -1,87 +1,71 @@
-"""Where images come from, and how they are split into train, validation and test.
+"""Datasets: images from a name, a file or a folder, split into train, validation and test.
 
 A source is a name (`digits`, `mnist`, `fashion-mnist`), a `.npz` or `.npy` file, or a folder of
-pictures; a file or a folder may hold pairs, each clean image with its own noisy one. A source's
-own test and validation splits are kept (folders `train/`, `val/`, `test/`); others are drawn from
-a fixed seed, not the run's: two runs on the same data can be compared, since neither has trained
-on the other's test images.
+image files; a file or a folder may hold pairs, each clean image with its own noisy one. A source's
+own splits are kept; those that it lacks are cut from its training images. The cut has a fixed seed,
+not the run's: no run trains on images that another run on the same data is tested on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from training.data.arrays import LAYOUTS, as_images, as_labels, read_arrays, resized
+from training.data.arrays import LAYOUTS, Part, Rows, as_images, as_labels, read_arrays
 from training.data.digits import load_digits_28
-from training.data.folders import load_folder
+from training.data.folders import Skipped, load_folder, split_folders
 from training.data.pairs import (
     SIDES,
     holds_pairs,
     is_pair_folder,
     load_pair_folder,
     pairs_of_arrays,
-    split_folders,
 )
 from training.errors import DatasetError
 
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
+LOG = logging.getLogger("denoiser.training")
 
 NAMES = ("digits", "mnist", "fashion-mnist")
 SPLIT_SEED = 0
-TEST_SHARE = 7  # one in seven is for the test, as in MNIST
-VALIDATION_SHARE = 12  # then one in twelve for validation: 5,000 of MNIST's 60,000
+TEST_SHARE = 7  # one image in seven, as in MNIST
+VALIDATION_SHARE = 12  # one of the others in twelve: 5,000 of MNIST's 60,000
 MIN_IMAGES = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images uint8 (N, H, W, C) in 0..255 in three separate splits; labels int64 (N,) or None.
-
-    Where the data are pairs, each split has its noisy images, in the order of its clean ones.
-    """
+    """Images in three splits; the labels number the classes of all splits together."""
 
     name: str
     source: str  # "builtin", "file" or "folder"
-    train: Images
-    validation: Images
-    test: Images
-    train_labels: Labels | None = None
-    validation_labels: Labels | None = None
-    test_labels: Labels | None = None
-    train_noisy: Images | None = None
-    validation_noisy: Images | None = None
-    test_noisy: Images | None = None
-    file_sha256: str | None = None  # of the .npz or .npy file that was read
+    train: Part
+    validation: Part
+    test: Part
+    file_sha256: str | None = None  # of the .npz or .npy file
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
-        height, width, channels = self.train.shape[1:]
+        height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
     def facts(self) -> dict[str, Any]:
-        """What config.json says of the data: no machine path, but a hash of every split."""
+        """The data in config.json: a hash of every split, and no path of this machine."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        noisy = {
-            "train_noisy": self.train_noisy,
-            "validation_noisy": self.validation_noisy,
-            "test_noisy": self.test_noisy,
-        }
-        given = {name: images for name, images in noisy.items() if images is not None}
+        noisy = {f"{name}_noisy": p.noisy for name, p in splits.items() if p.noisy is not None}
+        hashed = {name: part.images for name, part in splits.items()} | noisy
         return {
             "name": self.name,
             "source": self.source,
             "image_shape": list(self.image_shape),
-            "counts": {name: len(images) for name, images in splits.items()},
-            "sha256": {name: _sha256(images) for name, images in (splits | given).items()},
+            "counts": {name: len(part.images) for name, part in splits.items()},
+            "sha256": {name: _sha256(images) for name, images in hashed.items()},
             "file_sha256": self.file_sha256,
         }
 
@@ -89,67 +73,47 @@ class Dataset:
         """Refuse images whose sides the encoder's strides do not divide."""
         height, width, _ = self.image_shape
         if height % stride or width % stride:
-            fit = "x".join(
+            suggestion = "x".join(
                 str(max(stride, round(side / stride) * stride)) for side in (height, width)
             )
             raise DatasetError(
                 f"images of {height}x{width}",
                 expected=f"a height and a width that {stride} divides",
-                hint=f"Pass --resize {fit}, or fewer --filters.",
+                hint=f"Pass --resize {suggestion}, or fewer --filters.",
             )
 
 
-class _Part(NamedTuple):
-    """Images that belong to one split, or to none yet."""
-
-    images: Images
-    labels: Labels | None = None
-    noisy: Images | None = None  # in the order of the images
-
-    def take(self, indices: NDArray[np.int64]) -> _Part:
-        """The part at these indices, labels and noisy partners included."""
-        return _Part(
-            self.images[indices],
-            None if self.labels is None else self.labels[indices],
-            None if self.noisy is None else self.noisy[indices],
-        )
-
-    def resized(self, size: tuple[int, int]) -> _Part:
-        """All of them at another height and width."""
-        noisy = None if self.noisy is None else resized(self.noisy, size)
-        return _Part(resized(self.images, size), self.labels, noisy)
-
-
 class _Source(NamedTuple):
-    """What a source gives, before the split."""
+    """What a source provides, before it is split further."""
 
     kind: str  # "builtin", "file" or "folder"
-    train: _Part
-    test: _Part | None = None
-    validation: _Part | None = None
+    train: Part
+    test: Part | None = None
+    validation: Part | None = None
     file_sha256: str | None = None
 
 
 def load_dataset(source: str, *, resize: tuple[int, int] | None = None) -> Dataset:
-    """The dataset that a name or a path stands for, split, at `resize` (height, width) if given."""
+    """The dataset of a name or a path, split, at `resize` (height, width) if given."""
+    path = Path(source)
     if source == "digits":
-        loaded = _Source("builtin", _Part(*load_digits_28()))
+        images, labels = load_digits_28()
+        loaded = _Source("builtin", Part(Rows(images), labels))
     elif source in NAMES:
         loaded = _from_keras(source)
-    elif Path(source).is_dir():
-        loaded = _from_folder(Path(source), resize)
-    elif Path(source).is_file() and Path(source).suffix in (".npz", ".npy"):
-        loaded = _from_file(Path(source))
+    elif path.is_dir():
+        loaded = _from_folder(path, resize)
+    elif path.is_file() and path.suffix in (".npz", ".npy"):
+        loaded = _from_file(path)
     else:
         raise DatasetError(
-            f"dataset {source!r}" + (" (the file exists)" if Path(source).exists() else ""),
+            f"dataset {source!r}" + (" (the file exists)" if path.exists() else ""),
             expected=f"{', '.join(NAMES)}, or an existing .npz file, .npy file or folder",
         )
-    if resize:
-        parts = {name: getattr(loaded, name) for name in ("train", "validation", "test")}
-        at_size = {name: part and part.resized(resize) for name, part in parts.items()}
-        loaded = loaded._replace(**at_size)
-    return _split(Path(source).name, loaded)
+    if resize and loaded.kind != "folder":
+        test = loaded.test.resized(resize) if loaded.test else None
+        loaded = loaded._replace(train=loaded.train.resized(resize), test=test)
+    return _split(path.name, loaded)
 
 
 def has_own_noise(source: str) -> bool:
@@ -159,19 +123,23 @@ def has_own_noise(source: str) -> bool:
 
 def _from_keras(name: str) -> _Source:
     import keras
+    from keras.src.backend import config
 
     module = keras.datasets.mnist if name == "mnist" else keras.datasets.fashion_mnist
+    home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     try:
+        home.mkdir(parents=True, exist_ok=True)  # else Keras takes /tmp, where anyone writes
+        config._KERAS_DIR = str(home)  # see `training.backend`
         (x_train, y_train), (x_test, y_test) = module.load_data()
     except Exception as exc:  # Keras raises a bare Exception when a download fails
         raise DatasetError(
             f"the download of {name} failed ({str(exc).splitlines()[0][:200]})",
             expected="a network, or an earlier download in ~/.keras/datasets",
-            hint=f"Get a {name}.npz with the arrays x_train, y_train, x_test, y_test and pass "
-            f"--dataset path/to/{name}.npz, or use the embedded --dataset digits.",
+            hint="Download a file with the arrays x_train, y_train, x_test and y_test and pass "
+            f"--dataset path/to/{name}.npz, or pass the embedded --dataset digits.",
         ) from exc
-    train = _Part(x_train[..., None], y_train.astype(np.int64))
-    return _Source("builtin", train, _Part(x_test[..., None], y_test.astype(np.int64)))
+    train = Part(Rows(x_train), y_train.astype(np.int64))
+    return _Source("builtin", train, Part(Rows(x_test), y_test.astype(np.int64)))
 
 
 def _from_file(path: Path) -> _Source:
@@ -179,10 +147,7 @@ def _from_file(path: Path) -> _Source:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if arrays.keys() >= set(SIDES):
-        pairs = pairs_of_arrays(arrays)
-        return _Source(
-            "file", _Part(pairs.clean, _numbers(pairs.classes), pairs.noisy), file_sha256=digest
-        )
+        return _Source("file", pairs_of_arrays(arrays), file_sha256=digest)
     names = ("x_train", "y_train") if "x_train" in arrays else ("images", "labels")
     if names[0] not in arrays:
         raise DatasetError(
@@ -192,93 +157,81 @@ def _from_file(path: Path) -> _Source:
     train, test = _part_of(arrays, *names), None
     if names[0] == "x_train" and "x_test" in arrays:
         test = _part_of(arrays, "x_test", "y_test")
-        _require_same_shape(train, test)
+        _require_one_shape(train, test)
     return _Source("file", train, test, file_sha256=digest)
 
 
-def _part_of(arrays: dict[str, NDArray[Any]], images_name: str, labels_name: str) -> _Part:
+def _part_of(arrays: dict[str, Any], images_name: str, labels_name: str) -> Part:
     images = as_images(arrays[images_name], images_name)
-    return _Part(images, as_labels(arrays.get(labels_name), labels_name, len(images)))
+    return Part(images, as_labels(arrays.get(labels_name), labels_name, len(images)))
 
 
 def _from_folder(folder: Path, resize: tuple[int, int] | None) -> _Source:
     splits = split_folders(folder)
-    if not splits:
-        return _Source("folder", _read_folders([folder], resize)[0])
-    if len({is_pair_folder(path) for path in splits.values()}) > 1:
-        names = "/, ".join(path.name for path in splits.values())
+    folders = splits or {"train": folder}
+    pairs = {is_pair_folder(path) for path in folders.values()}
+    if len(pairs) > 1:
         raise DatasetError(
-            f"pairs in only some of {names}/ of {folder.name!r}",
-            expected="clean/ and noisy/ in all of them, or in none",
+            f"pairs in only some of {', '.join(path.name for path in folders.values())} of "
+            f"{folder.name!r}",
+            expected="clean/ and noisy/ in each of them, or in none",
         )
-    parts = dict(zip(splits, _read_folders([*splits.values()], resize), strict=True))
-    for part in parts.values():
-        _require_same_shape(parts["train"], part)
+    load = load_pair_folder if pairs == {True} else load_folder
+    skipped = Skipped()
+    parts = {split: load(path, resize, skipped) for split, path in folders.items()}
+    if splits:
+        visible = {path for path in folder.iterdir() if not path.name.startswith(".")}
+        skipped["files and folders beside the splits"] += len(visible - {*splits.values()})
+    _require_one_shape(*parts.values())
+    if +skipped:
+        counts = ", ".join(f"{what} ({count:,})" for what, count in sorted((+skipped).items()))
+        LOG.info("not read from %s: %s", folder.name, counts)
+    parts = _numbered(parts)
     return _Source("folder", parts["train"], parts.get("test"), parts.get("validation"))
 
 
-def _read_folders(folders: list[Path], resize: tuple[int, int] | None) -> list[_Part]:
-    """The parts in these folders, with one numbering of the classes for all of them."""
-    loaded = [
-        load_pair_folder(folder, resize) if is_pair_folder(folder) else load_folder(folder, resize)
-        for folder in folders
-    ]
-    classes = [part.classes for part in loaded]
-    known = sorted({name for names in classes if names is not None for name in names})
-    numbers = {name: number for number, name in enumerate(known)}
-    return [
-        _Part(part[0], _numbers(part.classes, numbers), part[2] if len(part) > 2 else None)
-        for part in loaded
-    ]
+def _numbered(parts: dict[str, Part]) -> dict[str, Part]:
+    """Class names replaced by their places among the sorted names of all splits."""
+    names = [part.labels for part in parts.values() if part.labels is not None]
+    classes = np.unique(np.concatenate(names)) if names else np.empty(0, str)
+
+    def numbered(part: Part) -> Part:
+        if part.labels is None:
+            return part
+        return part._replace(labels=np.searchsorted(classes, part.labels).astype(np.int64))
+
+    return {split: numbered(part) for split, part in parts.items()}
 
 
-def _numbers(classes: Any, numbers: Mapping[str, int] | None = None) -> Labels | None:
-    """Class names as their numbers; labels of a file stay as they are."""
-    if classes is None or numbers is None:
-        return classes if classes is None else np.asarray(classes, np.int64)
-    return np.array([numbers[name] for name in classes], np.int64)
-
-
-def _require_same_shape(train: _Part, test: _Part) -> None:
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise DatasetError(
-            f"training images {train.images.shape[1:]} and others {test.images.shape[1:]}",
-            expected="one shape (H, W, C)",
-        )
+def _require_one_shape(train: Part, *others: Part) -> None:
+    for other in others:
+        if train.images.shape[1:] != other.images.shape[1:]:
+            raise DatasetError(
+                f"training images {train.images.shape[1:]} and others {other.images.shape[1:]}",
+                expected="one shape (H, W, C)",
+            )
 
 
 def _split(name: str, source: _Source) -> Dataset:
-    """Draw the test split, then the validation split, from the training images where missing."""
-    part, test, validation = source.train, source.test, source.validation
-    count = len(part.images)
+    """Cut the test and the validation split from the training images where they are missing."""
+    train, validation, test = source.train, source.validation, source.test
+    count = len(train.images)
     if count < MIN_IMAGES:
         raise DatasetError(f"{count} images", expected=f"at least {MIN_IMAGES} to train with")
     order = np.random.default_rng(SPLIT_SEED).permutation(count)
     if test is None:
         held, order = np.split(order, [len(order) // TEST_SHARE])
-        test = part.take(held)
+        test = train.take(held)
     if validation is None:
         held, order = np.split(order, [len(order) // VALIDATION_SHARE])
-        validation = part.take(held)
-    train = part.take(order)
-    return Dataset(
-        name=name,
-        source=source.kind,
-        train=train.images,
-        validation=validation.images,
-        test=test.images,
-        train_labels=train.labels,
-        validation_labels=validation.labels,
-        test_labels=test.labels,
-        train_noisy=train.noisy,
-        validation_noisy=validation.noisy,
-        test_noisy=test.noisy,
-        file_sha256=source.file_sha256,
-    )
+        validation = train.take(held)
+    train = train.take(order)
+    return Dataset(name, source.kind, train, validation, test, source.file_sha256)
 
 
-def _sha256(images: Images) -> str:
+def _sha256(images: Rows) -> str:
     """One hash over shape and values."""
     digest = hashlib.sha256(str(images.shape).encode())
-    digest.update(np.ascontiguousarray(images).data)
+    for block in images.blocks():
+        digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()

@@ -1,110 +1,135 @@
-"""A folder of pictures as a dataset, grey or colour, nested or flat; `common/images.py` reads them.
+"""A folder of image files as a dataset, nested or flat, grey or colour.
 
-Pictures that all lie in sub-folders have the first of them as their class. Linked folders are
-followed. What is passed over (other files, further frames or pages) is counted in the log.
+Files are read by common/images.py, as the service reads them. Folders `train/` with `val/` or
+`test/` at the top (in any case; also `training`, `valid`, `validation`, `testing`) keep their own
+split. Images that all lie in sub-folders are labelled by the first of them, one class a folder.
+Linked folders are followed, each folder is read once. What is not read is counted.
 """
 
 from __future__ import annotations
 
-import logging
-import os
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from common import images
 from common.arrays import Bytes
 from common.errors import DenoiserError
+from common.images import SUFFIXES, Fit, frame_count, read
+from training.data.arrays import Part, Rows
 from training.errors import DatasetError
 
-log = logging.getLogger("denoiser.training")
+FILES = f"files ending in {', '.join(sorted(SUFFIXES))}"
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 
-_MANY_FRAMES = frozenset((".gif", ".tif", ".tiff", ".webp"))
-
-
-class Pictures(NamedTuple):
-    """Pictures in the order of their names: uint8 (N, H, W, C) in 0..255, a class each or None."""
-
-    images: Bytes
-    classes: list[str] | None
+Skipped = Counter[str]  # what was not read, and how many of it
 
 
-def picture_paths(folder: Path) -> list[Path]:
-    """Every picture under the folder, sorted; names that begin with a dot are passed over."""
-    paths, others, seen = [], 0, set[str]()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:  # a link back to where the walk has been
-            folders.clear()
+def subfolder(folder: Path, *names: str) -> Path | None:
+    """The sub-folder that has one of these names, in any case."""
+    matches = sorted(p for p in folder.iterdir() if p.name.lower() in names and p.is_dir())
+    if len(matches) > 1:
+        raise DatasetError(
+            f"the folders {' and '.join(path.name for path in matches)} in {folder.name!r}",
+            expected="one of them",
+        )
+    return matches[0] if matches else None
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The folders of a dataset's own splits, by the names of `SPLITS`; {} where it has none."""
+    folders = {split: subfolder(folder, *names) for split, names in SPLITS.items()}
+    splits = {split: path for split, path in folders.items() if path is not None}
+    return splits if "train" in splits and len(splits) > 1 else {}
+
+
+def image_paths(folder: Path, skipped: Skipped) -> list[Path]:
+    """Every image file under the folder, sorted; names that begin with a dot are ignored."""
+    paths: list[Path] = []
+    folders, links, seen = [folder], list[Path](), set[Path]()
+    while folders or links:
+        current = folders.pop() if folders else links.pop(0)
+        if current.resolve() in seen:
+            skipped["linked folders read before"] += 1
             continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if name.startswith(".") or not path.is_file():
+        seen.add(current.resolve())
+        for path in sorted(current.iterdir()):
+            if path.name.startswith("."):
                 continue
-            if path.suffix.lower() in images.SUFFIXES:
+            if path.is_dir():
+                (links if path.is_symlink() else folders).append(path)
+            elif path.suffix.lower() in SUFFIXES and path.is_file():
                 paths.append(path)
             else:
-                others += 1
-    if others:
-        log.warning("%s: passed over %d files, no images by name", folder.name, others)
+                skipped[f"{path.suffix or 'other'} files"] += 1
     return sorted(paths)
 
 
-def load_folder(folder: Path, resize: tuple[int, int] | None) -> Pictures:
-    """All pictures of a folder; C is 3 where any of them is in colour."""
-    paths = picture_paths(folder)
+def load_folder(folder: Path, resize: tuple[int, int] | None, skipped: Skipped) -> Part:
+    """All images of a folder; labels are class names (N,) or None."""
+    paths = image_paths(folder, skipped)
     if not paths:
-        raise DatasetError(
-            f"no pictures in the folder {folder.name!r}",
-            expected=f"files named {', '.join(sorted(images.SUFFIXES))}",
-        )
-    return Pictures(read_pictures(paths, folder, resize), classes_of(paths, folder))
+        raise DatasetError(f"no images in the folder {folder.name!r}", expected=FILES)
+    images = read_images(paths, folder, resize, skipped)
+    return Part(Rows(images), class_names(paths, folder))
 
 
-def read_pictures(paths: list[Path], folder: Path, resize: tuple[int, int] | None) -> Bytes:
-    """Pictures of one size, uint8 (N, H, W, C); C is 3 where any of them is in colour.
+def read_images(
+    paths: list[Path], folder: Path, resize: tuple[int, int] | None, skipped: Skipped
+) -> Bytes:
+    """Image files of one size, uint8 (N, H, W, C); C is 3 where any of them is in colour.
 
     Messages name them relative to `folder`.
     """
-    pictures, further = [], 0
-    for path in paths:
-        name = path.relative_to(folder).as_posix()
-        try:
-            body = path.read_bytes()
-            pictures.append(images.read(body, size=resize, fit="stretch" if resize else None))
-        except (OSError, DenoiserError) as exc:
-            reason = exc.received if isinstance(exc, DenoiserError) else exc.strerror
+    names = [str(path.relative_to(folder)) for path in paths]
+    images = np.empty((0, 0, 0, 0), np.uint8)
+    for k, (path, name) in enumerate(zip(paths, names, strict=True)):
+        image = _read(path, resize, name, skipped)
+        if k == 0:
+            images = np.empty((len(paths), *image.shape), np.uint8)
+        if image.shape[:2] != images.shape[1:3]:
+            one, other = (
+                "x".join(map(str, shape)) for shape in (images.shape[1:3], image.shape[:2])
+            )
             raise DatasetError(
-                f"the picture {name!r} cannot be read ({reason})",
-                expected=getattr(exc, "expected", "a readable file"),
-            ) from exc
-        if path.suffix.lower() in _MANY_FRAMES:
-            further += images.frame_count(body) - 1
-    if further:
-        log.warning(
-            "%s: passed over %d further frames or pages; the first of each file is used",
-            folder.name,
-            further,
-        )
-    sizes = [picture.shape[:2] for picture in pictures]
-    if len(set(sizes)) > 1:
-        other = next(k for k, size in enumerate(sizes) if size != sizes[0])
-        first, second = (
-            f"{sizes[k][0]}x{sizes[k][1]} ({paths[k].relative_to(folder)})" for k in (0, other)
-        )
-        raise DatasetError(
-            f"pictures of {len(set(sizes))} sizes, such as {first} and {second}",
-            expected="one size",
-            hint="Pass --resize HEIGHTxWIDTH, for example --resize 28x28.",
-        )
-    channels = max(picture.shape[2] for picture in pictures)
-    return np.stack([np.broadcast_to(p, (*p.shape[:2], channels)) for p in pictures])
+                f"images of several sizes, such as {one} ({names[0]}) and {other} ({name})",
+                expected="one size",
+                hint="Pass --resize HEIGHTxWIDTH, for example --resize 28x28.",
+            )
+        if image.shape[2] > images.shape[3]:
+            images = images.repeat(3, axis=3)
+        images[k] = image
+    return images
 
 
-def classes_of(paths: list[Path], folder: Path) -> list[str] | None:
-    """The first sub-folder of each path; None if any picture lies in the folder itself."""
+def class_names(paths: list[Path], folder: Path) -> NDArray[np.str_] | None:
+    """The first sub-folder of each path, (N,); None if any image lies in the folder itself."""
     parts = [path.relative_to(folder).parts for path in paths]
-    return None if any(len(part) < 2 for part in parts) else [part[0] for part in parts]
+    return np.array([part[0] for part in parts]) if all(len(part) > 1 for part in parts) else None
+
+
+def _read(path: Path, resize: tuple[int, int] | None, name: str, skipped: Skipped) -> Bytes:
+    """One image file, uint8 (H, W, 1) if grey or (H, W, 3)."""
+    try:
+        body = path.read_bytes()
+        fit: Fit | None = "stretch" if resize else None
+        image = read(body, size=resize, fit=fit)
+    except DenoiserError as exc:
+        raise _unreadable(name, exc.received, exc.expected) from exc
+    except OSError as exc:
+        raise _unreadable(name, str(exc.strerror), "a file that can be read") from exc
+    skipped["further frames or pages"] += frame_count(body) - 1
+    return image
+
+
+def _unreadable(name: str, why: str, expected: str) -> DatasetError:
+    return DatasetError(
+        f"the image {name!r} cannot be read ({why})",
+        expected=expected,
+        hint="Repair it or remove it from the folder.",
+    )

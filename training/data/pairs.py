@@ -1,104 +1,72 @@
-"""Real noise: each clean image with the noisy one that a camera, scanner or channel made of it.
+"""Pairs: clean images, each with a noisy one that a camera, scanner or channel produced.
 
-As a folder: `clean/` and `noisy/` side by side, each picture in one with the same name in the
-other, sub-folders included; the suffixes may differ (`clean/a/1.png`, `noisy/a/1.jpg`). Pictures
+As a folder: `clean/` and `noisy/` side by side, each image in one with the same name in the
+other, sub-folders included; the suffixes may differ (`clean/a/1.png`, `noisy/a/1.jpg`). Images
 that all lie in sub-folders are labelled by the first of them. As a `.npz`: the arrays `clean` and
-`noisy` of one shape, and `labels` where they exist. Noisy images are kept as uint8, as clean ones
-are.
+`noisy` of one shape, and `labels` where they exist.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from training.data.arrays import array_names, as_images, as_labels
-from training.data.folders import classes_of, picture_paths, read_pictures
+from training.data.arrays import Part, Rows, array_names, as_images, as_labels
+from training.data.folders import (
+    FILES,
+    Skipped,
+    class_names,
+    image_paths,
+    read_images,
+    split_folders,
+    subfolder,
+)
 from training.errors import DatasetError
 
 SIDES = ("clean", "noisy")
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-NAMED = 5  # files in a message, at most
-
-
-class Pairs(NamedTuple):
-    """Clean and noisy images uint8 (N, H, W, C) in 0..255, in one order.
-
-    `classes` are names of folders, or the int64 labels of a file, or None.
-    """
-
-    clean: NDArray[np.uint8]
-    classes: list[str] | NDArray[np.int64] | None
-    noisy: NDArray[np.uint8]
+MAX_NAMED = 5  # files in a message
 
 
 def is_pair_folder(folder: Path) -> bool:
     """Whether the folder has both sides."""
-    return all((folder / side).is_dir() for side in SIDES)
-
-
-def split_folders(folder: Path) -> dict[str, Path]:
-    """The folders of "train", "validation" and "test", by their usual names in any case.
-
-    Empty where there is no "train" beside at least one of the others.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        split = SPLITS.get(path.name.lower())
-        if split is None or not path.is_dir():
-            continue
-        if split in found:
-            raise DatasetError(
-                f"two folders for the {split} split, {found[split].name} and {path.name}",
-                expected="one",
-            )
-        found[split] = path
-    return found if "train" in found and len(found) > 1 else {}
+    return all(subfolder(folder, side) for side in SIDES)
 
 
 def holds_pairs(path: Path) -> bool:
     """Whether a dataset's path holds pairs, without reading any image."""
     if path.is_dir():
-        train = split_folders(path).get("train")
-        return is_pair_folder(path) or (train is not None and is_pair_folder(train))
+        return is_pair_folder(split_folders(path).get("train", path))
     return path.suffix == ".npz" and array_names(path).issuperset(SIDES)
 
 
-def load_pair_folder(folder: Path, resize: tuple[int, int] | None) -> Pairs:
-    """All pairs of a folder, matched by name; a picture without its partner is a DatasetError."""
-    sides = {side: _by_name(folder, side) for side in SIDES}
-    lonely = [
+def load_pair_folder(folder: Path, resize: tuple[int, int] | None, skipped: Skipped) -> Part:
+    """All pairs of a folder, matched by name; an image without its partner is a DatasetError."""
+    clean, noisy = (_by_name(folder, side, skipped) for side in SIDES)
+    unmatched = [
         path.relative_to(folder).as_posix()
-        for side, other in (SIDES, SIDES[::-1])
-        for name, path in sides[side].items()
-        if name not in sides[other]
+        for side, other in ((clean, noisy), (noisy, clean))
+        for name, path in side.items()
+        if name not in other
     ]
-    if lonely:
-        more = f" and {len(lonely) - NAMED} more" * (len(lonely) > NAMED)
+    if unmatched:
+        more = f" and {len(unmatched) - MAX_NAMED} more" * (len(unmatched) > MAX_NAMED)
         raise DatasetError(
-            f"pictures without a partner in {folder.name!r}: {', '.join(lonely[:NAMED])}{more}",
+            f"images without a partner in {folder.name!r}: "
+            f"{', '.join(unmatched[:MAX_NAMED])}{more}",
             expected="the same names under clean/ and noisy/",
+            hint="Add the partners or remove these files.",
         )
-    if not sides["clean"]:
-        raise DatasetError(
-            f"no pictures in {folder.name!r} under clean/ and noisy/",
-            expected="image files in both",
-        )
-    clean = list(sides["clean"].values())
-    noisy = [sides["noisy"][name] for name in sides["clean"]]
-    images = read_pictures(clean + noisy, folder, resize)  # together: one size, one C
-    classes = classes_of(clean, folder / "clean")
-    return Pairs(images[: len(clean)], classes, images[len(clean) :])
+    if not clean:
+        raise DatasetError(f"no images in {folder.name!r} under clean/ and noisy/", expected=FILES)
+    paths = [*clean.values(), *(noisy[name] for name in clean)]
+    images = read_images(paths, folder, resize, skipped)  # together: one size, one C
+    side = subfolder(folder, SIDES[0])
+    assert side is not None
+    labels = class_names([*clean.values()], side)
+    return Part(Rows(images[: len(clean)]), labels, Rows(images[len(clean) :]))
 
 
-def pairs_of_arrays(arrays: dict[str, NDArray[Any]]) -> Pairs:
+def pairs_of_arrays(arrays: dict[str, Any]) -> Part:
     """The pairs of a `.npz` that was read."""
     clean, noisy = (as_images(arrays[side], side) for side in SIDES)
     if clean.shape != noisy.shape:
@@ -106,20 +74,21 @@ def pairs_of_arrays(arrays: dict[str, NDArray[Any]]) -> Pairs:
             f"the arrays 'clean' {clean.shape} and 'noisy' {noisy.shape}",
             expected="one shape (N, H, W, C)",
         )
-    return Pairs(clean, as_labels(arrays.get("labels"), "labels", len(clean)), noisy)
+    return Part(clean, as_labels(arrays.get("labels"), "labels", len(clean)), noisy)
 
 
-def _by_name(folder: Path, side: str) -> dict[str, Path]:
-    """The pictures of one side, sorted, by their path in it without the suffix."""
-    by_name: dict[str, Path] = {}
-    for path in picture_paths(folder / side):
-        name = path.relative_to(folder / side).with_suffix("").as_posix()
-        if name in by_name:
-            names = (file.relative_to(folder).as_posix() for file in (by_name[name], path))
+def _by_name(folder: Path, name: str, skipped: Skipped) -> dict[str, Path]:
+    """The images of one side, sorted, by their path in it without the suffix."""
+    side = subfolder(folder, name)
+    assert side is not None
+    paths: dict[str, Path] = {}
+    for path in image_paths(side, skipped):
+        key = path.relative_to(side).with_suffix("").as_posix()
+        if key in paths:
+            names = (file.relative_to(folder).as_posix() for file in (paths[key], path))
             raise DatasetError(
-                f"two pictures of one name, {' and '.join(names)}",
+                f"two images of one name, {' and '.join(names)}",
                 expected="names that differ in more than the suffix",
-                hint="Rename one of them on both sides.",
             )
-        by_name[name] = path
-    return by_name
+        paths[key] = path
+    return paths

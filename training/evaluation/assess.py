@@ -1,7 +1,7 @@
-"""One look at one or more finished runs, on the same images under the same noise.
+"""One or more finished runs, measured on the same images under the same noise.
 
-What is measured is kept as figures of every image, so that differences between runs can be paired;
-`summary` turns it into numbers for people and programs, `report` into a page.
+The result has one value per image, so that differences between runs can be paired; `summary` turns
+it into JSON, `report` into a page.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.arrays import Floats
+from training.errors import SettingsError
 from training.evaluation.classical import Classical, chosen_methods, run_classical
 from training.evaluation.heldout import HeldOut, hold_out
-from training.evaluation.latents import Latents, encode, read_latents, why_not
+from training.evaluation.latents import Latents, classify_latents, encode, why_not
 from training.evaluation.measure import denoise, measure_each
 from training.evaluation.metrics import Quality
-from training.noise.ranges import require_level
+from training.noise.ranges import LEVELS, require_level
 from training.noise.spec import Noise
 from training.runs import Run
 
-LEVELS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the noise's own strength
-MAPPED = 1024  # latents in a scatter plot
-EXAMPLES = 12  # images shown as they come
+MAX_MAPPED = 1024  # latents in a scatter plot
+EXAMPLES = 12  # images shown, evenly spread
 EXTREMES = 8  # of the best, and of the worst
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The noise at one strength, and what it leaves of the images."""
+    """The noise at one strength, and the quality of its noisy images."""
 
     factor: float
     noise: Noise
@@ -42,34 +43,34 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One run: the figures of every image, its latents, and its answers to those that are shown."""
+    """One run: the quality of its outputs, its latents, and its outputs for the images shown."""
 
     run: Run
-    name: str  # its folder's, made unique
+    name: str  # its folder's, unique among the runs
     output: Quality
     levels: list[Quality]
     latents: Latents | None
-    answers: NDArray[np.float32]  # to Assessment.noisy
-    codes: NDArray[np.float32]  # (M, D), latents of the noisy images at Assessment.mapped
+    denoised: Floats  # outputs for Assessment.noisy
+    mapped: Floats  # (M, D), latents of the noisy images at Assessment.mapped
 
 
 @dataclass(frozen=True, eq=False)
 class Assessment:
-    """Everything that was measured; the first run is what others are compared with."""
+    """Everything that was measured; the first run is the baseline of differences."""
 
     held: HeldOut
     input: Quality
     levels: list[Level]
     scores: list[Score]
     classical: Classical | None
-    no_latents: str | None  # why they were not judged
+    no_latents: str | None  # why latents were not classified
     examples: list[int]
-    best: list[int]  # by the first run's PSNR, from the best down
-    worst: list[int]  # from the worst up
-    shown: list[int]  # all of these, once each: the places in `clean`, `noisy` and `answers`
-    clean: NDArray[np.float32]
-    noisy: NDArray[np.float32]
-    mapped: NDArray[np.int64]  # places among the held-out images
+    best: list[int]  # by the first run's PSNR, best first
+    worst: list[int]  # worst first
+    shown: list[int]  # the indices of `clean`, `noisy` and `denoised`: all of these, once each
+    clean: Floats
+    noisy: Floats
+    mapped: NDArray[np.int64]  # indices among the held-out images
     finished: str
     seconds: float
 
@@ -82,10 +83,10 @@ def assess(
     levels: Iterable[float] | None = None,
     classical: Sequence[str] | None = None,
 ) -> Assessment:
-    """Measure finished runs; see `hold_out` for which images and which noise are taken.
+    """Measure finished runs; `hold_out` chooses the images and the noise.
 
-    `levels` are factors of the noise's strength, for a curve; images with noise of their own
-    have none. `classical` names classical denoisers to run beside, [] for all of them.
+    `levels` are factors of the noise's strength, for a curve; images with their own noise have
+    none. `classical` names classical denoisers to measure as well, [] for all of them.
     """
     began = time.perf_counter()
     factors = sorted({require_level(level) for level in (LEVELS if levels is None else levels)})
@@ -95,25 +96,25 @@ def assess(
     models = [run.models() for run in runs]
     autoencoders = [model.autoencoder for model in models]
 
-    whole, outputs = measure_each(autoencoders, held)
-    found = _levels(factors, held, autoencoders, whole, outputs)
+    inputs, outputs = measure_each(autoencoders, held)
+    curve = _levels(factors, held, autoencoders, inputs, outputs)
     no_latents = why_not(held)
     examples = _spread(EXAMPLES, len(held)).tolist()
     order = np.argsort(outputs[0].mse, kind="stable").tolist()  # least error, highest PSNR
     best, worst = order[:EXTREMES], order[::-1][:EXTREMES]
     shown = sorted({*examples, *best, *worst})
     clean, noisy = held.pairs(shown)
-    mapped = _spread(MAPPED, len(held))
-    mapped_noisy = held.pairs(mapped.tolist())[1]
+    mapped = _spread(MAX_MAPPED, len(held))
+    to_map = held.pairs(mapped.tolist())[1]
     scores = [
         Score(
             run=run,
             name=name,
             output=output,
-            levels=[answers[k] for _, answers in found],
-            latents=None if no_latents else read_latents(model.encoder, held),
-            answers=denoise(model.autoencoder, noisy),
-            codes=encode(model.encoder, mapped_noisy),
+            levels=[outputs_at[k] for _, outputs_at in curve],
+            latents=None if no_latents else classify_latents(model.encoder, held),
+            denoised=denoise(model.autoencoder, noisy),
+            mapped=encode(model.encoder, to_map),
         )
         for k, (run, name, model, output) in enumerate(
             zip(runs, _names(runs), models, outputs, strict=True)
@@ -121,8 +122,8 @@ def assess(
     ]
     return Assessment(
         held=held,
-        input=whole,
-        levels=[level for level, _ in found],
+        input=inputs,
+        levels=[level for level, _ in curve],
         scores=scores,
         classical=None if methods is None else run_classical(held, methods),
         no_latents=no_latents,
@@ -138,28 +139,35 @@ def assess(
     )
 
 
+def require_several(paths: Sequence[str | Path]) -> None:
+    """Refuse to compare fewer than two runs, or one with itself."""
+    if len({Path(path).resolve() for path in paths}) < max(2, len(paths)):
+        raise SettingsError(
+            f"compare with {' '.join(map(str, paths))}", expected="two or more different runs"
+        )
+
+
 def _levels(
     factors: Sequence[float],
     held: HeldOut,
     autoencoders: Sequence[Any],
-    whole: Quality,
+    inputs: Quality,
     outputs: list[Quality],
 ) -> list[tuple[Level, list[Quality]]]:
     """The input and every model's output at each strength; none where no noise is drawn."""
-    found = []
-    for factor in factors if held.noise is not None else ():
-        assert held.noise is not None
+    if held.noise is None:
+        return []
+    curve = []
+    for factor in factors:
         noise = held.noise.at(factor)
-        if str(noise) == str(held.noise):
-            measured = whole, outputs  # of these very images
-        else:
-            measured = measure_each(autoencoders, held, noise)
-        found.append((Level(factor, noise, measured[0]), measured[1]))
-    return found
+        known = str(noise) == str(held.noise)  # these very images are measured already
+        measured = (inputs, outputs) if known else measure_each(autoencoders, held, noise)
+        curve.append((Level(factor, noise, measured[0]), measured[1]))
+    return curve
 
 
 def _spread(count: int, total: int) -> NDArray[np.int64]:
-    """At most `count` places, evenly over 0..total-1."""
+    """At most `count` indices, evenly over 0..total-1."""
     count = min(count, total)
     return np.arange(count, dtype=np.int64) * total // count
 

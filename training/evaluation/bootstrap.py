@@ -1,13 +1,13 @@
-"""Intervals for means over images: by how much would they move on other images like these?
+"""Confidence intervals for means over images.
 
 Percentile bootstrap (B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993,
-chapter 13) by scipy. Its bias-corrected, accelerated form (BCa) was tried beside it: the ends of
-MSE, PSNR and SSIM differ by less than 3 % of the interval's width on 256 test images, and by 1 % on
-10,000. What decides is that BCa jackknifes, at a cost of N², and has no answer where all values are
-equal, which accuracies of 100 % are.
+chapter 13) by scipy. Its bias-corrected, accelerated form (BCa) was compared: the ends of MSE, PSNR
+and SSIM differ by less than 3 % of the interval's width on 256 test images, and by 1 % on 10,000.
+But BCa jackknifes, at a cost of N², and is undefined where all values are equal, as accuracies of
+100 % are.
 
-An interval says what the choice of test images and their noise leaves open. It says nothing of
-another training: that needs runs with other seeds.
+An interval covers the choice of test images and their noise. It does not cover another training:
+that needs runs with other seeds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
+
+from common.arrays import Array
 
 LEVEL = 0.95
 RESAMPLES = 2000
 SEED = 0
-ROOM = 4_000_000  # numbers that are resampled at once: 32 MB
+MAX_BATCH = 4_000_000  # numbers resampled at once: 32 MB
 
 ABOUT = {
     "level": LEVEL,
@@ -39,17 +40,13 @@ class Estimate(NamedTuple):
     low: float | None
     high: float | None
 
-    def as_json(self) -> dict[str, float | None]:
-        """The three numbers by name."""
-        return self._asdict()
 
-
-def estimate(values: NDArray[np.generic]) -> Estimate:
-    """The mean of (N,) numbers or booleans, one for each image, with its interval."""
+def estimate(values: Array) -> Estimate:
+    """The mean of (N,) numbers or booleans, one per image, with its interval."""
     return estimates([values])[0]
 
 
-def estimates(rows: Iterable[NDArray[np.generic]]) -> list[Estimate]:
+def estimates(rows: Iterable[Array]) -> list[Estimate]:
     """One estimate for each row of (N,) values on the same N images, resampled together."""
     table = np.stack([np.asarray(row, np.float64) for row in rows])  # (R, N)
     means = table.mean(axis=1)
@@ -64,12 +61,12 @@ def estimates(rows: Iterable[NDArray[np.generic]]) -> list[Estimate]:
             vectorized=True,
             confidence_level=LEVEL,
             n_resamples=RESAMPLES,
-            batch=max(1, ROOM // kept.size),
+            batch=max(1, MAX_BATCH // kept.size),
             method="percentile",
             rng=np.random.default_rng(SEED),
         ).confidence_interval
         low[finite], high[finite] = interval.low, interval.high
-    return [Estimate(*map(number, found)) for found in zip(means, low, high, strict=True)]
+    return [Estimate(*map(number, row)) for row in zip(means, low, high, strict=True)]
 
 
 def number(value: float) -> float | None:

@@ -1,7 +1,7 @@
-"""Figures for a report: grids of images, curves, the latents as a map, the network as a diagram.
+"""The figures of a run: grids of images, curves, a map of the latents, the network as a diagram.
 
 Images are float32 (N, H, W, C) in [0, 1], C 1 (grey) or 3 (RGB). Each function writes one PNG
-into a folder. They draw on figures of their own, without pyplot's global state.
+into a folder, without pyplot's global state.
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from common.arrays import Floats
+from training.data.arrays import Labels
 from training.evaluation.metrics import quality
 from training.model import Models
+from training.noise.ranges import LEVELS
 from training.noise.spec import Noise
 
 DPI = 150
 INK = "#222222"
 FAINT = "#777777"
 BLUE, ORANGE = "#2f6db5", "#e07b39"
-STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the run's own noise
+ROW_TITLE: dict[str, Any] = {"fontsize": 11, "color": INK, "labelpad": 6}
+MAX_CLASSES = 10  # with a colour each
 
 
 class Levels(NamedTuple):
-    """One image at several noise levels: a name of each and float32 (L, H, W, C) in [0, 1]."""
+    """One image at several noise levels: their names, and float32 (L, H, W, C) in [0, 1]."""
 
     names: list[str]
     noisy: Floats
 
 
 def levels_of(image: Floats, noise: Noise) -> Levels:
-    """The image (H, W, C) under the noise from weak to strong, the same draw in each.
+    """The image (H, W, C) under the noise from weak to strong, the same draw at each level.
 
-    Strength 1 is the noise itself, or the strong ends of its ranges. Where a number comes to its
-    limit (no more than every pixel can be masked), the levels end.
+    Levels at which all numbers have reached their limits (every pixel is masked) are one.
     """
-    levels = {str(level): level for level in map(noise.at, STRENGTHS)}
+    levels = {str(level): level for level in map(noise.at, LEVELS)}
     noisy = [level.apply(image[None], np.random.default_rng(0)) for level in levels.values()]
-    return Levels([_named(level) for level in levels.values()], np.concatenate(noisy))
+    return Levels([_title(level) for level in levels.values()], np.concatenate(noisy))
 
 
 def reconstruction(folder: Path, *, clean: Floats, output: Floats) -> Path:
-    """Originals 4 × 4 above, what the model makes of them 4 × 4 below."""
+    """4 × 4 originals above, the model's outputs for them below."""
     figure = Figure(figsize=(4.2, 9.0), layout="constrained")
     halves: Any = figure.subfigures(2, 1)
     for part, title, images in zip(halves, ("Original", "Decoded"), (clean, output), strict=True):
@@ -68,7 +69,7 @@ def denoising(folder: Path, *, clean: Floats, noisy: Floats, output: Floats) -> 
     for row, (title, images) in zip(grid, rows, strict=True):
         for axes, image in zip(row, images, strict=False):
             _show(axes, image)
-        _label_row(row[0], title)
+        row[0].set_ylabel(title, **ROW_TITLE)
     _hide_empty(grid.flat)
     return _save(figure, folder / "denoising.png")
 
@@ -86,7 +87,7 @@ def noise_levels(folder: Path, levels: Levels, *, clean: Floats, output: Floats)
         for axes, image, value in zip(grid[row, 1:], images, decibels, strict=True):
             _show(axes, image)
             axes.set_xlabel(f"{value:.1f} dB", fontsize=9, color=FAINT, labelpad=3)
-        _label_row(grid[row, 1], title)
+        grid[row, 1].set_ylabel(title, **ROW_TITLE)
     for axes, name in zip(grid[0, 1:], levels.names, strict=True):
         axes.set_title(name, fontsize=9, color=INK)
     _hide_empty(grid.flat)
@@ -117,14 +118,14 @@ def learning_curve(folder: Path, history: list[dict[str, float]]) -> Path:
     return _save(figure, folder / "learning_curve.png")
 
 
-def latent_scatter(folder: Path, latents: Floats, labels: NDArray[np.int64] | None) -> Path:
+def latent_scatter(folder: Path, latents: Floats, labels: Labels | None) -> Path:
     """Latents, float32 (N, D), on their first two principal axes, coloured by label."""
     points, shares = principal(latents)
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.subplots()
     dots: dict[str, Any] = {"s": 13, "alpha": 0.75, "linewidths": 0}
     classes = [] if labels is None else sorted(set(labels.tolist()))
-    if labels is None or len(classes) > 10:
+    if labels is None or len(classes) > MAX_CLASSES:
         axes.scatter(*points.T, color=BLUE, **dots)
     else:
         for k, label in enumerate(classes):
@@ -144,22 +145,16 @@ def model_diagram(folder: Path, models: Models) -> Path | None:
     if shutil.which("dot") is None:
         return None
     path = folder / "model.png"
+    options = {"show_shapes": True, "show_layer_names": True, "expand_nested": True, "dpi": 100}
     try:
-        keras.utils.plot_model(
-            models.autoencoder,
-            to_file=path,
-            show_shapes=True,
-            show_layer_names=True,
-            expand_nested=True,
-            dpi=100,
-        )
+        keras.utils.plot_model(models.autoencoder, to_file=path, **options)
     except (ImportError, OSError):
         return None
     return path if path.is_file() else None
 
 
-def _named(noise: Noise) -> str:
-    """A fixed noise for a title: each kind with its numbers below it, to three digits."""
+def _title(noise: Noise) -> str:
+    """A fixed noise: each kind with its numbers below it, to three digits."""
     lines = []
     for part in noise.describe():
         numbers = (f"{low:.3g}" for low, _ in part["parameters"].values())
@@ -171,11 +166,10 @@ def principal(latents: Floats) -> tuple[Floats, tuple[float, float]]:
     """The first two principal components, (N, 2), and their shares of the variance."""
     centred = latents - latents.mean(axis=0)
     _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    points = np.zeros((len(latents), 2), np.float32)
-    found = min(2, len(axes))
-    points[:, :found] = centred @ axes[:found].T
-    shares = np.zeros(2)
-    shares[:found] = sizes[:found] ** 2 / max(float((sizes**2).sum()), math.ulp(1.0))
+    points, shares = np.zeros((len(latents), 2), np.float32), np.zeros(2)
+    count = min(2, len(axes))
+    points[:, :count] = centred @ axes[:count].T
+    shares[:count] = sizes[:count] ** 2 / max(float((sizes**2).sum()), math.ulp(1.0))
     return points, (float(shares[0]), float(shares[1]))
 
 
@@ -187,12 +181,8 @@ def _show(axes: Axes, image: Floats) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _label_row(first: Axes, title: str) -> None:
-    first.set_ylabel(title, fontsize=11, color=INK, labelpad=6)
-
-
 def _hide_empty(grid: Any) -> None:
-    """Switch off the places that had no image."""
+    """Switch off the axes that have no image."""
     for axes in grid:
         if not axes.images:
             axes.set_axis_off()

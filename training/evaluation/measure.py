@@ -1,54 +1,41 @@
-"""Measuring models: the means that `fit` keeps, and every image's figures for reports."""
+"""Measuring models: the means that `fit` keeps, and one value per image for reports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from training.evaluation.heldout import HeldOut, add_noise
-from training.evaluation.metrics import CHUNK, Quality, joined, quality
+from common.arrays import Floats
+from training.data.arrays import Part
+from training.evaluation.heldout import HeldOut
+from training.evaluation.metrics import Quality, joined, quality
 from training.noise.spec import Noise
 
-
-def denoise(autoencoder: Any, noisy: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The model's answer to float32 (N, H, W, C) in [0, 1], of the same kind."""
-    answer: NDArray[np.float32] = autoencoder.predict(noisy, batch_size=128, verbose=0)
-    return answer
+DIGITS = {"mse": 5, "psnr": 2, "ssim": 4}
 
 
-def measure(
-    autoencoder: Any,
-    images: NDArray[np.uint8],
-    noise: Noise | None,
-    *,
-    noisy: NDArray[np.uint8] | None = None,
-) -> dict[str, Any]:
-    """Mean MSE, PSNR and SSIM on uint8 (N, H, W, C): of the noisy input and of the output.
+def denoise(autoencoder: Any, noisy: Floats) -> Floats:
+    """The model's output for float32 (N, H, W, C) in [0, 1], of the same kind."""
+    output: Floats = autoencoder.predict(noisy, batch_size=128, verbose=0)
+    return output
 
-    `noisy` are the images' own noisy partners, for when there is no noise to draw.
-    """
-    inputs: list[Quality] = []
-    outputs: list[Quality] = []
-    for start in range(0, len(images), CHUNK):
-        part = slice(start, start + CHUNK)
-        partners = None if noisy is None else noisy[part]
-        clean, given = add_noise(images[part], noise, key=start, noisy=partners)
-        inputs.append(quality(clean=clean, output=given))
-        outputs.append(quality(clean=clean, output=denoise(autoencoder, given)))
+
+def measure(autoencoder: Any, split: Part, noise: Noise | None) -> dict[str, Any]:
+    """Mean MSE, PSNR and SSIM on a split: of the noisy input and of the output."""
+    own = split.noisy if noise is None else None
+    held = HeldOut("", None, noise, split.images, own)
+    inputs, (outputs,) = measure_each([autoencoder], held)
     return {
-        "n": len(images),
-        "input": joined(inputs).means() if noise or noisy is not None else None,
-        "output": joined(outputs).means(),
+        "n": len(held),
+        "input": inputs.means() if noise or own is not None else None,
+        "output": outputs.means(),
     }
 
 
 def measure_each(
     autoencoders: Sequence[Any], held: HeldOut, noise: Noise | None = None
 ) -> tuple[Quality, list[Quality]]:
-    """Every image's figures: of the noisy input, and of each model's answer to that same input."""
+    """Values per image: of the noisy input, and of each model's output for that same input."""
     inputs: list[Quality] = []
     outputs: list[list[Quality]] = [[] for _ in autoencoders]
     for clean, noisy in held.chunks(noise):
@@ -59,24 +46,30 @@ def measure_each(
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result of `measure` or `evaluate` for a person; with intervals where it has them."""
+    """The result of `measure` or of an evaluation as text, with intervals where it has them."""
     width = 26 if "output_intervals" in result else 10
     lines = [f"{'':10}{'MSE':>{width}}{'PSNR dB':>{width}}{'SSIM':>{width}}"]
-    for row in ("input", "output"):
-        if result[row] is not None:
-            intervals = result.get(f"{row}_intervals", {})
-            cells = (
-                _cell(result[row][name], intervals.get(name), digits)
-                for name, digits in (("mse", 5), ("psnr", 2), ("ssim", 4))
-            )
-            lines.append(f"{row:10}" + "".join(f"{cell:>{width}}" for cell in cells))
+    lines += [f"{row:10}{cells(result, row, width)}" for row in ("input", "output") if result[row]]
     return "\n".join(lines)
 
 
-def _cell(mean: float | None, interval: list[float | None] | None, digits: int) -> str:
+def cells(result: dict[str, Any], row: str, width: int) -> str:
+    """One row of a table: MSE, PSNR and SSIM of "input" or "output", right-aligned."""
+    intervals = result.get(f"{row}_intervals") or {}
+    estimates = [
+        cell(result[row][name], *intervals.get(name, (None, None)), digits=digits)
+        for name, digits in DIGITS.items()
+    ]
+    return "".join(f"{estimate:>{width}}" for estimate in estimates)
+
+
+def cell(
+    mean: float | None, low: float | None, high: float | None, *, digits: int, sign: str = ""
+) -> str:
+    """A mean with its interval, "21.30 [21.10, 21.50]"; `sign` "+" shows that of positive ones."""
+    form = f"{sign}.{digits}f"
     if mean is None:
         return "—"
-    if interval is None or None in interval:
-        return f"{mean:.{digits}f}"
-    low, high = interval
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    if low is None or high is None:
+        return f"{mean:{form}}"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]"

@@ -1,4 +1,4 @@
-"""Image quality, by TensorFlow's own implementations, one figure for each image.
+"""Image quality, by TensorFlow's own implementations, one value per image.
 
 All three compare float32 (N, H, W, C) in [0, 1] with the clean images of the same shape.
 """
@@ -21,12 +21,13 @@ DEFINITIONS = {
     "or the shorter side if that is less, sigma 1.5, k1 0.01, k2 0.03); mean over images",
 }
 WINDOW = 11
-CHUNK = 1024
+CHUNK = 1024  # images measured at a time
+CHUNK_VALUES = 2**23  # values of theirs, at most
 
 
 @dataclass(frozen=True)
 class Quality:
-    """One figure for each image, float32 (N,)."""
+    """One value per image, float32 (N,)."""
 
     mse: Floats
     psnr: Floats
@@ -38,21 +39,24 @@ class Quality:
         return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
 
     def take(self, indices: NDArray[np.int64]) -> Quality:
-        """The figures of some of the images."""
+        """The values of the images at `indices`."""
         return Quality(*(getattr(self, name)[indices] for name in DEFINITIONS))
 
 
 def quality(*, clean: Floats, output: Floats) -> Quality:
-    """How near `output` is to `clean`, both float32 (N, H, W, C) in [0, 1]; in chunks."""
-    chunks = [
-        _chunk(clean[start : start + CHUNK], output[start : start + CHUNK])
-        for start in range(0, len(clean), CHUNK)
-    ]
-    return joined(chunks)
+    """The quality of `output`, both float32 (N, H, W, C) in [0, 1]; in chunks."""
+    step = chunk_size(clean.shape)
+    starts = range(0, len(clean), step)
+    return joined([_chunk(clean[k : k + step], output[k : k + step]) for k in starts])
+
+
+def chunk_size(shape: tuple[int, ...]) -> int:
+    """How many images of a shape (N, H, W, C) are measured at a time."""
+    return max(1, min(CHUNK, CHUNK_VALUES // math.prod(shape[1:])))
 
 
 def joined(parts: list[Quality]) -> Quality:
-    """The figures of several batches of images as one."""
+    """The values of several batches of images as one."""
     return Quality(*(np.concatenate([getattr(p, name) for p in parts]) for name in DEFINITIONS))
 
 

@@ -1,32 +1,31 @@
-"""An assessment as plain JSON: every number of the report, means with their intervals.
+"""An assessment as plain JSON: every number of the report, with its interval where it has one.
 
-Differences are paired: each image's figure of one run minus the same image's of the other, under
-the very same noise, so that what makes an image hard for both falls out. Their intervals are much
-narrower than two separate ones would suggest, and those must not be held side by side instead.
+Differences are paired: each image's value from one run minus the same image's value from the other,
+under the same noise, so that the difficulty of the image cancels out. Their intervals are much
+narrower than two separate ones suggest; do not compare separate intervals instead.
 """
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 import numpy as np
 
+from training.backend import versions
 from training.evaluation import bootstrap
 from training.evaluation.assess import Assessment, Score
 from training.evaluation.bootstrap import estimate, estimates
-from training.evaluation.classical import Classical
-from training.evaluation.latents import NEIGHBOURS, Latents, Readings
+from training.evaluation.latents import NEIGHBOURS, Accuracy, Latents
 from training.evaluation.metrics import DEFINITIONS, Quality
 
 Json = dict[str, Any]
 
 
 def summarise(assessment: Assessment) -> Json:
-    """What all runs share, and `runs`, one entry each; with several, differences to the first."""
+    """What all runs share, and `runs`, one entry each, with differences to the first run."""
     held, first = assessment.held, assessment.scores[0]
     noisy = held.spec is not None
-    images = None if held.dataset is None else held.dataset.facts()["sha256"]["test"]
+    test_hash = None if held.dataset is None else held.dataset.facts()["sha256"]["test"]
     return {
         "source": held.source,
         "noise": held.spec,
@@ -42,22 +41,39 @@ def summarise(assessment: Assessment) -> Json:
         ],
         "classical": _classical(assessment),
         "no_latents": assessment.no_latents,
-        "runs": [_run(score, first, assessment, images) for score in assessment.scores],
+        "runs": [_run(score, first, assessment, test_hash) for score in assessment.scores],
         "bootstrap": bootstrap.ABOUT,
         "definitions": DEFINITIONS,
-        "versions": _versions(),
+        "versions": versions("tensorflow", "keras", "numpy", "scipy", "scikit-learn"),
         "finished": assessment.finished,
         "seconds": round(assessment.seconds, 1),
     }
 
 
-def _run(score: Score, first: Score, assessment: Assessment, images: str | None) -> Json:
-    """One run; `images` is the hash of the test split, where it is known."""
+def evaluation(summary: Json) -> Json:
+    """The summary of one run, flat: the run's entries beside the shared ones."""
+    (run,) = summary["runs"]
+    levels = [
+        {
+            "level": level["level"],
+            "noise": level["noise"],
+            "input": {name: level[name] for name in ("psnr", "ssim")},
+            "output": output,
+        }
+        for level, output in zip(summary["levels"], run["levels"], strict=True)
+    ]
+    shared = {name: value for name, value in summary.items() if name != "runs"}
+    own = {name: value for name, value in run.items() if name != "difference"}
+    return {"run": run["run"], **shared, **own, "levels": levels}
+
+
+def _run(score: Score, first: Score, assessment: Assessment, test_hash: str | None) -> Json:
+    """One run; `test_hash` is that of the measured test split, if it is one."""
     config, metrics = score.run.config, score.run.metrics
     return {
         "run": str(score.run.path),
         "name": score.name,
-        "own_test_images": images in (None, config["data"]["sha256"]["test"]),
+        "own_test_images": test_hash in (None, config["data"]["sha256"]["test"]),
         **_means("output", score.output),
         "gain": _differences(score.output, assessment.input) if assessment.held.spec else None,
         "difference": None if score is first else _differences(score.output, first.output),
@@ -76,55 +92,49 @@ def _run(score: Score, first: Score, assessment: Assessment, images: str | None)
 
 
 def _means(side: str, quality: Quality | None) -> Json:
-    """Means as `fit` keeps them, and their intervals beside."""
+    """Means as `fit` keeps them, and their intervals."""
     if quality is None:
         return {side: None, f"{side}_intervals": None}
-    found = _estimates(quality, *DEFINITIONS)
-    return {
-        side: quality.means(),
-        f"{side}_intervals": {name: [value["low"], value["high"]] for name, value in found.items()},
-    }
+    values = _estimates(quality, *DEFINITIONS)
+    intervals = {name: [value["low"], value["high"]] for name, value in values.items()}
+    return {side: quality.means(), f"{side}_intervals": intervals}
 
 
 def _estimates(quality: Quality, *names: str) -> Json:
-    found = estimates(getattr(quality, name) for name in names)
-    return {name: value.as_json() for name, value in zip(names, found, strict=True)}
+    values = estimates(getattr(quality, name) for name in names)
+    return {name: value._asdict() for name, value in zip(names, values, strict=True)}
 
 
 def _differences(one: Quality, other: Quality) -> Json:
-    """One minus the other, image by image; None where both are infinite for some image."""
+    """One minus the other, image by image; None where both are infinite for an image."""
     pairs = ((getattr(side, name) for side in (one, other)) for name in DEFINITIONS)
-    with np.errstate(invalid="ignore"):  # inf - inf: `estimates` answers None
-        rows = [np.subtract(a, b, dtype=np.float64) for a, b in pairs]
-    return {name: value.as_json() for name, value in zip(DEFINITIONS, estimates(rows), strict=True)}
+    with np.errstate(invalid="ignore"):  # inf - inf: `estimates` returns None
+        values = estimates([np.subtract(a, b, dtype=np.float64) for a, b in pairs])
+    return {name: value._asdict() for name, value in zip(DEFINITIONS, values, strict=True)}
 
 
 def _latents(latents: Latents, first: Latents | None) -> Json:
     summary: Json = {
         "fitted": latents.fitted,
         "classes": latents.classes,
-        "commonest": latents.commonest,
+        "majority": latents.majority,
         "neighbours": NEIGHBOURS,
     }
     for side in ("noisy", "clean"):
-        mine: Readings | None = getattr(latents, side)
-        others: Readings | None = getattr(first, side) if first and first is not latents else None
-        summary[side] = mine and {
-            name: estimate(getattr(mine, name)).as_json() for name in Readings._fields
+        own: Accuracy | None = getattr(latents, side)
+        base: Accuracy | None = getattr(first, side) if first and first is not latents else None
+        summary[side] = own and {
+            name: estimate(getattr(own, name))._asdict() for name in Accuracy._fields
         }
-        summary[f"{side}_difference"] = (
-            mine
-            and others
-            and {
-                name: estimate(getattr(mine, name).astype(float) - getattr(others, name)).as_json()
-                for name in Readings._fields
-            }
-        )
+        summary[f"{side}_difference"] = (own and base) and {
+            name: estimate(getattr(own, name).astype(float) - getattr(base, name))._asdict()
+            for name in Accuracy._fields
+        }
     return summary
 
 
 def _cases(indices: list[int], score: Score, assessment: Assessment) -> list[Json]:
-    """Images by their place among the held-out ones, with label and PSNR."""
+    """Held-out images by their index, with label and PSNR."""
     labels = assessment.held.labels
     return [
         {
@@ -137,7 +147,7 @@ def _cases(indices: list[int], score: Score, assessment: Assessment) -> list[Jso
 
 
 def _classical(assessment: Assessment) -> Json | None:
-    classical: Classical | None = assessment.classical
+    classical = assessment.classical
     if classical is None:
         return None
     chosen = classical.indices
@@ -157,7 +167,7 @@ def _classical(assessment: Assessment) -> Json | None:
                 "shift": result.shift,
                 "seconds": result.seconds,
                 **_estimates(result.quality, *DEFINITIONS),
-                "behind": {
+                "run_differences": {
                     name: _differences(output, result.quality) for name, output in outputs.items()
                 },
             }
@@ -165,17 +175,3 @@ def _classical(assessment: Assessment) -> Json | None:
         ],
         "left_out": classical.left_out,
     }
-
-
-def _versions() -> dict[str, str]:
-    import keras
-    import scipy
-    import sklearn
-    import tensorflow
-
-    modules = {
-        "tensorflow": tensorflow, "keras": keras, "numpy": np, "scipy": scipy,
-        "scikit-learn": sklearn,
-    }  # fmt: skip
-    named = {name: str(module.__version__) for name, module in modules.items()}
-    return {"python": platform.python_version(), **named}

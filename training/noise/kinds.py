@@ -1,4 +1,4 @@
-"""The kinds of noise, in plain numpy. A new kind is a class here and a place in `KINDS`.
+"""The kinds of noise, in plain numpy. A new kind is a class here and a place in `ALL`.
 
 Each kind is a frozen dataclass whose fields are the numbers of its spec, in that order. With
 `x` a value of the clean image, all return new float32 (N, H, W, C), clipped to [0, 1]. A number
@@ -176,10 +176,10 @@ class BlurNoise(Kind):
         from scipy.ndimage import gaussian_filter  # slow to import
 
         (sigma,) = drawn
+        blurred = np.empty_like(images)
         if sigma.ndim == 0:
-            blurred: Floats = gaussian_filter(images, float(sigma), axes=(1, 2))
+            gaussian_filter(images, float(sigma), axes=(1, 2), output=blurred)
         else:
-            blurred = np.empty_like(images)
             for image, width, place in zip(images, sigma.ravel(), blurred, strict=True):
                 gaussian_filter(image, float(width), axes=(0, 1), output=place)
         return blurred

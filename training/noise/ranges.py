@@ -15,6 +15,7 @@ from common.arrays import Floats
 from training.errors import SettingsError
 
 EXAMPLE = "Pass for example --noise gaussian:0.5,0.5."
+LEVELS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the noise's own strength, for curves
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,7 @@ class Limits:
         if level == 0:
             return self.minimum if self.power > 0 else self.maximum
         strong = numbers.high if self.power > 0 else numbers.low
-        scaled: float = strong * level**self.power
-        return min(max(scaled, self.minimum), self.maximum)
+        return min(max(strong * math.pow(level, self.power), self.minimum), self.maximum)
 
 
 def require_level(level: float) -> float:

@@ -1,1 +1,1 @@
-"""An assessment as one HTML file that needs nothing else: no scripts, no fonts, no other files."""
+"""An assessment as one HTML file without scripts, fonts or links to other files."""

@@ -1,7 +1,7 @@
-"""Charts as inline SVG that follows the page's colours, light or dark.
+"""Charts as inline SVG in the page's colours, light or dark.
 
-Matplotlib draws with stand-in colours, each of which is then replaced by the CSS variable of the
-page that it stands for. Legends are left to the page, where names from outside are escaped.
+Matplotlib draws with placeholder colours, which are then replaced by the page's CSS variables.
+Legends are part of the page, where names from outside are escaped.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from common.arrays import Floats
+from training.data.arrays import Labels
 from training.evaluation.figures import principal
 
 INK, FAINT, LINE = "#010101", "#010102", "#010103"
-SERIES = ("#010111", "#010112", "#010113", "#010114", "#010115", "#010116")
+SERIES = tuple(f"#01011{k}" for k in range(1, 7))
 VARIABLES = {INK: "--ink", FAINT: "--faint", LINE: "--line"} | {
     colour: f"--series-{k}" for k, colour in enumerate(SERIES, 1)
 }
-SIZE = (4.6, 3.2)  # inches; narrow, so that the text can be read on a phone
-COLOURS = [to_hex(colour) for colour in matplotlib.color_sequences["tab10"]]  # of labels
+SIZE = (4.6, 3.2)  # inches; narrow, for phones
+COLOURS = [to_hex(colour) for colour in matplotlib.color_sequences["tab10"]]  # of classes
 
 
 class Line(NamedTuple):
-    """Means and their intervals over the noise levels; NaN where there is none."""
+    """Means and their intervals over the noise levels; None where there is none."""
 
     means: Sequence[float | None]
     lows: Sequence[float | None]
@@ -42,7 +44,7 @@ class Line(NamedTuple):
 def level_chart(
     factors: Sequence[float], noisy: Line, runs: Sequence[Line], *, axis: str, about: str
 ) -> Markup:
-    """A curve for each run over the strength of the noise, and a dashed one for its input."""
+    """A curve for each run over the noise level, and a dashed one for the noisy input."""
     figure, axes = _chart()
     axes.plot(factors, _floats(noisy.means), color=FAINT, lw=1.4, ls=(0, (4, 3)))
     for k, line in enumerate(runs):
@@ -50,7 +52,7 @@ def level_chart(
         lows, highs = _floats(line.lows), _floats(line.highs)
         axes.fill_between(factors, lows, highs, color=colour, alpha=0.18, lw=0)
         axes.plot(factors, _floats(line.means), color=colour, lw=1.8, marker="o", ms=3.5)
-    axes.set_xlabel("strength of the noise", color=FAINT)
+    axes.set_xlabel("noise level", color=FAINT)
     axes.set_title(axis, color=FAINT, fontsize=9.5, loc="left")
     axes.set_xlim(0, max(factors) * 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -58,11 +60,9 @@ def level_chart(
     return _svg(figure, about)
 
 
-def latent_chart(
-    codes: NDArray[np.float32], labels: NDArray[np.int64] | None, *, about: str
-) -> tuple[Markup, list[int]]:
-    """Latents (N, D) on their first two principal axes, and the labels that have a colour."""
-    points, shares = principal(codes)
+def latent_chart(latents: Floats, labels: Labels | None, *, about: str) -> tuple[Markup, list[int]]:
+    """Latents (N, D) on their first two principal axes, and the classes that have a colour."""
+    points, shares = principal(latents)
     figure, axes = _chart()
     dots: dict[str, Any] = {"s": 9, "alpha": 0.75, "linewidths": 0}
     classes = [] if labels is None else np.unique(labels).tolist()
@@ -94,7 +94,7 @@ def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
 
 
 def _svg(figure: Figure, about: str) -> Markup:
-    """The figure as an <svg> element without a size of its own, described by `about`."""
+    """The figure as an <svg> element without a fixed size, described by `about`."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": about}):
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
