@@ -94,7 +94,7 @@ $(VENV_TEST)/.ready: requirements/serve.txt
 	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_TEST) $<
 
 $(VENV_TEST)/.test: requirements/test.txt $(VENV_TEST)/.ready
-	@$(VENV_TEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	@$(VENV_TEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
 	  --only-binary :all: --requirement $<
 	@touch $@
 
@@ -102,7 +102,7 @@ $(VENV_PEERS)/.ready: requirements/peers.txt
 	@PYTHON="$(PYTHON)" sh requirements/install.sh $(VENV_PEERS) $<
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.ready
-	@$(PY) -m pip install --quiet --require-hashes --only-binary :all: --requirement $<
+	@$(PY) -m pip install --quiet --require-hashes --no-deps --only-binary :all: --requirement $<
 	@touch $@
 
 lock: env  ## resolve pyproject.toml into hashed pins under requirements/

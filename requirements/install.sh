@@ -19,6 +19,6 @@ fi
 echo "making $venv from $requirements (once) ..." >&2
 rm -rf "$venv"
 "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes \
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
     --only-binary :all: --requirement "$requirements"
 touch "$venv/.ready"
