@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -128,13 +129,18 @@ def test_an_idle_connection_stays_open_as_long_as_is_set(
     assert Settings().keep_alive > 60
     require_serving()
     settings = {"DENOISER_KEEP_ALIVE": seconds} if seconds else {}
-    with serving(tmp_path, settings=settings) as server, connection(server) as opened:
-        opened.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert opened.recv(1000).startswith(b"HTTP/1.1 200")
+    with serving(tmp_path, settings=settings) as server:
+        connected = HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+        connected.request("GET", "/livez")
+        assert connected.getresponse().read()
         time.sleep(6)  # uvicorn's own limit is 5
-        opened.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
-        with suppress(ConnectionResetError):
-            assert opened.recv(1000).startswith(b"HTTP/1.1 200") == open_
+        try:
+            connected.request("GET", "/livez")
+            answered = connected.getresponse().status == 200
+        except ConnectionError:
+            answered = False
+        connected.close()
+    assert answered == open_
 
 
 def test_an_offer_of_http2_is_answered_over_http1(server: Server) -> None:
